@@ -1,0 +1,133 @@
+"""Offline head importance: published vectors, files, and the estimate from ablation drops (METHOD section 2).
+
+Axes: H query heads of the first layer, J calibration datasets.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import warnings
+
+import numpy as np
+
+# As the authors' code ships it (github peppery77/HAWK); it sums to 1.2616 and is normalized on loading, which leaves the
+# ranking of visual tokens as it is.
+PRESETS = {
+    "qwen2.5-vl-7b": (
+        0.0875, 0.3000, 0.0480, 0.0321, 0.0104, 0.0102, 0.0336, 0.0460, 0.0540, 0.0472, 0.0234, 0.0537, 0.0109, 0.0573,
+        0.0276, 0.0403, 0.0429, 0.0352, 0.0162, 0.0519, 0.0553, 0.0266, 0.0222, 0.0480, 0.0337, 0.0250, 0.0000, 0.0224),
+}
+
+
+def from_ablation(drops: np.ndarray) -> np.ndarray:
+  """Head importance from the score each head's ablation costs.
+
+  Per dataset j the drops are shifted by their minimum over heads and divided by their sum; the weight is the mean over
+  datasets (equations 1 to 3). A dataset whose drops are all equal tells nothing about heads and is skipped with a warning.
+
+  Args:
+    drops: [H, J] or [H], S_base[j] - S_ablated[h, j].
+
+  Returns:
+    [H] float32, non-negative, summing to 1.
+
+  Raises:
+    ValueError: no heads or datasets, non-finite drops, or no dataset that tells heads apart.
+  """
+  drops = np.asarray(drops, np.float64)
+  if drops.ndim == 1:
+    drops = drops[:, None]
+  if drops.ndim != 2 or not drops.size:
+    raise ValueError(f"drops: got shape {drops.shape}, must be [heads, datasets] or [heads], not empty")
+  if not np.isfinite(drops).all():
+    raise ValueError(f"drops: {np.count_nonzero(~np.isfinite(drops))} values are not finite")
+  shifted = drops - drops.min(axis=0)
+  totals = shifted.sum(axis=0)
+  informative = totals > 0
+  if not informative.any():
+    raise ValueError(f"drops: in all {drops.shape[1]} datasets every head has the same drop, so none is more important")
+  if not informative.all():
+    warnings.warn(f"drops: skipped datasets {np.flatnonzero(~informative).tolist()}, where every head has the same drop")
+  return (shifted[:, informative] / totals[informative]).mean(axis=1).astype(np.float32)
+
+
+def validate(head_importance, num_heads: int | None = None) -> np.ndarray:
+  """Checks an importance array and returns it as float32.
+
+  Args:
+    head_importance: [H] or [B, H] numbers.
+    num_heads: H of the model, if known.
+
+  Raises:
+    ValueError: wrong shape or length, negative, all zero or non-finite.
+  """
+  weights = np.asarray(head_importance, np.float32)
+  if weights.ndim not in (1, 2) or not weights.size:
+    raise ValueError(f"head_importance: got shape {weights.shape}, must be [heads] or [batch, heads]")
+  if num_heads is not None and weights.shape[-1] != num_heads:
+    raise ValueError(f"head_importance: got {weights.shape[-1]} weights, the model's first layer has {num_heads} heads")
+  if not np.isfinite(weights).all():
+    raise ValueError("head_importance: holds values that are not finite")
+  if (weights < 0).any():
+    raise ValueError(f"head_importance: must not be negative, the least is {weights.min()}")
+  if not (weights.sum(axis=-1) > 0).all():
+    raise ValueError("head_importance: all weights are zero, at least one must be positive")
+  return weights
+
+
+def load(source: str, num_heads: int | None = None) -> np.ndarray:
+  """Head importance from a preset, a JSON file, or equal for all heads.
+
+  Args:
+    source: `preset:NAME`, `uniform`, or the path of a JSON file that holds a list of numbers or an object with one under
+      `head_importance`.
+    num_heads: H of the model; needed for `uniform` if the result is to have its length ([1] otherwise, which
+      broadcasts over heads), and checked against the others.
+
+  Returns:
+    [H] float32, summing to 1.
+
+  Raises:
+    ValueError: unknown preset, unreadable or malformed file, or weights that `validate` refuses.
+  """
+  if source == "uniform":
+    return np.full([num_heads or 1], 1.0 / (num_heads or 1), np.float32)
+  if source.startswith("preset:"):
+    name = source.removeprefix("preset:")
+    if name not in PRESETS:
+      raise ValueError(f"head_importance: unknown preset {name!r}, there are: {', '.join(PRESETS)}")
+    weights = PRESETS[name]
+  else:
+    weights = _read(pathlib.Path(source))
+  weights = validate(weights, num_heads)
+  if weights.ndim != 1:
+    raise ValueError(f"head_importance: {source} holds an array of shape {weights.shape}, must be [heads]")
+  return weights / weights.sum()
+
+
+def save(path: str, head_importance, **details) -> None:
+  """Writes an importance array, and how it came about, as JSON that `load` reads.
+
+  Args:
+    path: file to write.
+    head_importance: [H] numbers.
+    **details: anything JSON can hold: drops, settings, hashes.
+  """
+  content = {"head_importance": validate(head_importance).tolist(), **details}
+  pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _read(path: pathlib.Path):
+  try:
+    content = json.loads(path.read_text())
+  except OSError as error:
+    raise ValueError(f"head_importance: cannot read {str(path)!r} ({error.strerror}); give a JSON file, `uniform` or "
+                     f"preset:{' | preset:'.join(PRESETS)}") from error
+  except ValueError as error:
+    raise ValueError(f"head_importance: {path} is not JSON ({error})") from error
+  weights = content.get("head_importance") if isinstance(content, dict) else content
+  if not isinstance(weights, list) or not all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights):
+    raise ValueError(f"head_importance: {path} must hold a list of numbers, or an object with one under "
+                     "'head_importance'")
+  return weights

@@ -1,0 +1,205 @@
+"""The decoder every port shares: Qwen2-, LLaMA- and Mistral-style transformer with an explicit key/value cache.
+
+Axes: B batch, T tokens, S cache length, N query heads, G key/value heads, d head dim, D hidden size, A position axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from einops import rearrange
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from models import rope
+from models.attention import attention
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """Shapes of a decoder; names follow the checkpoints' config.json."""
+
+  vocab_size: int
+  hidden_size: int
+  intermediate_size: int
+  num_hidden_layers: int
+  num_attention_heads: int
+  num_key_value_heads: int
+  head_dim: int
+  max_position_embeddings: int
+  rms_norm_eps: float = 1e-6
+  rope_theta: float = 1e6
+  mrope_section: tuple[int, ...] = ()
+  attention_bias: bool = False
+  tie_word_embeddings: bool = False
+
+  @property
+  def frequencies(self) -> rope.Frequencies:
+    return rope.text_frequencies(self.head_dim, self.rope_theta, self.mrope_section)
+
+
+@struct.dataclass
+class Cache:
+  """Keys (rotated) and values of every layer, and how much of it is filled.
+
+  Attributes:
+    keys: one [B, S, G, d] a layer.
+    values: one [B, S, G, d] a layer.
+    valid: [B, S] bool, the slots that hold a real token.
+    length: [] int32, slots written so far, the same for every row.
+  """
+
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
+  valid: jax.Array
+  length: jax.Array
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of keys and values: 2 * layers * B * S * G * d * bytes an element."""
+    return sum(x.size * x.dtype.itemsize for x in self.keys + self.values)
+
+
+class Attention(nn.Module):
+  """Grouped-query self-attention with rotary positions."""
+
+  config: DecoderConfig
+
+  def setup(self):
+    config = self.config
+    dense = lambda heads, bias: nn.Dense(heads * config.head_dim, use_bias=bias)
+    self.q_proj = dense(config.num_attention_heads, config.attention_bias)
+    self.k_proj = dense(config.num_key_value_heads, config.attention_bias)
+    self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
+    self.o_proj = nn.Dense(config.hidden_size, use_bias=False)
+
+  def __call__(self, x, rotation, *, mask=None, past=None, head_gate=None):
+    """Attends causally among x, or from x to a cache.
+
+    Args:
+      x: [B, T, D].
+      rotation: cosine and sine, [B, T, d/2] each.
+      mask: bool, broadcastable to [B, T, S], instead of the causal one.
+      past: (keys [B, S, G, d], values, index []): x is written at `index` and attends to all that `mask` allows.
+      head_gate: [B, N] factors on the heads' outputs (0 ablates a head), or None.
+
+    Returns:
+      [B, T, D], and the keys and values: x's own, or the updated cache's.
+    """
+    split = lambda y: rearrange(y, "B T (N d) -> B T N d", d=self.config.head_dim)
+    query = rope.rotate(split(self.q_proj(x)), *rotation)
+    key = rope.rotate(split(self.k_proj(x)), *rotation)
+    value = split(self.v_proj(x))
+    if past is not None:
+      keys, values, index = past
+      key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
+      value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
+    out = attention(query, key, value, mask=mask, causal=mask is None)
+    if head_gate is not None:
+      out *= head_gate[:, None, :, None].astype(out.dtype)
+    return self.o_proj(rearrange(out, "B T N d -> B T (N d)")), (key, value)
+
+
+class MLP(nn.Module):
+  """Gated MLP, down(silu(gate(x)) * up(x)); shared with the vision tower of Qwen2.5-VL."""
+
+  hidden_size: int
+  intermediate_size: int
+  use_bias: bool = False
+
+  def setup(self):
+    self.gate_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
+    self.up_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
+    self.down_proj = nn.Dense(self.hidden_size, use_bias=self.use_bias)
+
+  def __call__(self, x):
+    return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block."""
+
+  config: DecoderConfig
+
+  def setup(self):
+    config = self.config
+    self.input_layernorm = nn.RMSNorm(config.rms_norm_eps)
+    self.self_attn = Attention(config)
+    self.post_attention_layernorm = nn.RMSNorm(config.rms_norm_eps)
+    self.mlp = MLP(config.hidden_size, config.intermediate_size)
+
+  def __call__(self, x, rotation, **attention_args):
+    attended, key_value = self.self_attn(self.input_layernorm(x), rotation, **attention_args)
+    x += attended
+    return x + self.mlp(self.post_attention_layernorm(x)), key_value
+
+
+class Decoder(nn.Module):
+  """Token embedding, blocks and final norm; the head on top is the port's."""
+
+  config: DecoderConfig
+
+  def setup(self):
+    config = self.config
+    self.embed_tokens = nn.Embed(config.vocab_size, config.hidden_size)
+    self.layers = [Block(config) for _ in range(config.num_hidden_layers)]
+    self.norm = nn.RMSNorm(config.rms_norm_eps)
+
+  def prefill(self, x: jax.Array, positions: jax.Array, *, mask: jax.Array | None = None,
+              head_gate: jax.Array | None = None):
+    """Runs whole sequences, padded on the right.
+
+    Args:
+      x: [B, T, D] embeddings.
+      positions: [B, T, A] int32.
+      mask: [B, T, T] bool instead of the causal mask.
+      head_gate: [B, N] factors on the first layer's heads.
+
+    Returns:
+      [B, T, D] normed hidden states, and the keys and values of every layer, [B, T, G, d] each.
+    """
+    rotation = rope.rotation(positions, self.config.frequencies)
+    keys, values = [], []
+    for number, layer in enumerate(self.layers):
+      x, (key, value) = layer(x, rotation, mask=mask, head_gate=head_gate if number == 0 else None)
+      keys.append(key)
+      values.append(value)
+    return self.norm(x), (tuple(keys), tuple(values))
+
+  def step(self, x: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """Runs one new token of every row against the cache.
+
+    Args:
+      x: [B, 1, D] embeddings.
+      positions: [B, 1, A] int32.
+      cache: with room for one more.
+
+    Returns:
+      [B, 1, D] normed hidden states, and the cache one token longer.
+    """
+    rotation = rope.rotation(positions, self.config.frequencies)
+    valid = jax.lax.dynamic_update_slice_in_dim(
+        cache.valid, jnp.ones([x.shape[0], 1], bool), cache.length, axis=1)
+    keys, values = [], []
+    for layer, key, value in zip(self.layers, cache.keys, cache.values):
+      x, (key, value) = layer(x, rotation, mask=valid[:, None], past=(key, value, cache.length))
+      keys.append(key)
+      values.append(value)
+    return self.norm(x), Cache(tuple(keys), tuple(values), valid, cache.length + 1)
+
+
+def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int) -> Cache:
+  """A cache as long as the prompt plus what is generated.
+
+  Args:
+    keys_values: what `Decoder.prefill` returned, [B, T, G, d] each.
+    lengths: [B] real tokens of each row.
+    max_new_tokens: room to leave.
+  """
+  keys, values = keys_values
+  length = keys[0].shape[1]
+  grow = lambda x: jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0)))
+  valid = jnp.arange(length + max_new_tokens) < lengths[:, None]
+  return Cache(tuple(map(grow, keys)), tuple(map(grow, values)), valid, jnp.asarray(length, jnp.int32))

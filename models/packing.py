@@ -1,0 +1,111 @@
+"""Host-side planning every port shares: token arrays to a `Prompt` of fixed shapes.
+
+Axes: B batch, S prompt length as given, T text bucket, V visual bucket, A position axes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hawk_jax.prompt import Prompt
+from models.buckets import bucket
+
+TEXT_MINIMUM = 32
+VISUAL_MINIMUM = 16
+
+
+def check_tokens(input_ids, attention_mask, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Token ids and mask as arrays.
+
+  Args:
+    input_ids: [B, S] integers.
+    attention_mask: [B, S], nonzero on real tokens (padding on either side), or None: all real.
+    vocab_size: ids must be below.
+
+  Returns:
+    [B, S] int32 ids and [B, S] bool mask.
+
+  Raises:
+    ValueError: wrong shapes, an empty row or an id outside the vocabulary.
+  """
+  input_ids = np.asarray(input_ids)
+  if input_ids.ndim != 2 or not input_ids.size or not np.issubdtype(input_ids.dtype, np.integer):
+    raise ValueError(f"input_ids: got {input_ids.dtype} of shape {input_ids.shape}, must be integers [batch, length]")
+  mask = np.ones(input_ids.shape, bool) if attention_mask is None else np.asarray(attention_mask).astype(bool)
+  if mask.shape != input_ids.shape:
+    raise ValueError(f"attention_mask: got shape {mask.shape}, input_ids have {input_ids.shape}")
+  if not mask.any(axis=1).all():
+    raise ValueError(f"attention_mask: rows {np.flatnonzero(~mask.any(axis=1)).tolist()} have no token")
+  real = input_ids[mask]
+  if real.min() < 0 or real.max() >= vocab_size:
+    raise ValueError(f"input_ids: from {real.min()} to {real.max()}, the vocabulary has ids 0 to {vocab_size - 1}")
+  return input_ids.astype(np.int32), mask
+
+
+def query_mask(tokens: np.ndarray, visual: np.ndarray, vision_end_id: int | None, end_ids: tuple[int, ...]) -> np.ndarray:
+  """The instruction tokens of one prompt (METHOD section 3).
+
+  From just after the last vision-end token, or the last visual token where there is none, up to the last end-of-message
+  token after that start, or the prompt's end. If that is empty: the vision-end token.
+
+  Args:
+    tokens: [S] ids without padding.
+    visual: [S] bool, visual placeholders.
+    vision_end_id: the vision-end token, or None for models without.
+    end_ids: end-of-message tokens.
+
+  Returns:
+    [S] bool; all False for a prompt without visual tokens.
+  """
+  mask = np.zeros(tokens.shape, bool)
+  if not visual.any():
+    return mask
+  ends = np.flatnonzero(tokens == vision_end_id) if vision_end_id is not None else np.zeros(0, int)
+  start = (ends if ends.size else np.flatnonzero(visual))[-1] + 1
+  stops = np.flatnonzero(np.isin(tokens, end_ids))
+  stops = stops[stops > start]
+  mask[start:stops[-1] if stops.size else len(tokens)] = True
+  if not mask.any() and ends.size:
+    mask[ends[-1]] = True
+  return mask
+
+
+def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], max_positions: int) -> Prompt:
+  """Splits prompts into text and visual tokens and pads both to buckets.
+
+  Args:
+    rows: for each prompt, arrays over its S real tokens: `tokens` int, `visual` bool, `slots` int (encoder row of each
+      visual token), `positions` [S, A] int, `query` bool.
+    next_positions: rotary position each prompt's answer starts at.
+    max_positions: the model's limit.
+
+  Raises:
+    ValueError: a prompt longer than the model's positions.
+  """
+  for number, (row, following) in enumerate(zip(rows, next_positions)):
+    if max(len(row["tokens"]), following) > max_positions:
+      raise ValueError(f"input_ids: prompt {number} has {len(row['tokens'])} tokens and reaches position "
+                       f"{following - 1}, the model has {max_positions} positions")
+
+  def pad(name, select, size, fill=0):
+    first = rows[0][name]
+    out = np.full((len(rows), size) + first.shape[1:], fill, bool if first.dtype == bool else np.int32)
+    for number, row in enumerate(rows):
+      values = row[name][select(row)]
+      out[number, :len(values)] = values
+    return out
+
+  rows = [{**row, "order": np.arange(len(row["tokens"]))} for row in rows]
+  is_text = lambda row: ~row["visual"]
+  is_visual = lambda row: row["visual"]
+  text = bucket(max(int(is_text(row).sum()) for row in rows), TEXT_MINIMUM)
+  visual = bucket(max(int(is_visual(row).sum()) for row in rows), VISUAL_MINIMUM)
+  return Prompt(
+      text_tokens=pad("tokens", is_text, text),
+      text_order=pad("order", is_text, text, -1),
+      text_positions=pad("positions", is_text, text),
+      query_mask=pad("query", is_text, text),
+      visual_slots=pad("slots", is_visual, visual),
+      visual_order=pad("order", is_visual, visual, -1),
+      visual_positions=pad("positions", is_visual, visual),
+      next_position=np.asarray(next_positions, np.int32))

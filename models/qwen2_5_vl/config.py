@@ -1,0 +1,115 @@
+"""Configuration of Qwen2.5-VL: from a checkpoint's config.json, and the published sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from transformers import Qwen2_5_VLConfig as HFConfig
+
+from models.decoder import DecoderConfig
+from models.qwen2_5_vl.vision import VisionConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen2_5_VLConfig:
+  """A whole model.
+
+  Attributes:
+    text: the decoder.
+    vision: the tower.
+    image_token_id: placeholder of a picture's visual tokens.
+    video_token_id: placeholder of a video's visual tokens.
+    vision_start_token_id: stands before a picture or video.
+    vision_end_token_id: stands after it.
+    eos_token_ids: <|im_end|> and others; they end a message and an answer.
+  """
+
+  text: DecoderConfig
+  vision: VisionConfig
+  image_token_id: int = 151655
+  video_token_id: int = 151656
+  vision_start_token_id: int = 151652
+  vision_end_token_id: int = 151653
+  eos_token_ids: tuple[int, ...] = (151645,)
+
+
+def from_hf(content: dict) -> Qwen2_5_VLConfig:
+  """Reads a config.json, flat (the hub's) or nested (transformers 5's).
+
+  Args:
+    content: the parsed JSON.
+
+  Raises:
+    ValueError: a value this port does not support.
+  """
+  content = dict(content)
+  vision = dict(content.get("vision_config") or {})
+  if "in_chans" in vision:
+    vision.setdefault("in_channels", vision.pop("in_chans"))
+  config = HFConfig(**{**content, "vision_config": vision})
+  text, vision = config.text_config, config.vision_config
+  rope = text.rope_parameters
+  _require("text_config.hidden_act", text.hidden_act, "silu")
+  _require("vision_config.hidden_act", vision.hidden_act, "silu")
+  _require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+  if text.use_sliding_window and "sliding_attention" in text.layer_types:
+    raise ValueError("config: text_config.use_sliding_window is true, sliding window attention is not supported")
+  eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
+  eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
+  return Qwen2_5_VLConfig(
+      text=DecoderConfig(
+          vocab_size=text.vocab_size,
+          hidden_size=text.hidden_size,
+          intermediate_size=text.intermediate_size,
+          num_hidden_layers=text.num_hidden_layers,
+          num_attention_heads=text.num_attention_heads,
+          num_key_value_heads=text.num_key_value_heads,
+          head_dim=text.hidden_size // text.num_attention_heads,
+          max_position_embeddings=text.max_position_embeddings,
+          rms_norm_eps=text.rms_norm_eps,
+          rope_theta=float(rope["rope_theta"]),
+          mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
+          attention_bias=True,
+          tie_word_embeddings=bool(config.tie_word_embeddings)),
+      vision=VisionConfig(
+          depth=vision.depth,
+          hidden_size=vision.hidden_size,
+          intermediate_size=vision.intermediate_size,
+          num_heads=vision.num_heads,
+          out_hidden_size=vision.out_hidden_size,
+          fullatt_block_indexes=tuple(vision.fullatt_block_indexes),
+          in_channels=vision.in_channels,
+          patch_size=vision.patch_size,
+          temporal_patch_size=vision.temporal_patch_size,
+          spatial_merge_size=vision.spatial_merge_size,
+          window_size=vision.window_size,
+          tokens_per_second=vision.tokens_per_second),
+      image_token_id=config.image_token_id,
+      video_token_id=config.video_token_id,
+      vision_start_token_id=config.vision_start_token_id,
+      vision_end_token_id=config.vision_end_token_id,
+      eos_token_ids=eos)
+
+
+def _require(name, value, expected):
+  if value != expected:
+    raise ValueError(f"config: {name} is {value!r}, supported is {expected!r}")
+
+
+def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:
+  return Qwen2_5_VLConfig(
+      text=DecoderConfig(
+          vocab_size=vocab, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
+          num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=hidden // heads,
+          max_position_embeddings=128_000, mrope_section=(16, 24, 24), attention_bias=True, tie_word_embeddings=tied),
+      vision=VisionConfig(
+          depth=32, hidden_size=1280, intermediate_size=vision_mlp, num_heads=16, out_hidden_size=hidden))
+
+
+# From the config.json of Qwen/Qwen2.5-VL-*-Instruct.
+PUBLISHED = {
+    "qwen2.5-vl-3b": _published(2048, 11_008, 36, 16, 2, vocab=151_936, tied=True),
+    "qwen2.5-vl-7b": _published(3584, 18_944, 28, 28, 4),
+    "qwen2.5-vl-32b": _published(5120, 27_648, 64, 40, 8, vision_mlp=3456),
+    "qwen2.5-vl-72b": _published(8192, 29_568, 80, 64, 8, vision_mlp=3456),
+}

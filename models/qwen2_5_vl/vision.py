@@ -1,0 +1,277 @@
+"""Vision tower of Qwen2.5-VL, with static shapes: windows are a batch axis.
+
+Axes: R rows, W merged tokens a row (a window's worth), U patches a merged token (2 x 2), P = R * W * U patches,
+C values a patch, I temporal slices, L merged tokens a slice, N heads, d head dim, D hidden size, O language hidden size.
+
+A picture's merged tokens are laid out window by window, a full window filling one row. Ragged windows at the edges share
+rows, told apart by their ids, so little is padding. Every patch knows its place by its rotary position alone; the blocks
+with full attention gather each temporal slice out of the rows and put it back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from einops import rearrange
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models import rope
+from models.attention import attention
+from models.buckets import bucket
+from models.decoder import MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+  """Shapes of the tower; names follow the checkpoints' config.json."""
+
+  depth: int
+  hidden_size: int
+  intermediate_size: int
+  num_heads: int
+  out_hidden_size: int
+  fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+  in_channels: int = 3
+  patch_size: int = 14
+  temporal_patch_size: int = 2
+  spatial_merge_size: int = 2
+  window_size: int = 112
+  tokens_per_second: int = 2
+
+  @property
+  def patch_dim(self) -> int:
+    """C, values of a patch."""
+    return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+  @property
+  def merge_unit(self) -> int:
+    """U, patches of a merged token."""
+    return self.spatial_merge_size**2
+
+  @property
+  def window_side(self) -> int:
+    """Merged tokens along a window's side."""
+    return self.window_size // self.spatial_merge_size // self.patch_size
+
+
+@struct.dataclass
+class VisionInputs:
+  """All pictures and videos of a batch.
+
+  Attributes:
+    patches: [R, W, U, C] pixels, 0 on padding.
+    positions: [R, W, U, 2] int32, row and column of each patch.
+    window_ids: [R, W] int32, tells the windows that share a row apart; -1 on padding.
+    slice_slots: [I, L] int32, slots (r * W + w) of each temporal slice; padding last, -1.
+    slot_places: [R, W] int32, where in the flat slices (i * L + l) a slot stands; 0 on padding.
+  """
+
+  patches: jax.Array
+  positions: jax.Array
+  window_ids: jax.Array
+  slice_slots: jax.Array
+  slot_places: jax.Array
+
+
+def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig) -> tuple[VisionInputs, np.ndarray]:
+  """Lays patches out for the tower. Runs on the host.
+
+  Args:
+    pixels: [patches, C], pictures one after the other in the order of Hugging Face processors (merged token by merged
+      token, U patches each).
+    grids: [pictures, 3] temporal, height and width in patches; sides divisible by the merge size.
+
+  Returns:
+    The tower's arrays, padded to buckets, and [merged tokens] int32: the slot of each, in reading order.
+  """
+  merge, side, unit = config.spatial_merge_size, config.window_side, config.merge_unit
+  width = side * side
+  full, ragged, slices, positions = [], [], [], []
+  start = 0
+  for frames, height, columns in np.asarray(grids).tolist():
+    rows, cols = height // merge, columns // merge
+    place = np.stack(np.meshgrid(np.arange(height), np.arange(columns), indexing="ij"), axis=-1)
+    place = rearrange(place, "(h i) (w j) a -> (h w) (i j) a", i=merge, j=merge)
+    for _ in range(frames):
+      tokens = np.arange(start, start + rows * cols, dtype=np.int32).reshape(rows, cols)
+      for top in range(0, rows, side):
+        for left in range(0, cols, side):
+          window = tokens[top:top + side, left:left + side].reshape(-1)
+          (full if len(window) == width else ragged).append(window)
+      slices.append(tokens.reshape(-1))
+      positions.append(place)
+      start += rows * cols
+
+  windows = [[window] for window in full] + _fill_rows(ragged, width)
+  row_count = bucket(len(windows), minimum=4)
+  slots = np.full([row_count, width], -1, np.int32)
+  window_ids = np.full([row_count, width], -1, np.int32)
+  for row, members in enumerate(windows):
+    filled = 0
+    for number, window in enumerate(members):
+      slots[row, filled:filled + len(window)] = window
+      window_ids[row, filled:filled + len(window)] = number
+      filled += len(window)
+
+  real = slots.reshape(-1) >= 0
+  tokens = slots.reshape(-1)[real]
+  slot_of_token = np.zeros(start, np.int32)
+  slot_of_token[tokens] = np.flatnonzero(real)
+
+  slice_length = bucket(max(map(len, slices)))
+  slice_slots = np.full([bucket(len(slices), minimum=1), slice_length], -1, np.int32)
+  place_of_token = np.zeros(start, np.int32)
+  for number, members in enumerate(slices):
+    slice_slots[number, :len(members)] = slot_of_token[members]
+    place_of_token[members] = number * slice_length + np.arange(len(members))
+
+  def lay_out(values, shape):
+    out = np.zeros((row_count * width,) + shape, values.dtype)
+    out[real] = values.reshape((start,) + shape)[tokens]
+    return out.reshape((row_count, width) + shape)
+
+  inputs = VisionInputs(
+      patches=lay_out(np.asarray(pixels, np.float32), (unit, config.patch_dim)),
+      positions=lay_out(np.concatenate(positions).astype(np.int32), (unit, 2)),
+      window_ids=window_ids,
+      slice_slots=slice_slots,
+      slot_places=lay_out(place_of_token, ()))
+  return inputs, slot_of_token
+
+
+def _fill_rows(windows: list[np.ndarray], width: int) -> list[list[np.ndarray]]:
+  """Best fit, largest first: each window goes to the fullest row that still has room."""
+  open_rows: dict[int, list[list[np.ndarray]]] = {room: [] for room in range(width + 1)}
+  rows = []
+  for window in sorted(windows, key=len, reverse=True):
+    room = next((r for r in range(len(window), width) if open_rows[r]), None)
+    if room is None:
+      row, room = [], width
+      rows.append(row)
+    else:
+      row = open_rows[room].pop()
+    row.append(window)
+    open_rows[room - len(window)].append(row)
+  return rows
+
+
+class VisionAttention(nn.Module):
+  """Self-attention of patches, within windows or within whole temporal slices."""
+
+  config: VisionConfig
+  full: bool
+
+  def setup(self):
+    self.qkv = nn.Dense(3 * self.config.hidden_size)
+    self.proj = nn.Dense(self.config.hidden_size)
+
+  def __call__(self, x, rotation, inputs):
+    """Attends.
+
+    Args:
+      x: [R, W * U, D].
+      rotation: cosine and sine, [R, W * U, d/2] each.
+      inputs: the layout.
+
+    Returns:
+      [R, W * U, D].
+    """
+    unit = self.config.merge_unit
+    query, key, value = rearrange(self.qkv(x), "R P (three N d) -> three R P N d", three=3, N=self.config.num_heads)
+    query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
+    if not self.full:
+      ids = jnp.repeat(inputs.window_ids, unit, axis=1)
+      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :])
+    else:
+      rows, patches, heads, _ = query.shape
+      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) (U N d)", U=unit)
+      in_slices = lambda y: rearrange(by_slot(y)[inputs.slice_slots], "I L (U N d) -> I (L U) N d", U=unit, N=heads)
+      mask = jnp.repeat(inputs.slice_slots >= 0, unit, axis=1)[:, None]
+      out = attention(in_slices(query), in_slices(key), in_slices(value), mask=mask)
+      out = rearrange(out, "I (L U) N d -> (I L) (U N d)", U=unit)[inputs.slot_places.reshape(-1)]
+      out = out.reshape(rows, patches, heads, -1)
+    return self.proj(rearrange(out, "R P N d -> R P (N d)"))
+
+
+class VisionBlock(nn.Module):
+  """Pre-norm transformer block."""
+
+  config: VisionConfig
+  full: bool
+
+  def setup(self):
+    config = self.config
+    self.norm1 = nn.RMSNorm(1e-6)
+    self.attn = VisionAttention(config, self.full)
+    self.norm2 = nn.RMSNorm(1e-6)
+    self.mlp = MLP(config.hidden_size, config.intermediate_size, use_bias=True)
+
+  def __call__(self, x, rotation, inputs):
+    x += self.attn(self.norm1(x), rotation, inputs)
+    return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+  """Linear embedding of patches; the checkpoints' Conv3d with stride = kernel."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.proj = nn.Dense(self.config.hidden_size, use_bias=False)
+
+  def __call__(self, patches):
+    return self.proj(patches)
+
+
+class PatchMerger(nn.Module):
+  """Norm, then an MLP over the U patches of each merged token."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.ln_q = nn.RMSNorm(1e-6)
+    # Sequential names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
+    self.mlp = [
+        nn.Dense(self.config.hidden_size * self.config.merge_unit),
+        lambda x: nn.gelu(x, approximate=False),
+        nn.Dense(self.config.out_hidden_size),
+    ]
+
+  def __call__(self, x):
+    x = rearrange(self.ln_q(x), "R (W U) D -> (R W) (U D)", U=self.config.merge_unit)
+    for layer in self.mlp:
+      x = layer(x)
+    return x
+
+
+class VisionTower(nn.Module):
+  """Patches to merged visual tokens."""
+
+  config: VisionConfig
+
+  def setup(self):
+    config = self.config
+    self.patch_embed = PatchEmbed(config)
+    self.blocks = [VisionBlock(config, number in config.fullatt_block_indexes) for number in range(config.depth)]
+    self.merger = PatchMerger(config)
+
+  def __call__(self, inputs: VisionInputs) -> jax.Array:
+    """Encodes all pictures of a batch.
+
+    Args:
+      inputs: of `plan`.
+
+    Returns:
+      [R * W, O] features, slot by slot; padding slots hold numbers without meaning.
+    """
+    dtype = self.patch_embed.proj.variables["params"]["kernel"].dtype if not self.is_initializing() else jnp.float32
+    x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C").astype(dtype))
+    frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
+    rotation = rope.rotation(rearrange(inputs.positions, "R W U A -> R (W U) A"), frequencies)
+    for block in self.blocks:
+      x = block(x, rotation, inputs)
+    return self.merger(x)

@@ -1,0 +1,185 @@
+"""What every port is: a vision encoder, the shared decoder, and HAWK's pruning between them.
+
+A port subclasses `VisionLanguageModel`, sets up `self.language_model` (a `Decoder`), and offers `encode` (its vision
+arrays to features), `pack` (the arrays of a Hugging Face processor to fixed shapes) and `example` (a smallest batch).
+
+Axes: B batch, T text slots, V visual slots, K kept slots, L = T + K, F feature rows, H heads, D hidden size.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from einops import rearrange
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from hawk_jax import prompt as prompt_lib
+from hawk_jax import scoring
+from hawk_jax import selection
+from models.decoder import Cache
+
+
+@struct.dataclass
+class Inputs:
+  """A packed batch: fixed shapes, NumPy on the host.
+
+  Attributes:
+    prompt: the language side.
+    vision: the port's own arrays, or None where no prompt has a picture.
+  """
+
+  prompt: prompt_lib.Prompt
+  vision: Any
+
+
+@struct.dataclass
+class Prefill:
+  """A compacted prompt that went through the decoder.
+
+  Attributes:
+    hidden: [B, L, D] normed hidden states.
+    order: [B, L] int32, the unpruned prompt's index of every token kept, ascending, -1 on padding.
+    lengths: [B] int32, real tokens of each row.
+    keys_values: keys and values of every layer.
+  """
+
+  hidden: jax.Array
+  order: jax.Array
+  lengths: jax.Array
+  keys_values: Any
+
+
+@struct.dataclass
+class Output:
+  """Logits of a whole prompt.
+
+  Attributes:
+    logits: [B, L, vocab] float32, of every token kept, in prompt order.
+    order: [B, L] int32, as in `Prefill`.
+  """
+
+  logits: jax.Array
+  order: jax.Array
+
+
+class VisionLanguageModel(nn.Module):
+  """Base of the ports. The compute dtype is the parameters'."""
+
+  config: Any
+
+  def __call__(self, inputs: Inputs, head_importance: jax.Array | None = None, *, keep_count: int | None = None,
+               counts: jax.Array | None = None, normalization: str = "l2") -> Output:
+    """Logits of prompts, pruned to `keep_count` visual tokens if it is given.
+
+    Args:
+      inputs: a batch of `pack`.
+      head_importance: [H] or [B, H] float32; None weighs all heads alike.
+      keep_count: static K, the most visual tokens a row keeps; None keeps all.
+      counts: [B] int32, tokens each row really keeps, at most K; None: K, or all a row has.
+      normalization: of the scores, see `hawk_jax.scoring.normalize`.
+    """
+    features = None if inputs.vision is None else self.encode(inputs.vision)
+    prefill = self.prefill(inputs.prompt, features, head_importance, keep_count=keep_count, counts=counts,
+                           normalization=normalization)
+    return Output(logits=self.logits(prefill.hidden), order=prefill.order)
+
+  def encode(self, vision) -> jax.Array:
+    """The port's vision arrays to [F, D] features, in the rows that `Prompt.visual_slots` names."""
+    raise NotImplementedError
+
+  def pack(self, **batch) -> Inputs:
+    """The arrays of a Hugging Face processor to fixed shapes, on the host."""
+    raise NotImplementedError
+
+  def example(self) -> Inputs:
+    """The smallest batch with a picture, for shape inference."""
+    raise NotImplementedError
+
+  def scores(self, prompt: prompt_lib.Prompt, features: jax.Array) -> jax.Array:
+    """Raw per-head score of every visual token, [B, H, V] float32 (METHOD section 3)."""
+    return self._scores(prompt, self._embed(prompt.text_tokens), self._gather(prompt, features))
+
+  def prefill(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
+              keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
+              head_gate: jax.Array | None = None) -> Prefill:
+    """Scores, prunes, and runs the decoder over what is left.
+
+    Args:
+      prompt: the language side of a batch.
+      features: [F, D] of `encode`, or None where no prompt has a picture.
+      head_importance: as in `__call__`.
+      keep_count: as in `__call__`.
+      counts: as in `__call__`.
+      normalization: as in `__call__`.
+      head_gate: [B, H] factors on the first layer's heads (0 ablates one).
+    """
+    text = self._embed(prompt.text_tokens)
+    if features is None:
+      sequence = prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
+    else:
+      visual = self._gather(prompt, features)
+      if keep_count is None:
+        kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
+      else:
+        keep_count = min(keep_count, visual.shape[1])
+        raw = self._scores(prompt, text, visual)
+        if head_importance is None:
+          head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
+        fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
+        kept = selection.top_k(fused, prompt.visual_mask, keep_count if counts is None else counts, keep_count)
+      sequence = prompt_lib.compact(prompt, text, visual, kept)
+    hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)
+    return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
+
+  def step(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """One decoding step.
+
+    Args:
+      tokens: [B] int32.
+      positions: [B] int32, the same for every position axis: generated tokens are text.
+      cache: with room for one more.
+
+    Returns:
+      [B, vocab] float32 logits, and the cache one token longer.
+    """
+    axes = max(len(self.config.text.mrope_section), 1)
+    positions = jnp.repeat(positions[:, None, None], axes, axis=-1)
+    hidden, cache = self.language_model.step(self._embed(tokens[:, None]), positions, cache)
+    return self.logits(hidden[:, 0]), cache
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """[..., D] normed hidden states to [..., vocab] float32 logits."""
+    if self.config.text.tie_word_embeddings:
+      table = self.language_model.embed_tokens.embedding
+      return jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+    return self.lm_head(hidden)
+
+  def _embed(self, tokens):
+    return self.language_model.embed_tokens(tokens)
+
+  def _gather(self, prompt, features):
+    dtype = self.language_model.embed_tokens.embedding.dtype
+    return features.astype(dtype)[prompt.visual_slots]
+
+  def _scores(self, prompt, text, visual):
+    layer = self.language_model.layers[0]
+    norm = lambda x: layer.input_layernorm(x.astype(jnp.float32))
+    return scoring.head_scores(self._projections(), norm(text), norm(visual), prompt.query_mask)
+
+  def _projections(self) -> scoring.Projections:
+    attention = self.language_model.layers[0].self_attn
+    head_dim = self.config.text.head_dim
+    query, key = (x.variables["params"] for x in (attention.q_proj, attention.k_proj))
+    split = functools.partial(rearrange, pattern="... (N d) -> ... N d", d=head_dim)
+    bias = lambda params: split(params["bias"]) if "bias" in params else None
+    return scoring.Projections(split(query["kernel"]), split(key["kernel"]), bias(query), bias(key))
+
+
+def make_lm_head(vocab_size: int) -> nn.Dense:
+  """An untied head with float32 logits."""
+  dot = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+  return nn.Dense(vocab_size, use_bias=False, dot_general=dot)
