@@ -89,18 +89,18 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
   """
   index = jnp.maximum(kept, 0)
 
-  def gather(values):
-    return jnp.take_along_axis(values, index.reshape(index.shape + (1,) * (values.ndim - 2)), axis=1)
-
+  # Whole rows at a time: take_along_axis would gather, and in reverse mode scatter, element by element.
+  rows = jax.vmap(lambda values, index: values[index])
+  gather = lambda values: rows(values, index)
   order = jnp.concatenate([prompt.text_order, jnp.where(kept >= 0, gather(prompt.visual_order), -1)], axis=1)
   # -1 as unsigned is the largest key, so padding sorts last.
   permutation = jnp.argsort(order.astype(jnp.uint32), axis=1)
 
   def arrange(text_values, visual_values):
     values = jnp.concatenate([text_values, gather(visual_values).astype(text_values.dtype)], axis=1)
-    return jnp.take_along_axis(values, permutation[..., None], axis=1)
+    return rows(values, permutation)
 
   return Sequence(
       embeddings=arrange(text, visual),
       positions=arrange(prompt.text_positions, prompt.visual_positions),
-      order=jnp.take_along_axis(order, permutation, axis=1))
+      order=rows(order, permutation))

@@ -168,26 +168,29 @@ class Decoder(nn.Module):
       values.append(value)
     return self.norm(x), (tuple(keys), tuple(values))
 
-  def step(self, x: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-    """Runs one new token of every row against the cache.
+  def extend(self, x: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """Runs the next tokens of every row against the cache and among themselves, causally.
 
     Args:
-      x: [B, 1, D] embeddings.
-      positions: [B, 1, A] int32.
-      cache: with room for one more.
+      x: [B, T, D] embeddings; T = 1 is a decoding step.
+      positions: [B, T, A] int32.
+      cache: with room for T more.
 
     Returns:
-      [B, 1, D] normed hidden states, and the cache one token longer.
+      [B, T, D] normed hidden states, and the cache T tokens longer.
     """
+    count = x.shape[1]
     rotation = rope.rotation(positions, self.config.frequencies)
-    valid = jax.lax.dynamic_update_slice_in_dim(
-        cache.valid, jnp.ones([x.shape[0], 1], bool), cache.length, axis=1)
+    # How many of the new tokens precede a slot: negative in the part filled before.
+    ahead = jnp.arange(cache.valid.shape[1]) - cache.length
+    new = (ahead >= 0) & (ahead <= jnp.arange(count)[:, None])
+    mask = cache.valid[:, None] | new
     keys, values = [], []
     for layer, key, value in zip(self.layers, cache.keys, cache.values):
-      x, (key, value) = layer(x, rotation, mask=valid[:, None], past=(key, value, cache.length))
+      x, (key, value) = layer(x, rotation, mask=mask, past=(key, value, cache.length))
       keys.append(key)
       values.append(value)
-    return self.norm(x), Cache(tuple(keys), tuple(values), valid, cache.length + 1)
+    return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)
 
 
 def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int) -> Cache:

@@ -135,21 +135,20 @@ class VisionLanguageModel(nn.Module):
     hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)
     return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
-  def step(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-    """One decoding step.
+  def extend(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """Runs the next text tokens against the cache.
 
     Args:
-      tokens: [B] int32.
-      positions: [B] int32, the same for every position axis: generated tokens are text.
-      cache: with room for one more.
+      tokens: [B, T] int32; T = 1 is a decoding step.
+      positions: [B, T] int32, the same for every position axis: text.
+      cache: with room for T more.
 
     Returns:
-      [B, vocab] float32 logits, and the cache one token longer.
+      [B, T, D] normed hidden states, and the cache T tokens longer.
     """
     axes = max(len(self.config.text.mrope_section), 1)
-    positions = jnp.repeat(positions[:, None, None], axes, axis=-1)
-    hidden, cache = self.language_model.step(self._embed(tokens[:, None]), positions, cache)
-    return self.logits(hidden[:, 0]), cache
+    positions = jnp.repeat(positions[..., None], axes, axis=-1)
+    return self.language_model.extend(self._embed(tokens), positions, cache)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """[..., D] normed hidden states to [..., vocab] float32 logits."""

@@ -1,0 +1,204 @@
+"""Trains an embedded model on the digits task.
+
+  python -m experiments.train --architecture=qwen2_5_vl --output_dir=out/train
+
+Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
+At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
+and pictures hold fewer digits. Killed at any moment, the same command goes on from the last checkpoint; every batch
+follows from the seed and the step alone, so the result is that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import collections
+from concurrent import futures
+import functools
+import json
+import pathlib
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+from experiments import digits
+from experiments import embedded
+from models import checkpoint
+from models import decoder
+
+_ARCHITECTURE = flags.DEFINE_enum("architecture", "qwen2_5_vl", list(embedded.ARCHITECTURES), "Which embedded model.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/train", "Checkpoints, and the finished model under model/.")
+_STEPS = flags.DEFINE_integer("steps", 4000, "Optimizer steps.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures a step.", lower_bound=1)
+_QUESTIONS = flags.DEFINE_integer("questions", 12, "Questions a picture.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.", lower_bound=0.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
+_SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
+_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
+
+_PROBES = (11, 10, 2)  # digit or none, colour or grey or none, boxed or not
+_QUESTION_LENGTH = 24
+_AUXILIARY_UNTIL = 0.5  # share of the steps over which the auxiliary loss fades out
+_CURRICULUM_UNTIL = 0.25  # share of the steps over which pictures fill up
+
+
+def make_batch(architecture, model, tokenizer, rng, split, size, number, difficulty=1.0):
+  """Pictures, and several questions to each.
+
+  Returns:
+    A dict: `inputs`, the packed prompts up to the picture's end; `tokens` [B, Q, T], each question with its answer;
+    `targets` [B, Q, 2], the answer and the end token; `target_index` [B, Q, 2], where they are predicted; `cells`
+    [B, V, 3], what every visual token shows. And the questions' kinds, [B][Q].
+  """
+  encode = lambda text: tokenizer.encode(text).ids
+  prefix = encode("<|im_start|>user\n<|vision_start|>")
+  prefix += encode("<|image_pad|>") * architecture.visual_tokens + encode("<|vision_end|>")
+  pictures, cells, tokens, targets, indices, kinds = [], [], [], [], [], []
+  for _ in range(size):
+    scene = digits.make_scene(rng, split, difficulty)
+    pictures.append(digits.render(scene, rng))
+    box = np.zeros_like(scene.digits)
+    box[scene.box] = 1
+    cells.append(np.stack([scene.digits % 11, scene.colors % 10, box], axis=-1).reshape(-1, 3))
+    chosen = digits.balanced(scene, rng, number)
+    kinds.append([question.kind for question in chosen])
+    for question in chosen:
+      asked = encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
+      answer = encode(question.answer + "<|im_end|>")
+      if len(answer) != 2:
+        raise ValueError(f"answer {question.answer!r} must be one token, the tokenizer gives {len(answer) - 1}")
+      if len(asked) + 1 > _QUESTION_LENGTH:
+        raise ValueError(f"question {question.text!r} has {len(asked)} tokens, room is for {_QUESTION_LENGTH - 1}")
+      tokens.append(asked + answer[:1] + [0] * (_QUESTION_LENGTH - len(asked) - 1))
+      targets.append(answer)
+      indices.append([len(asked) - 1, len(asked)])
+  shape = lambda values: np.asarray(values, np.int32).reshape(size, number, -1)
+  return {
+      "inputs": model.pack(input_ids=[prefix] * size, **architecture.pixels(np.stack(pictures))),
+      "tokens": shape(tokens),
+      "targets": shape(targets),
+      "target_index": shape(indices),
+      "cells": np.asarray(cells, np.int32),
+  }, kinds
+
+
+def forward(model, batch):
+  """[B, Q, 2, vocab] answer logits and [B, V, D] visual features."""
+  prompt, tokens = batch["inputs"].prompt, batch["tokens"]
+  size, number, length = tokens.shape
+  features = model.encode(batch["inputs"].vision)
+  prefill = model.prefill(prompt, features)
+  cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length)
+  # One picture's cache serves all its questions.
+  cache = jax.tree.map(lambda x: jnp.repeat(x, number, axis=0) if x.ndim else x, cache)
+  positions = jnp.repeat(prompt.next_position, number)[:, None] + jnp.arange(length)
+  hidden, _ = model.extend(tokens.reshape(-1, length), positions, cache)
+  answers = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"].reshape(-1, 2))
+  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots]
+
+
+def loss_fn(params, batch, auxiliary, model):
+  """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and the share of right answers, [B, Q]."""
+  logits, visual = model.apply({"params": params["model"]}, batch, method=forward)
+  answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
+  probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:-1], axis=-1)
+  cells = batch["cells"]
+  probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
+              for i in range(len(_PROBES)))
+  right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
+  return answer + auxiliary * probe, {"answer": answer, "probe": probe, "right": right}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames=("state",))
+def train_step(state, batch, auxiliary, *, model, optimizer):
+  grads, metrics = jax.grad(loss_fn, has_aux=True)(state["params"], batch, auxiliary, model)
+  updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+  metrics["norm"] = optax.global_norm(grads)
+  return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
+
+
+def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
+  schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
+  decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+  return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay))
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  output = pathlib.Path(_OUTPUT_DIR.value).absolute()
+  architecture = embedded.ARCHITECTURES[_ARCHITECTURE.value]
+  tokenizer = embedded.make_tokenizer()
+  model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
+  settings = {name: flags.FLAGS[name].value
+              for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed")}
+  output.mkdir(parents=True, exist_ok=True)
+  settings_file = output / "settings.json"
+  if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
+    raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
+  settings_file.write_text(json.dumps(settings) + "\n")
+
+  optimizer = make_optimizer(_STEPS.value, _LEARNING_RATE.value)
+  params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
+  params = {"model": params, "probe": jnp.zeros([model.config.text.hidden_size, sum(_PROBES)])}
+  logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
+               sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
+  state = {"params": params, "opt_state": optimizer.init(params)}
+
+  def batch_at(step):
+    rng = np.random.default_rng([_SEED.value, 1, step])
+    difficulty = min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
+    return make_batch(architecture, model, tokenizer, rng, "train", _BATCH_SIZE.value, _QUESTIONS.value, difficulty)[0]
+
+  def evaluate(params):
+    """Share of right answers by kind, on handwriting not trained on."""
+    score = jax.jit(functools.partial(loss_fn, model=model))
+    counts = collections.Counter()
+    for number in range(8):
+      rng = np.random.default_rng([_SEED.value, 2, number])
+      batch, kinds = make_batch(architecture, model, tokenizer, rng, "calibration", _BATCH_SIZE.value, _QUESTIONS.value)
+      right = np.asarray(score(params, batch, 0.0)[1]["right"])
+      for row, names in zip(right, kinds):
+        for hit, name in zip(row, names):
+          counts[name, bool(hit)] += 1
+    return {kind: counts[kind, True] / (counts[kind, True] + counts[kind, False]) for kind in digits.KINDS}
+
+  options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=_SAVE_EVERY.value)
+  with ocp.CheckpointManager(output / "checkpoints", options=options) as manager, futures.ThreadPoolExecutor(1) as pool:
+    start = manager.latest_step() or 0
+    if start:
+      state = manager.restore(start, args=ocp.args.StandardRestore(state))
+      logging.info("going on from step %d", start)
+    pending = pool.submit(batch_at, start)
+    began, seen = time.perf_counter(), start
+    for step in range(start, _STEPS.value):
+      batch = pending.result()
+      pending = pool.submit(batch_at, step + 1)
+      auxiliary = max(0.0, 1.0 - step / (_AUXILIARY_UNTIL * _STEPS.value))
+      state, metrics = train_step(state, batch, auxiliary, model=model, optimizer=optimizer)
+      done = step + 1
+      if done % 25 == 0:
+        rate = (done - seen) / (time.perf_counter() - began)
+        logging.info("step %d of %d: answer %.3f probe %.3f right %.3f norm %.2f; %.2f steps/s, %.0f min left", done,
+                     _STEPS.value, metrics["answer"], metrics["probe"], metrics["right"].mean(), metrics["norm"], rate,
+                     (_STEPS.value - done) / rate / 60)
+        began, seen = time.perf_counter(), done
+      manager.save(done, args=ocp.args.StandardSave(state), force=done == _STEPS.value)
+      if done % _EVALUATE_EVERY.value == 0 or done == _STEPS.value:
+        accuracy = evaluate(state["params"])
+        logging.info("step %d: right on new handwriting: %s", done,
+                     ", ".join(f"{kind} {share:.3f}" for kind, share in accuracy.items()))
+    manager.wait_until_finished()
+
+  embedded.write_assets(output / "model", architecture, tokenizer)
+  checkpoint.save_hf(output / "model", model, jax.device_get(state["params"]["model"]), dtype="float16")
+  logging.info("model written to %s", output / "model")
+
+
+if __name__ == "__main__":
+  app.run(main)
