@@ -214,16 +214,40 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
   return [found[i] for i in rng.permutation(len(found))]
 
 
-def balanced(scene: Scene, rng: np.random.Generator, number: int) -> list[Question]:
-  """`number` questions of a scene, the kinds as even as the scene allows."""
-  by_kind = {kind: [] for kind in KINDS}
-  for question in questions(scene, rng):
-    by_kind[question.kind].append(question)
+def balanced(found: list[Question], rng: np.random.Generator, number: int) -> list[Question]:
+  """`number` of a scene's questions, the kinds as even as they allow."""
+  if number > len(found):
+    raise ValueError(f"number: the scene has only {len(found)} questions, {number} were asked for")
+  by_kind = {kind: [question for question in found if question.kind == kind] for kind in KINDS}
   chosen = []
   while len(chosen) < number:
     available = [kind for kind in KINDS if by_kind[kind]]
-    if not available:
-      raise ValueError(f"number: the scene has only {len(chosen)} questions, {number} were asked for")
     for kind in rng.permutation(available)[:number - len(chosen)]:
       chosen.append(by_kind[str(kind)].pop())
   return chosen
+
+
+def dataset(split: str, count: int, seed: int = 0) -> list[tuple[np.ndarray, Question]]:
+  """`count` pictures with one question each, the kinds in turn; the same for the same arguments."""
+  examples = []
+  for number in range(count):
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), number])
+    kind = KINDS[number % len(KINDS)]
+    found = []
+    while not found:
+      scene = make_scene(rng, split)
+      found = [question for question in questions(scene, rng) if question.kind == kind]
+    examples.append((render(scene, rng), found[0]))
+  return examples
+
+
+def demo_picture() -> tuple[np.ndarray, Question]:
+  """The picture of the README and run.sh: the first test scene that holds one red digit, and its question."""
+  for number in range(1000):
+    rng = np.random.default_rng(number)
+    scene = make_scene(rng, "test")
+    picture = render(scene, rng)
+    for question in questions(scene, rng):
+      if question.text == "Which digit is red?":
+        return picture, question
+  raise AssertionError("no such scene")

@@ -4,7 +4,7 @@
 
 Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
 At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
-and pictures hold fewer digits. Killed at any moment, the same command goes on from the last checkpoint; every batch
+and the question's last token, half way up the decoder, for the cells it is about; and pictures hold fewer digits. Killed at any moment, the same command goes on from the last checkpoint; every batch
 follows from the seed and the step alone, so the result is that of an undisturbed run.
 """
 
@@ -53,19 +53,23 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
   Returns:
     A dict: `inputs`, the packed prompts up to the picture's end; `tokens` [B, Q, T], each question with its answer;
     `targets` [B, Q, 2], the answer and the end token; `target_index` [B, Q, 2], where they are predicted; `cells`
-    [B, V, 3], what every visual token shows. And the questions' kinds, [B][Q].
+    [B, V, 3], what every visual token shows; `about` [B, Q, V], the cells each question is about, summing to 1. And the
+    questions' kinds, [B][Q].
   """
   encode = lambda text: tokenizer.encode(text).ids
   prefix = encode("<|im_start|>user\n<|vision_start|>")
   prefix += encode("<|image_pad|>") * architecture.visual_tokens + encode("<|vision_end|>")
-  pictures, cells, tokens, targets, indices, kinds = [], [], [], [], [], []
+  pictures, cells, about, tokens, targets, indices, kinds = [], [], [], [], [], [], []
   for _ in range(size):
-    scene = digits.make_scene(rng, split, difficulty)
+    found = []
+    while len(found) < number:
+      scene = digits.make_scene(rng, split, difficulty)
+      found = digits.questions(scene, rng)
     pictures.append(digits.render(scene, rng))
     box = np.zeros_like(scene.digits)
     box[scene.box] = 1
     cells.append(np.stack([scene.digits % 11, scene.colors % 10, box], axis=-1).reshape(-1, 3))
-    chosen = digits.balanced(scene, rng, number)
+    chosen = digits.balanced(found, rng, number)
     kinds.append([question.kind for question in chosen])
     for question in chosen:
       asked = encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
@@ -77,6 +81,9 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
       tokens.append(asked + answer[:1] + [0] * (_QUESTION_LENGTH - len(asked) - 1))
       targets.append(answer)
       indices.append([len(asked) - 1, len(asked)])
+      here = np.zeros_like(scene.digits, np.float32)
+      here[tuple(np.transpose(question.cells))] = 1 / len(question.cells)
+      about.append(here.reshape(-1))
   shape = lambda values: np.asarray(values, np.int32).reshape(size, number, -1)
   return {
       "inputs": model.pack(input_ids=[prefix] * size, **architecture.pixels(np.stack(pictures))),
@@ -84,6 +91,7 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
       "targets": shape(targets),
       "target_index": shape(indices),
       "cells": np.asarray(cells, np.int32),
+      "about": np.asarray(about).reshape(size, number, -1),
   }, kinds
 
 
@@ -103,15 +111,26 @@ def forward(model, batch):
 
 
 def loss_fn(params, batch, auxiliary, model):
-  """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and the share of right answers, [B, Q]."""
-  logits, visual = model.apply({"params": params["model"]}, batch, method=forward)
+  """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
+  half_way = f"layers_{model.config.text.num_hidden_layers // 2 - 1}"
+  (logits, visual), captured = model.apply(
+      {"params": params["model"]}, batch, method=forward, mutable="intermediates",
+      capture_intermediates=lambda module, _: module.name == half_way)
   answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
   probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:-1], axis=-1)
   cells = batch["cells"]
   probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
               for i in range(len(_PROBES)))
+  # The second call of the layer is `extend`'s, on the questions.
+  hidden, _ = captured["intermediates"]["language_model"][half_way]["__call__"][1]
+  last = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"][..., 0].reshape(-1))
+  last = last.reshape(*cells.shape[:1], -1, last.shape[-1])
+  unit = lambda x: x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+  seen = unit(visual[:, :cells.shape[1]])
+  pointing = jnp.einsum("BQD,DE,BVE->BQV", unit(last), params["pointer"], seen) / last.shape[-1] ** 0.5
+  pointer = optax.softmax_cross_entropy(pointing, batch["about"]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
-  return answer + auxiliary * probe, {"answer": answer, "probe": probe, "right": right}
+  return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames=("state",))
@@ -125,7 +144,10 @@ def train_step(state, batch, auxiliary, *, model, optimizer):
 def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
-  return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay))
+  adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
+  # The auxiliary heads' large gradients must not clip the model's.
+  return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam, "pointer": adam},
+                         {"model": "model", "probe": "probe", "pointer": "pointer"})
 
 
 def main(argv):
@@ -145,7 +167,8 @@ def main(argv):
 
   optimizer = make_optimizer(_STEPS.value, _LEARNING_RATE.value)
   params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
-  params = {"model": params, "probe": jnp.zeros([model.config.text.hidden_size, sum(_PROBES)])}
+  size = model.config.text.hidden_size
+  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)]), "pointer": jnp.zeros([size, size])}
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}
@@ -183,9 +206,10 @@ def main(argv):
       state, metrics = train_step(state, batch, auxiliary, model=model, optimizer=optimizer)
       done = step + 1
       if done % 25 == 0:
+        jax.block_until_ready(metrics)
         rate = (done - seen) / (time.perf_counter() - began)
-        logging.info("step %d of %d: answer %.3f probe %.3f right %.3f norm %.2f; %.2f steps/s, %.0f min left", done,
-                     _STEPS.value, metrics["answer"], metrics["probe"], metrics["right"].mean(), metrics["norm"], rate,
+        logging.info("step %d of %d: answer %.3f probe %.3f pointer %.3f right %.3f; %.2f steps/s, %.0f min left", done,
+                     _STEPS.value, metrics["answer"], metrics["probe"], metrics["pointer"], metrics["right"].mean(), rate,
                      (_STEPS.value - done) / rate / 60)
         began, seen = time.perf_counter(), done
       manager.save(done, args=ocp.args.StandardSave(state), force=done == _STEPS.value)

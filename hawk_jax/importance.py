@@ -62,7 +62,10 @@ def validate(head_importance, num_heads: int | None = None) -> np.ndarray:
   Raises:
     ValueError: wrong shape or length, negative, all zero or non-finite.
   """
-  weights = np.asarray(head_importance, np.float32)
+  try:
+    weights = np.asarray(head_importance, np.float32)
+  except (TypeError, ValueError, OverflowError) as error:
+    raise ValueError(f"head_importance: must be an array of numbers ({error})") from error
   if weights.ndim not in (1, 2) or not weights.size:
     raise ValueError(f"head_importance: got shape {weights.shape}, must be [heads] or [batch, heads]")
   if num_heads is not None and weights.shape[-1] != num_heads:
@@ -99,11 +102,9 @@ def load(source: str, num_heads: int | None = None) -> np.ndarray:
       raise ValueError(f"head_importance: unknown preset {name!r}, there are: {', '.join(PRESETS)}")
     weights = PRESETS[name]
   else:
-    weights = _read(pathlib.Path(source))
-  weights = validate(weights, num_heads)
-  if weights.ndim != 1:
-    raise ValueError(f"head_importance: {source} holds an array of shape {weights.shape}, must be [heads]")
-  return weights / weights.sum()
+    weights = _read(source)
+  weights = validate(weights, num_heads).astype(np.float64)
+  return (weights / weights.sum()).astype(np.float32)
 
 
 def save(path: str, head_importance, **details) -> None:
@@ -118,16 +119,16 @@ def save(path: str, head_importance, **details) -> None:
   pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _read(path: pathlib.Path):
+def _read(source: str):
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(pathlib.Path(source).read_text())
   except OSError as error:
-    raise ValueError(f"head_importance: cannot read {str(path)!r} ({error.strerror}); give a JSON file, `uniform` or "
+    raise ValueError(f"head_importance: cannot read {source!r} ({error.strerror}); give a JSON file, `uniform` or "
                      f"preset:{' | preset:'.join(PRESETS)}") from error
   except ValueError as error:
-    raise ValueError(f"head_importance: {path} is not JSON ({error})") from error
+    raise ValueError(f"head_importance: {source} is not JSON ({error})") from error
   weights = content.get("head_importance") if isinstance(content, dict) else content
   if not isinstance(weights, list) or not all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights):
-    raise ValueError(f"head_importance: {path} must hold a list of numbers, or an object with one under "
+    raise ValueError(f"head_importance: {source} must hold a list of numbers, or an object with one under "
                      "'head_importance'")
   return weights

@@ -54,7 +54,8 @@ def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, qu
   with jax.default_matmul_precision("highest"):
     weight = to_float(query_mask)
     weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
-    mean_text = jnp.einsum("BT,BTD->BD", weight, to_float(text))
+    # Tokens outside the query take no part even where they are not finite.
+    mean_text = jnp.einsum("BT,BTD->BD", weight, jnp.where(query_mask[..., None], to_float(text), 0.0))
     query = jnp.einsum("BD,DHd->BHd", mean_text, to_float(projections.query))
     if projections.query_bias is not None:
       query += to_float(projections.query_bias)

@@ -36,6 +36,11 @@ class DecoderConfig:
   tie_word_embeddings: bool = False
 
   @property
+  def position_axes(self) -> int:
+    """A, rotary position ids of a token."""
+    return max(len(self.mrope_section), 1)
+
+  @property
   def frequencies(self) -> rope.Frequencies:
     return rope.text_frequencies(self.head_dim, self.rope_theta, self.mrope_section)
 

@@ -5,13 +5,46 @@ Axes: B batch, S prompt length as given, T text bucket, V visual bucket, A posit
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Mapping, Sequence
+
 import numpy as np
 
 from hawk_jax.prompt import Prompt
 from models.buckets import bucket
+from models.decoder import DecoderConfig
 
 TEXT_MINIMUM = 32
 VISUAL_MINIMUM = 16
+
+
+@dataclasses.dataclass
+class Pictures:
+  """The pictures of a batch that share a placeholder, in the order of their placeholders.
+
+  Attributes:
+    kind: what to call one: image or video.
+    argument: the array that tells their sizes.
+    noun: what to call a row of that array.
+    sizes: for each picture, its row.
+    slots: for each picture, [count] row of the encoder's output for each visual token.
+    positions: for each picture, [count, A] rotary position ids, counted from where the picture begins.
+    used: how many have met their placeholders.
+  """
+
+  kind: str
+  argument: str
+  noun: str
+  sizes: Sequence[Sequence[int]]
+  slots: Sequence[np.ndarray]
+  positions: Sequence[np.ndarray]
+  used: int = 0
+
+
+def check_together(first: str, first_value, second: str, second_value) -> None:
+  """Refuses one of two arguments without the other."""
+  if (first_value is None) != (second_value is None):
+    raise ValueError(f"{first} and {second}: give both or neither, got only {second if first_value is None else first}")
 
 
 def check_tokens(input_ids, attention_mask, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +101,66 @@ def query_mask(tokens: np.ndarray, visual: np.ndarray, vision_end_id: int | None
   if not mask.any() and ends.size:
     mask[ends[-1]] = True
   return mask
+
+
+def plan_prompts(text: DecoderConfig, tokens: np.ndarray, mask: np.ndarray, pictures: Mapping[int, Pictures],
+                 vision_end_id: int | None = None, end_ids: tuple[int, ...] = ()) -> Prompt:
+  """Lays out a batch of prompts: positions, slots and query tokens, padded to buckets.
+
+  Positions count up over text; after a picture, text goes on from the picture's largest position, plus one
+  (METHOD section 8).
+
+  Args:
+    text: the decoder.
+    tokens: [B, S] of `check_tokens`.
+    mask: [B, S] of `check_tokens`.
+    pictures: by placeholder id; their `used` moves on.
+    vision_end_id: as in `query_mask`.
+    end_ids: as in `query_mask`.
+
+  Raises:
+    ValueError: placeholders unlike the pictures, or a prompt longer than the model's positions.
+  """
+  rows, next_positions = [], []
+  for number, (row, real) in enumerate(zip(tokens, mask)):
+    plan, following = _plan_row(row[real], number, pictures, text.position_axes)
+    rows.append({**plan, "query": query_mask(plan["tokens"], plan["visual"], vision_end_id, end_ids)})
+    next_positions.append(following)
+  for some in pictures.values():
+    if some.used != len(some.slots):
+      raise ValueError(f"{some.argument}: {len(some.slots)} {some.noun}s, but input_ids hold the placeholders of "
+                       f"{some.used}")
+  return pack_prompt(rows, next_positions, text.max_position_embeddings)
+
+
+def _plan_row(tokens, number, pictures, axes):
+  """One prompt's arrays but for its query, and the position of its answer."""
+  visual = np.isin(tokens, list(pictures))
+  positions = np.zeros([len(tokens), axes], np.int32)
+  slots = np.zeros(len(tokens), np.int32)
+  at, position = 0, 0
+  while at < len(tokens):
+    if not visual[at]:
+      run = int(np.argmax(visual[at:])) if visual[at:].any() else len(tokens) - at
+      positions[at:at + run] = np.arange(position, position + run)[:, None]
+      at, position = at + run, position + run
+      continue
+    some = pictures[int(tokens[at])]
+    if some.used == len(some.slots):
+      raise ValueError(f"{some.argument}: prompt {number} has a placeholder for {some.kind} {some.used}, but there are "
+                       f"{len(some.slots)} {some.noun}s")
+    count = len(some.slots[some.used])
+    run = tokens[at:at + count]
+    if len(run) < count or (run != tokens[at]).any():
+      found = int(np.argmax(run != tokens[at])) if (run != tokens[at]).any() else len(run)
+      raise ValueError(f"{some.argument}: {some.kind} {some.used} has {some.noun} {list(some.sizes[some.used])}, so {count} "
+                       f"placeholders, but prompt {number} has {found}")
+    positions[at:at + count] = some.positions[some.used] + position
+    slots[at:at + count] = some.slots[some.used]
+    some.used += 1
+    position = int(positions[at:at + count].max()) + 1
+    at += count
+  return dict(tokens=tokens, visual=visual, slots=slots, positions=positions), position
 
 
 def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], max_positions: int) -> Prompt:

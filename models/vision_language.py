@@ -9,7 +9,7 @@ Axes: B batch, T text slots, V visual slots, K kept slots, L = T + K, F feature 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from einops import rearrange
 from flax import linen as nn
@@ -70,6 +70,7 @@ class VisionLanguageModel(nn.Module):
   """Base of the ports. The compute dtype is the parameters'."""
 
   config: Any
+  names: ClassVar[Any]  # models.checkpoint.Names of the port
 
   def __call__(self, inputs: Inputs, head_importance: jax.Array | None = None, *, keep_count: int | None = None,
                counts: jax.Array | None = None, normalization: str = "l2") -> Output:
@@ -99,13 +100,21 @@ class VisionLanguageModel(nn.Module):
     """The smallest batch with a picture, for shape inference."""
     raise NotImplementedError
 
+  def token_grids(self, **batch) -> list[tuple[int, int]]:
+    """Rows and columns of the visual tokens of each picture in the arrays of a processor, for drawing."""
+    raise NotImplementedError
+
+  def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that checkpoints store with more axes than the parameters have, by dotted path."""
+    return {}
+
   def scores(self, prompt: prompt_lib.Prompt, features: jax.Array) -> jax.Array:
     """Raw per-head score of every visual token, [B, H, V] float32 (METHOD section 3)."""
     return self._scores(prompt, self._embed(prompt.text_tokens), self._gather(prompt, features))
 
   def prefill(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
               keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
-              head_gate: jax.Array | None = None) -> Prefill:
+              selector: str = "hawk", seeds: jax.Array | None = None, head_gate: jax.Array | None = None) -> Prefill:
     """Scores, prunes, and runs the decoder over what is left.
 
     Args:
@@ -115,6 +124,8 @@ class VisionLanguageModel(nn.Module):
       keep_count: as in `__call__`.
       counts: as in `__call__`.
       normalization: as in `__call__`.
+      selector: a name of `hawk_jax.selection.SELECTORS`.
+      seeds: [B] uint32 for selectors that draw; None: 0.
       head_gate: [B, H] factors on the first layer's heads (0 ablates one).
     """
     text = self._embed(prompt.text_tokens)
@@ -125,12 +136,16 @@ class VisionLanguageModel(nn.Module):
       if keep_count is None:
         kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
       else:
-        keep_count = min(keep_count, visual.shape[1])
+        batch, slots = prompt.visual_order.shape
+        keep_count = min(keep_count, slots)
+        counts = jnp.full([batch], keep_count) if counts is None else counts
+        seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
         raw = self._scores(prompt, text, visual)
         if head_importance is None:
           head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
         fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
-        kept = selection.top_k(fused, prompt.visual_mask, keep_count if counts is None else counts, keep_count)
+        select = selection.SELECTORS[selector]
+        kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
       sequence = prompt_lib.compact(prompt, text, visual, kept)
     hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)
     return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
@@ -146,8 +161,7 @@ class VisionLanguageModel(nn.Module):
     Returns:
       [B, T, D] normed hidden states, and the cache T tokens longer.
     """
-    axes = max(len(self.config.text.mrope_section), 1)
-    positions = jnp.repeat(positions[..., None], axes, axis=-1)
+    positions = jnp.repeat(positions[..., None], self.config.text.position_axes, axis=-1)
     return self.language_model.extend(self._embed(tokens), positions, cache)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import dataclasses
 
 from transformers import Qwen2_5_VLConfig as HFConfig
 
+from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen2_5_vl.vision import VisionConfig
 
@@ -48,29 +49,13 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
     vision.setdefault("in_channels", vision.pop("in_chans"))
   config = HFConfig(**{**content, "vision_config": vision})
   text, vision = config.text_config, config.vision_config
-  rope = text.rope_parameters
-  _require("text_config.hidden_act", text.hidden_act, "silu")
-  _require("vision_config.hidden_act", vision.hidden_act, "silu")
-  _require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
-  if text.use_sliding_window and "sliding_attention" in text.layer_types:
-    raise ValueError("config: text_config.use_sliding_window is true, sliding window attention is not supported")
+  hf_config.require("vision_config.hidden_act", vision.hidden_act, "silu")
   eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
   eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
   return Qwen2_5_VLConfig(
-      text=DecoderConfig(
-          vocab_size=text.vocab_size,
-          hidden_size=text.hidden_size,
-          intermediate_size=text.intermediate_size,
-          num_hidden_layers=text.num_hidden_layers,
-          num_attention_heads=text.num_attention_heads,
-          num_key_value_heads=text.num_key_value_heads,
-          head_dim=text.hidden_size // text.num_attention_heads,
-          max_position_embeddings=text.max_position_embeddings,
-          rms_norm_eps=text.rms_norm_eps,
-          rope_theta=float(rope["rope_theta"]),
-          mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
-          attention_bias=True,
-          tie_word_embeddings=bool(config.tie_word_embeddings)),
+      text=hf_config.decoder(
+          text, attention_bias=True, tie_word_embeddings=bool(config.tie_word_embeddings),
+          mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24)))),
       vision=VisionConfig(
           depth=vision.depth,
           hidden_size=vision.hidden_size,
@@ -89,11 +74,6 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
       vision_start_token_id=config.vision_start_token_id,
       vision_end_token_id=config.vision_end_token_id,
       eos_token_ids=eos)
-
-
-def _require(name, value, expected):
-  if value != expected:
-    raise ValueError(f"config: {name} is {value!r}, supported is {expected!r}")
 
 
 def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:

@@ -11,6 +11,7 @@ from models.qwen2_5_vl import inputs as inputs_lib
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
+from models.qwen2_5_vl.weights import NAMES
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
 from models.vision_language import VisionLanguageModel
@@ -20,6 +21,7 @@ class Qwen2_5_VL(VisionLanguageModel):
   """All sizes of the family."""
 
   config: Qwen2_5_VLConfig
+  names = NAMES
 
   def setup(self):
     self.visual = VisionTower(self.config.vision)
@@ -60,3 +62,15 @@ class Qwen2_5_VL(VisionLanguageModel):
         input_ids=[[self.config.image_token_id]],
         pixel_values=np.zeros([side * side, vision.patch_dim], np.float32),
         image_grid_thw=[[1, side, side]])
+
+  @nn.nowrap
+  def token_grids(self, image_grid_thw=(), **batch) -> list[tuple[int, int]]:
+    del batch
+    merge = self.config.vision.spatial_merge_size
+    return [(int(height) // merge, int(width) // merge) for _, height, width in image_grid_thw]
+
+  @nn.nowrap
+  def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+    vision = self.config.vision
+    return {"visual.patch_embed.proj.weight": (vision.hidden_size, vision.in_channels, vision.temporal_patch_size,
+                                               vision.patch_size, vision.patch_size)}

@@ -190,7 +190,8 @@ class PositionsTest(absltest.TestCase):
     rows = []
     for number, row in enumerate(input_ids):
       out = np.full([len(row), 3], -1)
-      for order, positions in ((prompt.text_order, prompt.text_positions), (prompt.visual_order, prompt.visual_positions)):
+      for order, positions in (
+          (prompt.text_order, prompt.text_positions), (prompt.visual_order, prompt.visual_positions)):
         real = order[number] >= 0
         out[order[number, real]] = positions[number, real]
       rows.append(out.tolist())

@@ -42,7 +42,8 @@ def embedded(config_name):
   model, params = load(config_name)
   inputs = packed(config_name)
   prompt = inputs.prompt
-  features = np.asarray(jax.jit(lambda p, vision: model.apply({"params": p}, vision, method="encode"))(params, inputs.vision))
+  encode = jax.jit(lambda params, vision: model.apply({"params": params}, vision, method="encode"))
+  features = np.asarray(encode(params, inputs.vision))
   table = reference.weights(reference.CONFIGS[config_name])["model.language_model.embed_tokens.weight"]
   rows = []
   for number, name in enumerate(PROMPTS):

@@ -84,7 +84,8 @@ PROMPTS = {
     "two_images": [4, ("image", 1, 8, 12), 3, ("image", 1, 18, 4), 11, END, 2],
     "three_images": [2, ("image", 1, 4, 4), ("image", 1, 22, 6), 5, ("image", 1, 16, 10), 7, END, 1],
     "text_only": [17, END, 5],
-    # Temporal positions 0, 1, 2, 4 (tokens_per_second 2) or 0, 2, 5, 8 (4): below max(14, 18) / 2 = 9, as transformers needs.
+    # Temporal positions 0, 1, 2, 4 (tokens_per_second 2) or 0, 2, 5, 8 (4), all below max(14, 18) / 2 = 9: transformers
+    # goes on otherwise after longer videos.
     "video": [5, ("video", 4, 14, 18, 0.7), 8, END, 3],
     "image_and_video": [2, ("image", 1, 4, 10), 1, ("video", 2, 6, 8, 0.5), 4, ("image", 1, 10, 6), 6, END, 2],
     "no_end": [3, ("image", 1, 12, 8), 6],

@@ -1,0 +1,53 @@
+"""What the ports read alike from a checkpoint's config.json."""
+
+from __future__ import annotations
+
+from models.decoder import DecoderConfig
+
+
+def require(name: str, value, *supported) -> None:
+  """Refuses a value that the ports do not compute.
+
+  Raises:
+    ValueError: `value` is not among `supported`.
+  """
+  if value not in supported:
+    raise ValueError(f"config: {name} is {value!r}, supported is {', '.join(map(repr, supported))}")
+
+
+def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
+            mrope_section: tuple[int, ...] = ()) -> DecoderConfig:
+  """The decoder of a transformers text config.
+
+  Args:
+    text: transformers' configuration of a Qwen2-, LLaMA- or Mistral-style decoder.
+    attention_bias: whether query, key and value projections have one; the output projection has none.
+    tie_word_embeddings: whether the head is the embedding table.
+    mrope_section: rotary frequencies of each position axis; none: one axis.
+
+  Raises:
+    ValueError: an activation, a rope or a sliding window that the shared decoder does not compute.
+  """
+  require("text_config.hidden_act", text.hidden_act, "silu")
+  rope = text.rope_parameters
+  require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+  require("text_config.rope_parameters.partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), 1.0)
+  window = getattr(text, "sliding_window", None)
+  slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
+  if window is not None and slides and window < text.max_position_embeddings:
+    raise ValueError(f"config: text_config.sliding_window is {window}, must be null or at least max_position_embeddings "
+                     f"({text.max_position_embeddings}): sliding window attention is not supported")
+  return DecoderConfig(
+      vocab_size=text.vocab_size,
+      hidden_size=text.hidden_size,
+      intermediate_size=text.intermediate_size,
+      num_hidden_layers=text.num_hidden_layers,
+      num_attention_heads=text.num_attention_heads,
+      num_key_value_heads=text.num_key_value_heads,
+      head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+      max_position_embeddings=text.max_position_embeddings,
+      rms_norm_eps=text.rms_norm_eps,
+      rope_theta=float(rope["rope_theta"]),
+      mrope_section=mrope_section,
+      attention_bias=attention_bias,
+      tie_word_embeddings=tie_word_embeddings)

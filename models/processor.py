@@ -1,0 +1,182 @@
+"""Pictures and chat text to the arrays that `pack` takes, without torch.
+
+Tokenizer, chat template and image processor are transformers'; what is here opens pictures, and puts as many placeholders
+into the text as each picture has visual tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, Sequence
+
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+from PIL import UnidentifiedImageError
+import transformers
+
+from models import checkpoint
+from models import registry
+
+MAX_PICTURE_PIXELS = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+  """Text and pictures to NumPy, and tokens back to text.
+
+  Attributes:
+    tokenizer: transformers' tokenizer.
+    images: the port's pictures-to-arrays.
+    chat_template: Jinja source.
+    image_token: the placeholder of a visual token.
+    eos_token_ids: the tokens that end an answer.
+  """
+
+  tokenizer: Any
+  images: Any
+  chat_template: str
+  image_token: str
+  eos_token_ids: tuple[int, ...]
+
+  def __call__(self, images: Sequence[Sequence[Any]] | None = None, prompts: Sequence[str] | None = None, *,
+               messages: Sequence[Sequence[dict]] | None = None, min_pixels: int | None = None,
+               max_pixels: int | None = None) -> dict[str, np.ndarray]:
+    """Arrays of a batch.
+
+    Args:
+      images: for each prompt its pictures: PIL images, [H, W, 3] uint8 arrays or paths.
+      prompts: for each prompt its text; pictures stand before it.
+      messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry where each picture stands.
+      min_pixels: smaller pictures are scaled up to this (ports that scale by pixels).
+      max_pixels: larger ones are scaled down to this.
+
+    Returns:
+      `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture arrays.
+
+    Raises:
+      ValueError: neither or both of prompts and messages, unreadable pictures, or not as many as the messages say.
+    """
+    if (prompts is None) == (messages is None):
+      raise ValueError("prompts and messages: give one of them")
+    count = len(prompts if messages is None else messages)
+    if isinstance(prompts, str) or not count:
+      raise ValueError(f"prompts: got {prompts!r}, must be a list of at least one text")
+    images = [[]] * count if images is None else images
+    if len(images) != count:
+      raise ValueError(f"images: got pictures for {len(images)} prompts, there are {count}")
+    if messages is None:
+      messages = [_user_message(len(pictures), text) for pictures, text in zip(images, prompts)]
+    pictures = [open_picture(picture) for row in images for picture in row]
+    arrays, token_counts = self.images(pictures, min_pixels, max_pixels) if pictures else ({}, [])
+    rows, remaining = [], list(token_counts)
+    for number, (row, chat) in enumerate(zip(images, messages)):
+      text = self.tokenizer.apply_chat_template(chat, chat_template=self.chat_template, tokenize=False,
+                                                add_generation_prompt=True)
+      pieces = text.split(self.image_token)
+      if len(pieces) - 1 != len(row):
+        raise ValueError(f"images: prompt {number} has {len(row)} pictures, its text has {len(pieces) - 1} places for them")
+      text = pieces[0] + "".join(self.image_token * remaining.pop(0) + piece for piece in pieces[1:])
+      rows.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    length = max(map(len, rows))
+    pad = self.tokenizer.pad_token_id or 0
+    return {
+        "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
+        "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
+        **arrays,
+    }
+
+  def decode(self, tokens, lengths) -> list[str]:
+    """Answers as text, special tokens left out.
+
+    Args:
+      tokens: [B, T] of `generate`.
+      lengths: [B] of `generate`.
+    """
+    rows = [np.asarray(row)[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths))]
+    return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def load_processor(path_or_hub_id: str) -> Processor:
+  """The processor of a checkpoint in Hugging Face layout.
+
+  Args:
+    path_or_hub_id: as for `load_model`.
+
+  Raises:
+    ValueError: files that are missing or unreadable.
+  """
+  directory = checkpoint.resolve(path_or_hub_id)
+  config = checkpoint.read_config(directory)
+  port = registry.find(directory, config)
+  try:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    images = port.images(directory)
+  except (OSError, ValueError) as error:
+    raise ValueError(f"model: {directory} has no usable tokenizer or image processor ({error})") from error
+  image_token_id = config.get("image_token_id", config.get("image_token_index"))
+  return Processor(tokenizer=tokenizer, images=images, chat_template=_chat_template(directory, tokenizer),
+                   image_token=tokenizer.convert_ids_to_tokens(image_token_id),
+                   eos_token_ids=_eos_token_ids(directory, tokenizer))
+
+
+def open_picture(picture) -> Image.Image:
+  """A picture as an RGB image.
+
+  Args:
+    picture: PIL image, [H, W, 3] uint8 array or path.
+
+  Raises:
+    ValueError: it is missing, not a picture, truncated, empty, or has more than 100 million pixels.
+  """
+  name = "images"
+  try:
+    if isinstance(picture, (str, os.PathLike)):
+      name = f"images: {picture}"
+      picture = Image.open(picture)
+    elif isinstance(picture, np.ndarray):
+      if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise ValueError(f"images: got a {picture.dtype} array of shape {picture.shape}, must be uint8 [H, W, 3]")
+      if not picture.size:
+        raise ValueError(f"images: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, must have at least one")
+      picture = Image.fromarray(picture)
+    if not isinstance(picture, Image.Image):
+      raise ValueError(f"images: got {type(picture).__name__}, must be a PIL image, a uint8 array or a path")
+    width, height = picture.size
+    if not 0 < width * height <= MAX_PICTURE_PIXELS:
+      raise ValueError(f"{name} is {width} x {height} pixels, must have 1 to {MAX_PICTURE_PIXELS:,}")
+    picture.load()
+  except FileNotFoundError as error:
+    raise ValueError(f"{name} does not exist") from error
+  except UnidentifiedImageError as error:
+    raise ValueError(f"{name} is not a picture Pillow can read") from error
+  except Image.DecompressionBombError as error:
+    raise ValueError(f"{name} must have 1 to {MAX_PICTURE_PIXELS:,} pixels ({error})") from error
+  except (OSError, SyntaxError) as error:
+    raise ValueError(f"{name} cannot be read, it may be truncated ({error})") from error
+  return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def _user_message(pictures: int, text: str) -> list[dict]:
+  return [{"role": "user", "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}]
+
+
+def _chat_template(directory: pathlib.Path, tokenizer) -> str:
+  """The vision model's own template where there is one, else the tokenizer's."""
+  if (path := directory / "chat_template.jinja").is_file():
+    return path.read_text()
+  if (path := directory / "chat_template.json").is_file():
+    return json.loads(path.read_text())["chat_template"]
+  if not tokenizer.chat_template:
+    raise ValueError(f"model: {directory} has no chat template")
+  return tokenizer.chat_template
+
+
+def _eos_token_ids(directory: pathlib.Path, tokenizer) -> tuple[int, ...]:
+  path = directory / "generation_config.json"
+  ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+  ids = tokenizer.eos_token_id if ids is None else ids
+  return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)

@@ -1,0 +1,74 @@
+"""The ports, by the model_type of a checkpoint's config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable
+
+from models import checkpoint
+from models.qwen2_5_vl import config as qwen2_5_vl_config
+from models.qwen2_5_vl import processor as qwen2_5_vl_processor
+from models.qwen2_5_vl.model import Qwen2_5_VL
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+  """What loading needs to know of a port.
+
+  Attributes:
+    model: its class, made from a configuration.
+    from_hf: a config.json's content to that configuration.
+    vision_inputs: its pictures-to-arrays class, see `models.processor.VisionInputs`.
+  """
+
+  model: Callable[[Any], Any]
+  from_hf: Callable[[dict[str, Any]], Any]
+  images: Callable[..., Any]
+
+
+PORTS = {
+    "qwen2_5_vl": Port(Qwen2_5_VL, qwen2_5_vl_config.from_hf, qwen2_5_vl_processor.Images),
+}
+
+
+def find(directory, config: dict[str, Any]) -> Port:
+  """The port a config.json asks for.
+
+  Raises:
+    ValueError: no or an unknown model_type.
+  """
+  model_type = config.get("model_type")
+  if model_type not in PORTS:
+    raise ValueError(f"model: {directory}/config.json has model_type {model_type!r}, supported are {', '.join(PORTS)}")
+  return PORTS[model_type]
+
+
+def build(directory, config: dict[str, Any]):
+  """The model a config.json describes.
+
+  Raises:
+    ValueError: an unknown model_type, or values the port does not support or cannot read.
+  """
+  port = find(directory, config)
+  try:
+    return port.model(port.from_hf(config))
+  except Exception as error:  # transformers' config classes raise many kinds
+    raise ValueError(f"model: {directory}/config.json: {error}") from error
+
+
+def load_model(path_or_hub_id: str, dtype: str = "float32"):
+  """Loads a checkpoint in Hugging Face layout.
+
+  Args:
+    path_or_hub_id: directory, or hub id (downloaded, or from the local hub cache).
+    dtype: `float32`, `bfloat16` or `float16`, what parameters are cast to and computed in. Use float32 on CPU.
+
+  Returns:
+    The model and its parameters, a nested dict.
+
+  Raises:
+    ValueError: with what is missing, unknown, unreadable or of the wrong shape.
+  """
+  directory = checkpoint.resolve(path_or_hub_id)
+  model = build(directory, checkpoint.read_config(directory))
+  return model, checkpoint.load_hf(directory, model, dtype)

@@ -1,0 +1,92 @@
+"""Static shapes: what may compile, and what must not."""
+
+import contextlib
+
+from absl.testing import absltest
+import jax
+import numpy as np
+
+from models import checkpoint
+from models import generate
+from models.qwen2_5_vl import config as config_lib
+from models.qwen2_5_vl.model import Qwen2_5_VL
+from tests.reference import qwen2_5_vl as reference
+
+_compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, _, **kwargs: _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None)
+
+
+@contextlib.contextmanager
+def compilations():
+  """A list that holds, once the block is left, an entry for every program XLA compiled in it."""
+  start, seen = len(_compiled), []
+  yield seen
+  seen.extend(_compiled[start:])
+
+
+def make_inputs(model, rng, grid, text_length):
+  _, height, width = grid
+  tokens = [reference.VISION_START] + [reference.IMAGE] * (height * width // 4) + [reference.VISION_END]
+  tokens += rng.integers(0, 100, text_length).tolist()
+  return model.pack(input_ids=[tokens], pixel_values=rng.standard_normal([height * width, 1176], np.float32),
+                    image_grid_thw=[grid])
+
+
+def shapes(tree):
+  return tuple(x.shape for x in jax.tree.leaves(tree))
+
+
+class CompileCountTest(absltest.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.model = Qwen2_5_VL(config_lib.from_hf(reference.CONFIGS["gqa"]))
+    cls.params = checkpoint.init_params(cls.model)
+    cls.rng = np.random.default_rng(0)
+
+  def generate(self, inputs, **arguments):
+    arguments = {"head_importance": np.ones(8, np.float32), "keep_ratio": 0.2, "max_new_tokens": 2, **arguments}
+    return jax.block_until_ready(generate(self.model, self.params, inputs, **arguments))
+
+  def test_image_sizes_compile_once_a_bucket(self):
+    vision, prompts = set(), set()
+    batches = []
+    for _ in range(50):
+      grid = [1, 2 * int(self.rng.integers(2, 12)), 2 * int(self.rng.integers(2, 12))]
+      inputs = make_inputs(self.model, self.rng, grid, int(self.rng.integers(3, 20)))
+      vision.add(shapes(inputs.vision))
+      counts = int((inputs.prompt.visual_order >= 0).sum())
+      kept = next(k for k in (8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26) if k >= -(-counts // 5))
+      prompts.add(shapes(inputs.prompt) + (min(kept, inputs.prompt.visual_order.shape[1]),))
+      batches.append(inputs)
+    self.generate(batches[0])
+    vision.discard(shapes(batches[0].vision))
+    with compilations() as seen:
+      for inputs in batches:
+        self.generate(inputs)
+    # Vision for every bucket of patches; prefill and decoding for every bucket of prompt and kept tokens.
+    self.assertLessEqual(len(seen), len(vision) + len(prompts))
+    self.assertLess(len(vision), 35)
+    with compilations() as seen:
+      for inputs in batches:
+        self.generate(inputs)
+    self.assertEmpty(seen)
+
+  def test_data_compiles_nothing(self):
+    inputs = make_inputs(self.model, self.rng, [1, 16, 18], 9)
+    self.generate(inputs)
+    other = make_inputs(self.model, self.rng, [1, 18, 16], 14)
+    with compilations() as seen:
+      self.generate(inputs, head_importance=np.arange(8, dtype=np.float32))  # another importance
+      self.generate(inputs, keep_ratio=0.215)  # another ratio under the same bucket: 15 and 16 of 72
+      self.generate(other)  # another question and picture
+    self.assertEmpty(seen)
+    with compilations() as seen:
+      self.generate(inputs, keep_ratio=0.8)
+    self.assertNotEmpty(seen)  # the counter counts
+
+
+if __name__ == "__main__":
+  absltest.main()
