@@ -50,20 +50,21 @@ def main():
                                         max_new_tokens=4, return_logits=False)
     return processor.decode(out.tokens, out.lengths)
 
+  def note(name, texts, chosen):
+    right[name] += [text == question.answer for text, (_, question) in zip(texts, chosen)]
+
   for start in tqdm.trange(0, len(examples), _BATCH_SIZE.value, unit="batch"):
     chosen = examples[start:start + _BATCH_SIZE.value]
     pictures, asked = [[picture] for picture, _ in chosen], [question.text for _, question in chosen]
 
-    def note(name, texts):
-      right[name] += [text == question.answer for text, (_, question) in zip(texts, chosen)]
-
     inputs = model.pack(**processor(images=pictures, prompts=asked))
     features = jax.block_until_ready(generation.encode(params, inputs.vision, model=model))
     for name, arguments in settings:
-      note(name, answers(inputs, features, selector_seed=np.arange(start, start + len(chosen)), **arguments))
-    note("no picture", answers(model.pack(**processor(prompts=asked)), None))
+      seeds = np.arange(start, start + len(chosen))
+      note(name, answers(inputs, features, selector_seed=seeds, **arguments), chosen)
+    note("no picture", answers(model.pack(**processor(prompts=asked)), None), chosen)
     silent = model.pack(**processor(images=pictures, prompts=[""] * len(chosen)))
-    note("no question", answers(silent, generation.encode(params, silent.vision, model=model)))
+    note("no question", answers(silent, generation.encode(params, silent.vision, model=model)), chosen)
 
   kinds = np.asarray([question.kind for _, question in examples])
   table = {name: {"all": float(np.mean(hits)), **{kind: float(np.mean(np.asarray(hits)[kinds == kind]))

@@ -5,10 +5,11 @@ One entry of `ARCHITECTURES` is all that training needs to know of a port.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
-from typing import Any, Callable
+from typing import Any
 
 from einops import rearrange
 import numpy as np
@@ -88,7 +89,7 @@ def _qwen_config(vocab_size: int) -> dict[str, Any]:
           "num_key_value_heads": 4,
           "max_position_embeddings": 8192,
           "rms_norm_eps": 1e-6,
-          "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 3, 3]},
+          "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
           "bos_token_id": _token_id("<|endoftext|>"),
           "eos_token_id": _token_id("<|im_end|>"),
           "pad_token_id": _token_id("<|endoftext|>"),

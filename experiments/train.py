@@ -4,8 +4,10 @@
 
 Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
 At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
-and the question's last token, half way up the decoder, for the cells it is about; and pictures hold fewer digits. Killed at any moment, the same command goes on from the last checkpoint; every batch
-follows from the seed and the step alone, so the result is that of an undisturbed run.
+and two heads half way up the decoder to look from the question's last token at the cells it is about; and pictures hold
+fewer digits.
+Killed at any moment, the same command goes on from the last checkpoint; every batch follows from the seed and the step
+alone, so the result is that of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from experiments import digits
 from experiments import embedded
 from models import checkpoint
 from models import decoder
+from models import rope
 
 _ARCHITECTURE = flags.DEFINE_enum("architecture", "qwen2_5_vl", list(embedded.ARCHITECTURES), "Which embedded model.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/train", "Checkpoints, and the finished model under model/.")
@@ -96,7 +99,10 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
 
 
 def forward(model, batch):
-  """[B, Q, 2, vocab] answer logits and [B, V, D] visual features."""
+  """[B, Q, 2, vocab] answer logits, [B, V, D] visual features, and what they look like to the middle layer: [B, V, d] keys.
+
+  The keys are those of the first key/value head.
+  """
   prompt, tokens = batch["inputs"].prompt, batch["tokens"]
   size, number, length = tokens.shape
   features = model.encode(batch["inputs"].vision)
@@ -107,28 +113,37 @@ def forward(model, batch):
   positions = jnp.repeat(prompt.next_position, number)[:, None] + jnp.arange(length)
   hidden, _ = model.extend(tokens.reshape(-1, length), positions, cache)
   answers = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"].reshape(-1, 2))
-  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots]
+  keys = prefill.keys_values[0][_middle(model)][:, :, 0]
+  keys = jax.vmap(lambda rows, at: rows[at])(keys, prompt.visual_order)
+  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys
+
+
+def _middle(model):
+  return model.config.text.num_hidden_layers // 2
 
 
 def loss_fn(params, batch, auxiliary, model):
   """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
-  half_way = f"layers_{model.config.text.num_hidden_layers // 2 - 1}"
-  (logits, visual), captured = model.apply(
+  path = ("language_model", f"layers_{_middle(model)}", "self_attn", "q_proj")
+  (logits, visual, keys), captured = model.apply(
       {"params": params["model"]}, batch, method=forward, mutable="intermediates",
-      capture_intermediates=lambda module, _: module.name == half_way)
+      capture_intermediates=lambda module, _: module.path == path)
   answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
   probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:-1], axis=-1)
   cells = batch["cells"]
   probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
               for i in range(len(_PROBES)))
-  # The second call of the layer is `extend`'s, on the questions.
-  hidden, _ = captured["intermediates"]["language_model"][half_way]["__call__"][1]
-  last = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"][..., 0].reshape(-1))
-  last = last.reshape(*cells.shape[:1], -1, last.shape[-1])
-  unit = lambda x: x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
-  seen = unit(visual[:, :cells.shape[1]])
-  pointing = jnp.einsum("BQD,DE,BVE->BQV", unit(last), params["pointer"], seen) / last.shape[-1] ** 0.5
-  pointer = optax.softmax_cross_entropy(pointing, batch["about"]).mean()
+  # The heads that share the first key head; the second call is `extend`'s, on the questions.
+  text = model.config.text
+  captured = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
+  asked = batch["target_index"][..., :1]
+  queries = jax.vmap(lambda rows, at: rows[at])(captured, asked.reshape(-1))
+  queries = queries.reshape(*asked.shape[:2], text.num_attention_heads, text.head_dim)
+  positions = batch["inputs"].prompt.next_position[:, None, None] + asked
+  rotation = rope.rotation(jnp.broadcast_to(positions, asked.shape[:2] + (max(len(text.mrope_section), 1),)), text.frequencies)
+  queries = rope.rotate(queries, *rotation)[:, :, :text.num_attention_heads // text.num_key_value_heads]
+  pointing = jnp.einsum("BQMd,BVd->BQMV", queries, keys[:, :cells.shape[1]]) / text.head_dim**0.5
+  pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
 
@@ -145,9 +160,9 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
-  # The auxiliary heads' large gradients must not clip the model's.
-  return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam, "pointer": adam},
-                         {"model": "model", "probe": "probe", "pointer": "pointer"})
+  # The probe's large gradients must not clip the model's.
+  return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam},
+                         {"model": "model", "probe": "probe"})
 
 
 def main(argv):
@@ -168,7 +183,7 @@ def main(argv):
   optimizer = make_optimizer(_STEPS.value, _LEARNING_RATE.value)
   params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
   size = model.config.text.hidden_size
-  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)]), "pointer": jnp.zeros([size, size])}
+  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}

@@ -1,8 +1,6 @@
 """Which visual tokens stay: a static bound on how many, and the real number as data.
 
-A selector is one function `(features, scores, visual_mask, counts, seeds, *, keep_count) -> kept`; `SELECTORS` names them.
-
-Axes: B batch, V visual slots, K kept slots, D hidden size.
+Axes: B batch, V visual slots, K kept slots.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ def keep_counts(visual_counts: np.ndarray, *, keep_ratio: float | None = None, k
   if keep_ratio is None:
     return visual_counts
   if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, numbers.Real) or not 0.0 < keep_ratio <= 1.0:
-    raise ValueError(f"keep_ratio: got {keep_ratio!r}, must be a number in (0, 1]")
+    raise ValueError(f"keep_ratio: got {keep_ratio!r}, must be in (0, 1]")
   counts = [ROUNDINGS[rounding](int(count) * float(keep_ratio)) for count in visual_counts]
   return np.minimum(visual_counts, np.maximum(counts, 1)).astype(np.int32)
 
@@ -65,25 +63,21 @@ def top_k(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, keep_cou
   """
   scores = jnp.where(scores == 0, 0.0, scores)  # top_k ranks 0.0 above -0.0, which would break a tie
   _, index = jax.lax.top_k(jnp.where(visual_mask, scores, -jnp.inf), keep_count)
-  used = jnp.arange(keep_count) < jnp.minimum(counts, visual_mask.sum(-1))[:, None]
+  return in_order(index, visual_mask, counts)
+
+
+def in_order(picks: jax.Array, visual_mask: jax.Array, counts: jax.Array) -> jax.Array:
+  """The first of each row's picks, ascending.
+
+  Args:
+    picks: [B, K] int32 indices into V, best first.
+    visual_mask: [B, V] bool, True on real visual tokens.
+    counts: [B] int32, tokens really kept.
+
+  Returns:
+    [B, K] int32; unused slots come last and hold -1.
+  """
+  used = jnp.arange(picks.shape[1]) < jnp.minimum(counts, visual_mask.sum(-1))[:, None]
   # As unsigned, -1 is the largest, so unused slots sort last.
-  kept = jnp.where(used, index, -1).astype(jnp.uint32)
+  kept = jnp.where(used, picks, -1).astype(jnp.uint32)
   return jnp.sort(kept, axis=-1).astype(jnp.int32)
-
-
-def hawk(features, scores, visual_mask, counts, seeds, *, keep_count):
-  """The best fused scores; see `top_k`."""
-  del features, seeds
-  return top_k(scores, visual_mask, counts, keep_count)
-
-
-def random(features, scores, visual_mask, counts, seeds, *, keep_count):
-  """Uniform without replacement; a row's choice follows from its seed and its number of slots alone."""
-  del features
-  draw = lambda seed: jax.random.uniform(jax.random.key(seed), scores.shape[1:])
-  return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
-
-
-# Arguments: features [B, V, D], fused scores [B, V] float32, visual_mask [B, V] bool, counts [B] int32 (tokens really
-# kept, at most keep_count), seeds [B] uint32, static keep_count K. Result: [B, K] int32 as `top_k` returns.
-SELECTORS = {"hawk": hawk, "random": random}

@@ -1,18 +1,19 @@
 """Checkpoints in Hugging Face layout: safetensors to parameters, and back.
 
 A parameter's path is its tensor's name, so one rule serves every port: `layers_3/mlp/up_proj/kernel` is
-`layers.3.mlp.up_proj.weight`. Kernels are transposed, [in, out] here and [out, in] there. A port adds the prefixes that
-its checkpoints have gone by.
+`layers.3.mlp.up_proj.weight`. Kernels are transposed, [in, out] here and [out, in] there. Parameters that belong to no
+Flax layer keep their own name. A port adds the prefixes that its checkpoints have gone by.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import os
 import pathlib
 import re
-from typing import Any, Mapping
+from typing import Any
 
 from flax import traverse_util
 import huggingface_hub
@@ -25,6 +26,10 @@ import safetensors.numpy
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# What Flax layers call the tensors that PyTorch calls weight.
+_WEIGHTS = ("kernel", "scale", "embedding")
+# Last component of tensors that hold no parameter: older checkpoints store what models compute.
+_COMPUTED = ("position_ids", "inv_freq")
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 
 
@@ -35,7 +40,7 @@ class Names:
   Attributes:
     renames: (pattern, replacement) pairs that bring any tensor name ever used to the parameter's dotted path; the first
       pattern that matches is applied.
-    prefixes: first component of a dotted path to what stands for it in a saved checkpoint.
+    prefixes: beginning of a dotted path to what stands for it in a saved checkpoint; one of them begins every path.
   """
 
   renames: tuple[tuple[str, str], ...]
@@ -48,8 +53,8 @@ class Names:
     return tensor
 
   def saved(self, dotted: str) -> str:
-    first, rest = dotted.split(".", 1)
-    return f"{self.prefixes[first]}.{rest}"
+    prefix = next(prefix for prefix in self.prefixes if dotted.startswith(prefix))
+    return self.prefixes[prefix] + dotted.removeprefix(prefix)
 
 
 def resolve(path_or_hub_id: str) -> pathlib.Path:
@@ -129,7 +134,8 @@ def load_hf(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str,
   sources = _open(directory)
   tensors = {}
   for tensor, source in sources.items():
-    tensors.setdefault(model.names.canonical(tensor), []).append((tensor, source))
+    if tensor.rsplit(".", 1)[-1] not in _COMPUTED:
+      tensors.setdefault(model.names.canonical(tensor), []).append((tensor, source))
   wanted = traverse_util.flatten_dict(abstract_params(model))
   dotted = {path: _dotted(path) for path in wanted}
 
@@ -180,7 +186,7 @@ def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str =
 def _dotted(path: tuple[str, ...]) -> str:
   """('layers_3', 'mlp', 'up_proj', 'kernel') to 'layers.3.mlp.up_proj.weight'."""
   parts = [re.sub(r"_(\d+)$", r".\1", part) for part in path[:-1]]
-  return ".".join(parts + [path[-1] if path[-1] == "bias" else "weight"])
+  return ".".join(parts + ["weight" if path[-1] in _WEIGHTS else path[-1]])
 
 
 def _torch_shape(path, shape):

@@ -19,6 +19,7 @@ import numpy as np
 from hawk_jax import importance
 from hawk_jax import scoring
 from hawk_jax import selection
+from hawk_jax import selectors
 from models import decoder
 from models import sampling as sampling_lib
 from models.buckets import bucket
@@ -99,8 +100,8 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
     raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
   if normalization not in scoring.NORMALIZATIONS:
     raise ValueError(f"normalization: got {normalization!r}, allowed are {', '.join(scoring.NORMALIZATIONS)}")
-  if selector not in selection.SELECTORS:
-    raise ValueError(f"selector: got {selector!r}, allowed are {', '.join(selection.SELECTORS)}")
+  if selector not in selectors.SELECTORS:
+    raise ValueError(f"selector: got {selector!r}, allowed are {', '.join(selectors.SELECTORS)}")
   seeds = np.asarray(selector_seed)
   if seeds.shape not in ((), (batch,)) or not np.issubdtype(seeds.dtype, np.integer):
     raise ValueError(f"selector_seed: got {seeds.dtype} of shape {seeds.shape}, must be an integer, or one a prompt")
@@ -180,8 +181,9 @@ def prefill_and_decode(params, prompt, features, pruning, sampling, end_ids, *, 
 
 def generate(model, params, inputs, head_importance=None, *, keep_ratio: float | None = None,
              keep_count: int | None = None, normalization: str = "l2", rounding: str = "ceil",
-             selector: str = "hawk", selector_seed=0, max_new_tokens: int = 64, eos_token_ids=(), temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
-             seed: int = 0, return_logits: bool = False) -> Generation:
+             selector: str = "hawk", selector_seed=0, max_new_tokens: int = 64, eos_token_ids=(),
+             temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+             return_logits: bool = False) -> Generation:
   """Answers a batch of prompts, after dropping the visual tokens that matter least to each.
 
   Compiled once for every distinct set of buckets, `max_new_tokens`, normalization and number of end tokens; importance,
@@ -196,7 +198,7 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
     keep_count: number of visual tokens to keep instead. Neither: no pruning.
     normalization: `l2`, `softmax`, `minmax` or `none`, see `hawk_jax.scoring.normalize`.
     rounding: of V * keep_ratio, `ceil` (the authors' code) or `floor` (the paper).
-    selector: the rule that picks, a name of `hawk_jax.selection.SELECTORS`.
+    selector: the rule that picks, a name of `hawk_jax.selectors.SELECTORS`.
     selector_seed: integer, or [B], for selectors that draw.
     max_new_tokens: most tokens to generate.
     eos_token_ids: any of them ends a row.

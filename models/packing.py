@@ -5,8 +5,8 @@ Axes: B batch, S prompt length as given, T text bucket, V visual bucket, A posit
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Mapping, Sequence
 
 import numpy as np
 

@@ -6,11 +6,12 @@ into the text as each picture has visual tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import os
 import pathlib
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -80,7 +81,9 @@ class Processor:
       if len(pieces) - 1 != len(row):
         raise ValueError(f"images: prompt {number} has {len(row)} pictures, its text has {len(pieces) - 1} places for them")
       text = pieces[0] + "".join(self.image_token * remaining.pop(0) + piece for piece in pieces[1:])
-      rows.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+      # Some templates write the token that begins a text, some leave it to the tokenizer.
+      begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+      rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
     length = max(map(len, rows))
     pad = self.tokenizer.pad_token_id or 0
     return {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
-from typing import Any, Callable
+from typing import Any
 
 from models import checkpoint
+from models.llava import config as llava_config
+from models.llava import processor as llava_processor
+from models.llava.model import Llava
+from models.llava.model import LlavaNext
 from models.qwen2_5_vl import config as qwen2_5_vl_config
 from models.qwen2_5_vl import processor as qwen2_5_vl_processor
 from models.qwen2_5_vl.model import Qwen2_5_VL
@@ -18,7 +23,8 @@ class Port:
   Attributes:
     model: its class, made from a configuration.
     from_hf: a config.json's content to that configuration.
-    vision_inputs: its pictures-to-arrays class, see `models.processor.VisionInputs`.
+    images: a checkpoint's directory to a function of pictures, min_pixels and max_pixels that returns the arrays its
+      `pack` takes and each picture's number of visual tokens.
   """
 
   model: Callable[[Any], Any]
@@ -27,6 +33,8 @@ class Port:
 
 
 PORTS = {
+    "llava": Port(Llava, llava_config.from_hf, llava_processor.Images),
+    "llava_next": Port(LlavaNext, llava_config.from_hf, llava_processor.Images),
     "qwen2_5_vl": Port(Qwen2_5_VL, qwen2_5_vl_config.from_hf, qwen2_5_vl_processor.Images),
 }
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from hawk_jax import prompt as prompt_lib
 from hawk_jax import scoring
-from hawk_jax import selection
+from hawk_jax import selectors
 from models.decoder import Cache
 
 
@@ -124,7 +124,7 @@ class VisionLanguageModel(nn.Module):
       keep_count: as in `__call__`.
       counts: as in `__call__`.
       normalization: as in `__call__`.
-      selector: a name of `hawk_jax.selection.SELECTORS`.
+      selector: a name of `hawk_jax.selectors.SELECTORS`.
       seeds: [B] uint32 for selectors that draw; None: 0.
       head_gate: [B, H] factors on the first layer's heads (0 ablates one).
     """
@@ -144,7 +144,7 @@ class VisionLanguageModel(nn.Module):
         if head_importance is None:
           head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
         fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
-        select = selection.SELECTORS[selector]
+        select = selectors.SELECTORS[selector]
         kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
       sequence = prompt_lib.compact(prompt, text, visual, kept)
     hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)

@@ -26,7 +26,7 @@ class BadInputTest(parameterized.TestCase):
       ("importance_zero", dict(head_importance=np.zeros(8)), "head_importance: all weights are zero"),
       ("importance_nan", dict(head_importance=[np.nan] * 8), "head_importance: .* not finite"),
       ("importance_rows", dict(head_importance=np.ones([3, 8])), "weights for 3 prompts, the batch has 1"),
-      ("ratio_zero", dict(keep_ratio=0.0), r"keep_ratio: got 0.0, must be a number in \(0, 1\]"),
+      ("ratio_zero", dict(keep_ratio=0.0), r"keep_ratio: got 0.0, must be in \(0, 1\]"),
       ("ratio_above", dict(keep_ratio=1.5), "keep_ratio: got 1.5"),
       ("ratio_nan", dict(keep_ratio=float("nan")), "keep_ratio: got nan"),
       ("count_zero", dict(keep_count=0), "keep_count: got 0, must be a whole number of at least 1"),

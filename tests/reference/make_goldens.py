@@ -1,6 +1,6 @@
-"""Writes qwen2_5_vl.safetensors: what transformers' torch model says of the prompts in `qwen2_5_vl.py`.
+"""Writes the golden arrays: what transformers' torch models say of the prompts in `qwen2_5_vl.py` and `llava.py`.
 
-Needs torch, so it runs in development only: python -m tests.reference.make_goldens
+Needs torch, so it runs in development only: python -m tests.reference.make_goldens [qwen2_5_vl llava]
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ import numpy as np
 from safetensors.numpy import save_file
 import torch
 import transformers
-from transformers import Qwen2_5_VLConfig
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from tests.reference import qwen2_5_vl as reference
+from tests.reference import llava
+from tests.reference import qwen2_5_vl
+
+REFERENCES = {"qwen2_5_vl": qwen2_5_vl, "llava": llava}
+MODELS = {
+    "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+    "llava": (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration),
+    "llava_next": (transformers.LlavaNextConfig, transformers.LlavaNextForConditionalGeneration),
+}
 
 
-def build(config: dict) -> Qwen2_5_VLForConditionalGeneration:
+def build(reference, config: dict) -> transformers.PreTrainedModel:
   """The torch model with the reference weights, in float32."""
-  model = Qwen2_5_VLForConditionalGeneration._from_config(
-      Qwen2_5_VLConfig(**config), attn_implementation="eager", dtype=torch.float32).eval()
+  config_class, model_class = MODELS[config["model_type"]]
+  model = model_class._from_config(config_class(**config), attn_implementation="eager", dtype=torch.float32).eval()
   weights = reference.weights(config)
   expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
   if config["tie_word_embeddings"]:
@@ -33,31 +39,33 @@ def build(config: dict) -> Qwen2_5_VLForConditionalGeneration:
   return model
 
 
-def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
   """Arrays of a prompt as the torch model takes them."""
   out = {name: torch.from_numpy(value) for name, value in arrays.items()}
-  ids = out["input_ids"]
-  out["mm_token_type_ids"] = (ids == reference.IMAGE).int() + 2 * (ids == reference.VIDEO).int()
+  if reference is qwen2_5_vl:
+    ids = out["input_ids"]
+    out["mm_token_type_ids"] = (ids == reference.IMAGE).int() + 2 * (ids == reference.VIDEO).int()
   if "second_per_grid_ts" in out:
     out["second_per_grid_ts"] = out["second_per_grid_ts"].float()
   return out
 
 
-def features(model, inputs) -> np.ndarray:
-  """[V, O] merged visual tokens in the order of their placeholders."""
+def features(reference, model, inputs) -> np.ndarray:
+  """[V, D] visual tokens in the order of their placeholders."""
   ids = inputs["input_ids"][0]
-  ids = ids[(ids == reference.IMAGE) | (ids == reference.VIDEO)]
+  videos = ids == getattr(reference, "VIDEO", None) if hasattr(reference, "VIDEO") else torch.zeros_like(ids, dtype=bool)
+  images = ids == reference.IMAGE
   out = torch.zeros(len(ids), model.config.text_config.hidden_size)
   if "pixel_values" in inputs:
-    pooled = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
-    out[ids == reference.IMAGE] = torch.cat(pooled)
+    sizes = [inputs[name] for name in ("image_grid_thw", "image_sizes") if name in inputs]
+    out[images] = torch.cat(list(model.get_image_features(inputs["pixel_values"], *sizes).pooler_output))
   if "pixel_values_videos" in inputs:
     pooled = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output
-    out[ids == reference.VIDEO] = torch.cat(pooled)
-  return out.numpy()
+    out[videos] = torch.cat(pooled)
+  return out[images | videos].numpy()
 
 
-def greedy(model, inputs) -> tuple[np.ndarray, float]:
+def greedy(reference, model, inputs) -> tuple[np.ndarray, float]:
   """[NEW_TOKENS] tokens, and the least lead of a chosen token's logit over the next best."""
   model.model.rope_deltas = None
   out = model.generate(**inputs, max_new_tokens=reference.NEW_TOKENS, do_sample=False, eos_token_id=None,
@@ -72,37 +80,43 @@ def logits(model, inputs) -> np.ndarray:
   return model(**inputs).logits.numpy()
 
 
-@torch.no_grad()
-def main(_) -> None:
-  torch.set_num_threads(1)
+def make(reference) -> None:
+  """Writes one reference's file."""
   goldens, names = {}, {}
   for config_name, config in reference.CONFIGS.items():
-    model = build(config)
+    model = build(reference, config)
     names[config_name] = sorted(reference.shapes(config))
-    goldens[f"{config_name}/fingerprint"] = reference.fingerprint(config)
+    goldens[f"{config_name}/fingerprint"] = reference.fingerprint(config_name)
     alone = {}
-    for case in reference.PARITY_CASES:
-      inputs = tensors(reference.case(case))
+    for case in reference.PARITY_CASES[config_name]:
+      inputs = tensors(reference, reference.case(case))
       alone[case] = logits(model, inputs)[0]
-      tokens, lead = greedy(model, inputs)
+      tokens, lead = greedy(reference, model, inputs)
       if lead < 1e-3:
         raise ValueError(f"{config_name}/{case}: the two best tokens of a step are {lead} apart, choose other weights")
-      visual = features(model, inputs)
+      visual = features(reference, model, inputs)
       goldens[f"{config_name}/{case}/features"] = visual[reference.feature_rows(len(visual))]
       goldens[f"{config_name}/{case}/logits"] = alone[case][reference.logit_rows(len(alone[case]))]
       goldens[f"{config_name}/{case}/tokens"] = tokens
       print(f"{config_name:9} {case:16} tokens {len(alone[case]):3}, visual {len(visual):3}, features std "
             f"{visual.std() if visual.size else 0:.2f}, logits std {alone[case].std():.2f}, least lead {lead:.4f}, "
-            f"distinct answer tokens {len(set(tokens.tolist()))}")
+            f"distinct answer tokens {len(set(tokens.tolist()))}", flush=True)
     for padding in ("right", "left"):
-      inputs = tensors(reference.batch(padding=padding))
+      inputs = tensors(reference, reference.batch(reference.PARITY_CASES[config_name], padding))
       mask = inputs["attention_mask"].bool().numpy()
       error = max(np.abs(row[keep] - alone[case]).max()
-                  for row, keep, case in zip(logits(model, inputs), mask, reference.BATCH))
+                  for row, keep, case in zip(logits(model, inputs), mask, reference.PARITY_CASES[config_name]))
       print(f"{config_name:9} {padding}-padded batch against each row alone: {error:.1e}")
   save_file(goldens, reference.GOLDENS, metadata={
       "tensor_names": json.dumps(names), "torch": torch.__version__, "transformers": transformers.__version__})
   print(f"{reference.GOLDENS.name}: {reference.GOLDENS.stat().st_size:,} bytes")
+
+
+@torch.no_grad()
+def main(argv) -> None:
+  torch.set_num_threads(1)
+  for name in argv[1:] or REFERENCES:
+    make(REFERENCES[name])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import zlib
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from tests.reference import tiny
+
+feature_rows, logit_rows = tiny.feature_rows, tiny.logit_rows
 GOLDENS = pathlib.Path(__file__).with_name("qwen2_5_vl.safetensors")
 
 BOS, IM_START, IM_END, VISION_START, VISION_END, IMAGE, VIDEO = range(149, 156)
@@ -129,17 +130,7 @@ def batch(names=BATCH, padding: str = "right") -> dict[str, np.ndarray]:
     padding: side, `right` or `left`.
   """
   cases = [case(name) for name in names]
-  length = max(arrays["input_ids"].shape[1] for arrays in cases)
-
-  def pad(name, fill):
-    rows = []
-    for arrays in cases:
-      row = arrays[name][0]
-      missing = length - len(row)
-      rows.append(np.pad(row, (0, missing) if padding == "right" else (missing, 0), constant_values=fill))
-    return np.stack(rows)
-
-  out = dict(input_ids=pad("input_ids", BOS), attention_mask=pad("attention_mask", 0))
+  out = tiny.stack(cases, padding)
   for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"):
     values = [arrays[name] for arrays in cases if name in arrays]
     if values:
@@ -151,70 +142,27 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
   """Every tensor of a checkpoint, by its newer name, as torch lays it out."""
   text, vision = config["text_config"], config["vision_config"]
   out = {}
-
-  def linear(name, size_in, size_out, bias=True):
-    out[f"{name}.weight"] = (size_out, size_in)
-    if bias:
-      out[f"{name}.bias"] = (size_out,)
-
   hidden, mlp = vision["hidden_size"], vision["intermediate_size"]
   patch = (vision["in_channels"], vision["temporal_patch_size"], vision["patch_size"], vision["patch_size"])
   out["model.visual.patch_embed.proj.weight"] = (hidden,) + patch
   for number in range(vision["depth"]):
     block = f"model.visual.blocks.{number}"
     out[f"{block}.norm1.weight"] = out[f"{block}.norm2.weight"] = (hidden,)
-    linear(f"{block}.attn.qkv", hidden, 3 * hidden)
-    linear(f"{block}.attn.proj", hidden, hidden)
-    linear(f"{block}.mlp.gate_proj", hidden, mlp)
-    linear(f"{block}.mlp.up_proj", hidden, mlp)
-    linear(f"{block}.mlp.down_proj", mlp, hidden)
+    out |= tiny.linear(f"{block}.attn.qkv", hidden, 3 * hidden)
+    out |= tiny.linear(f"{block}.attn.proj", hidden, hidden)
+    out |= tiny.linear(f"{block}.mlp.gate_proj", hidden, mlp)
+    out |= tiny.linear(f"{block}.mlp.up_proj", hidden, mlp)
+    out |= tiny.linear(f"{block}.mlp.down_proj", mlp, hidden)
   out["model.visual.merger.ln_q.weight"] = (hidden,)
   merged = hidden * vision["spatial_merge_size"]**2
-  linear("model.visual.merger.mlp.0", merged, merged)
-  linear("model.visual.merger.mlp.2", merged, vision["out_hidden_size"])
-
-  hidden, mlp = text["hidden_size"], text["intermediate_size"]
-  key_value = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
-  out["model.language_model.embed_tokens.weight"] = (text["vocab_size"], hidden)
-  for number in range(text["num_hidden_layers"]):
-    layer = f"model.language_model.layers.{number}"
-    out[f"{layer}.input_layernorm.weight"] = out[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
-    linear(f"{layer}.self_attn.q_proj", hidden, hidden)
-    linear(f"{layer}.self_attn.k_proj", hidden, key_value)
-    linear(f"{layer}.self_attn.v_proj", hidden, key_value)
-    linear(f"{layer}.self_attn.o_proj", hidden, hidden, bias=False)
-    linear(f"{layer}.mlp.gate_proj", hidden, mlp, bias=False)
-    linear(f"{layer}.mlp.up_proj", hidden, mlp, bias=False)
-    linear(f"{layer}.mlp.down_proj", mlp, hidden, bias=False)
-  out["model.language_model.norm.weight"] = (hidden,)
-  if not config["tie_word_embeddings"]:
-    linear("lm_head", hidden, text["vocab_size"], bias=False)
-  return out
-
-
-# Factors on the decoder's kernels, whose standard deviation else is 1 / sqrt(fan_in). With these, attention is far from
-# even, and a greedy answer goes on changing instead of repeating one token.
-_GAINS = {"q_proj": 1.5, "k_proj": 1.5, "o_proj": 1.5, "down_proj": 1.5}
-_EMBEDDING_SCALE = 0.15
+  out |= tiny.linear("model.visual.merger.mlp.0", merged, merged)
+  out |= tiny.linear("model.visual.merger.mlp.2", merged, vision["out_hidden_size"])
+  return out | tiny.decoder_shapes(text, attention_bias=True, tied=config["tie_word_embeddings"])
 
 
 def weights(config: dict) -> dict[str, np.ndarray]:
-  """Random float32 tensors, each seeded by its name: kernels N(0, gain^2 / fan_in), norms 1 + 0.1 N, biases 0.1 N."""
-  out = {}
-  for name, shape in shapes(config).items():
-    noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
-    module = name.split(".")[-2]
-    if name.endswith(".bias"):
-      noise *= 0.1
-    elif len(shape) == 1:
-      noise = 1 + 0.1 * noise
-    elif module == "embed_tokens":
-      noise *= _EMBEDDING_SCALE
-    else:
-      gain = _GAINS.get(module, 1) if "language_model" in name else 1
-      noise *= gain / np.sqrt(np.prod(shape[1:]))
-    out[name] = noise.astype(np.float32)
-  return out
+  """Random float32 tensors, each seeded by its name."""
+  return tiny.random_tensors(shapes(config))
 
 
 def flat(config: dict) -> dict:
@@ -248,19 +196,7 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
   tensors = weights(config)
   if hub_style:
     tensors = {hub_name(name): value for name, value in tensors.items()}
-  directory = pathlib.Path(directory)
-  (directory / "config.json").write_text(json.dumps(flat(config) if hub_style else config, indent=1))
-  save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-
-
-def feature_rows(count: int) -> np.ndarray:
-  """Which of a prompt's visual tokens the goldens hold: all of up to 80, else every third."""
-  return np.arange(count) if count <= 80 else np.arange(0, count, 3)
-
-
-def logit_rows(length: int) -> np.ndarray:
-  """Which of a prompt's positions the goldens hold: 20 evenly spaced ones, the first and the last among them."""
-  return np.unique(np.linspace(0, length - 1, 20).astype(int))
+  tiny.write(directory, flat(config) if hub_style else config, tensors)
 
 
 def fingerprint(config: dict) -> np.ndarray:
@@ -269,4 +205,4 @@ def fingerprint(config: dict) -> np.ndarray:
   for name in PARITY_CASES:
     arrays = case(name)
     values.extend(arrays[key] for key in ("input_ids", "pixel_values", "pixel_values_videos") if key in arrays)
-  return np.array([np.abs(value).mean(dtype=np.float64) for value in values], np.float32)
+  return tiny.fingerprint(values)

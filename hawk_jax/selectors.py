@@ -1,0 +1,135 @@
+"""Rules that pick visual tokens, HAWK's and its rivals', behind one interface.
+
+A selector is a function `(features, scores, visual_mask, counts, seeds, *, keep_count) -> kept`:
+
+  features: [B, V, D] visual tokens as the decoder gets them.
+  scores: [B, V] float32, HAWK's fused scores.
+  visual_mask: [B, V] bool, True on real visual tokens.
+  counts: [B] int32, tokens really kept, at most keep_count.
+  seeds: [B] uint32, for selectors that draw.
+  keep_count: static K, at most V.
+  kept: [B, K] int32 indices into V, ascending; unused slots come last and hold -1.
+
+A row's choice depends on nothing but the row. Ties go to the lower index. Rivals: METHOD section 7.
+
+Axes: B batch, V visual slots, K kept slots, D hidden size.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from hawk_jax.selection import in_order
+from hawk_jax.selection import top_k
+
+
+def hawk(features, scores, visual_mask, counts, seeds, *, keep_count):
+  """The best fused scores (HAWK, equation 7)."""
+  del features, seeds
+  return top_k(scores, visual_mask, counts, keep_count)
+
+
+def random(features, scores, visual_mask, counts, seeds, *, keep_count):
+  """Uniform without replacement, by the row's seed."""
+  del features
+  draw = lambda seed: jax.random.uniform(jax.random.key(seed), scores.shape[1:])
+  return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
+
+
+def _greedy(pick_all):
+  """A selector from a rule for one row: ([V, D] unit features, [V] relevance, [V] mask, K) to [K] picks, best first.
+
+  Relevance is the score scaled to 0 to 1 over the real tokens.
+  """
+
+  @functools.wraps(pick_all)
+  def select(features, scores, visual_mask, counts, seeds, *, keep_count):
+    del seeds
+
+    def row(features, scores, mask):
+      features = features.astype(jnp.float32)
+      norm = jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True))
+      low = jnp.min(scores, initial=jnp.inf, where=mask)
+      high = jnp.max(scores, initial=-jnp.inf, where=mask)
+      relevance = (scores - low) / jnp.maximum(high - low, jnp.finfo(jnp.float32).eps)
+      with jax.default_matmul_precision("highest"):
+        return pick_all(features / jnp.maximum(norm, 1e-12), jnp.where(mask, relevance, 0.0), mask, keep_count)
+
+    return in_order(jax.vmap(row)(features, scores, visual_mask), visual_mask, counts)
+
+  return select
+
+
+@_greedy
+def divprune(unit, relevance, mask, keep_count):
+  """DivPrune (CVPR 2025): each pick is the token farthest, in 1 - cosine, from those picked before.
+
+  The first is the token farthest from its nearest neighbour.
+  """
+  del relevance
+  indices = jnp.arange(len(unit))
+
+  def nearest(index):
+    return jnp.min(1 - unit @ unit[index], initial=jnp.inf, where=mask & (indices != index))
+
+  first = jnp.argmax(jnp.where(mask, jax.lax.map(nearest, indices, batch_size=256), -jnp.inf))
+  distance = jnp.where(mask, jnp.inf, -jnp.inf)
+
+  def step(number, state):
+    picks, distance = state
+    pick = jnp.where(number == 0, first, jnp.argmax(distance)).astype(jnp.int32)
+    distance = jnp.minimum(distance, 1 - unit @ unit[pick]).at[pick].set(-jnp.inf)
+    return picks.at[number].set(pick), distance
+
+  return jax.lax.fori_loop(0, keep_count, step, (jnp.zeros([keep_count], jnp.int32), distance))[0]
+
+
+@_greedy
+def hawk_dpp(unit, relevance, mask, keep_count):
+  """CDPruner's kernel (NeurIPS 2025) with HAWK's score: greedy MAP of the DPP L = diag(r) cos diag(r).
+
+  An incremental Cholesky row a pick, in a static K x V buffer; residuals are clamped at 0.
+  """
+  residual = jnp.where(mask, relevance * relevance * jnp.sum(unit * unit, axis=-1), -jnp.inf)
+
+  def step(number, state):
+    picks, rows, residual = state
+    pick = jnp.argmax(residual).astype(jnp.int32)
+    kernel = relevance[pick] * relevance * (unit @ unit[pick])
+    row = (kernel - rows[:, pick] @ rows) / jnp.sqrt(jnp.maximum(residual[pick], 1e-12))
+    left = jnp.where(jnp.isfinite(residual), jnp.maximum(residual - row * row, 0.0), residual)
+    return picks.at[number].set(pick), rows.at[number].set(row), left.at[pick].set(-jnp.inf)
+
+  start = jnp.zeros([keep_count], jnp.int32), jnp.zeros([keep_count, len(unit)]), residual
+  return jax.lax.fori_loop(0, keep_count, step, start)[0]
+
+
+@_greedy
+def hawk_mmr(unit, relevance, mask, keep_count, *, balance=0.5):
+  """IDPruner's rule (arXiv 2602.13315) with HAWK's score: argmax of balance * r - (1 - balance) * max cosine to the picked.
+
+  The first pick goes by relevance alone.
+  """
+
+  def step(number, state):
+    picks, closest = state
+    value = jnp.where(number == 0, relevance, balance * relevance - (1 - balance) * closest)
+    pick = jnp.argmax(jnp.where(mask & (closest < jnp.inf), value, -jnp.inf)).astype(jnp.int32)
+    cosine = unit @ unit[pick]
+    closest = jnp.where(number == 0, cosine, jnp.maximum(closest, cosine)).at[pick].set(jnp.inf)
+    return picks.at[number].set(pick), closest
+
+  start = jnp.zeros([keep_count], jnp.int32), jnp.zeros([len(unit)])
+  return jax.lax.fori_loop(0, keep_count, step, start)[0]
+
+
+SELECTORS = {
+    "hawk": hawk,
+    "random": random,
+    "divprune": divprune,
+    "hawk+dpp": hawk_dpp,
+    "hawk+mmr": hawk_mmr,
+}

@@ -1,0 +1,103 @@
+"""Configuration of LLaVA-1.5 and LLaVA-NeXT: from a checkpoint's config.json, and the published sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import transformers
+
+from models import hf_config
+from models.decoder import DecoderConfig
+from models.llava.vision import VisionConfig
+
+_HF_CONFIGS = {"llava": transformers.LlavaConfig, "llava_next": transformers.LlavaNextConfig}
+_TEXT_MODELS = ("llama", "mistral", "qwen2")
+
+
+@dataclasses.dataclass(frozen=True)
+class LlavaConfig:
+  """A whole model.
+
+  Attributes:
+    text: the decoder.
+    vision: the tower.
+    image_token_id: placeholder of a visual token.
+    projector_bias: whether the projector's layers have one.
+    grid_pinpoints: (height, width) pixels that LLaVA-NeXT may scale a picture to, multiples of a tile; none: LLaVA-1.5.
+  """
+
+  text: DecoderConfig
+  vision: VisionConfig
+  image_token_id: int = 32000
+  projector_bias: bool = True
+  grid_pinpoints: tuple[tuple[int, int], ...] = ()
+
+
+def from_hf(content: dict) -> LlavaConfig:
+  """Reads a config.json of model_type llava or llava_next.
+
+  Args:
+    content: the parsed JSON.
+
+  Raises:
+    ValueError: a value this port does not support.
+  """
+  for part, default, supported in (("text", "llama", _TEXT_MODELS), ("vision", "clip_vision_model", ("clip_vision_model",))):
+    model_type = (content.get(f"{part}_config") or {}).get("model_type", default)
+    hf_config.require(f"{part}_config.model_type", model_type, *supported)
+  config = _HF_CONFIGS[content["model_type"]](**content)
+  text, vision = config.text_config, config.vision_config
+  hf_config.require("vision_config.hidden_act", vision.hidden_act, "quick_gelu")
+  hf_config.require("projector_hidden_act", config.projector_hidden_act, "gelu")
+  for name in ("attention_bias", "mlp_bias"):
+    hf_config.require(f"text_config.{name}", getattr(text, name, False), False)
+  for name in ("image_size", "patch_size"):
+    if not isinstance(getattr(vision, name), int):
+      raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
+  pinpoints = tuple((height, width) for height, width in getattr(config, "image_grid_pinpoints", ()))
+  if any(side % vision.image_size for pinpoint in pinpoints for side in pinpoint):
+    raise ValueError(f"config: image_grid_pinpoints are {list(pinpoints)}, must be multiples of the tile's "
+                     f"{vision.image_size} pixels")
+  if pinpoints:
+    hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
+  return LlavaConfig(
+      text=hf_config.decoder(
+          text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)),
+      vision=VisionConfig(
+          num_hidden_layers=vision.num_hidden_layers,
+          hidden_size=vision.hidden_size,
+          intermediate_size=vision.intermediate_size,
+          num_attention_heads=vision.num_attention_heads,
+          image_size=vision.image_size,
+          patch_size=vision.patch_size,
+          num_channels=vision.num_channels,
+          layer_norm_eps=vision.layer_norm_eps,
+          feature_layers=_feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
+          keep_class_token=config.vision_feature_select_strategy == "full"),
+      image_token_id=config.image_token_index,
+      projector_bias=config.multimodal_projector_bias,
+      grid_pinpoints=pinpoints)
+
+
+def _feature_layers(layers: int | list[int], depth: int) -> tuple[int, ...]:
+  """Hidden states by index, 0 to depth; negative ones count from the last."""
+  layers = [layers] if isinstance(layers, int) else layers
+  if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+    raise ValueError(f"config: vision_feature_layer is {layers}, the vision tower has hidden states {-depth - 1} to {depth}")
+  return tuple(layer % (depth + 1) for layer in layers)
+
+
+def _published(hidden, mlp, layers, heads) -> LlavaConfig:
+  return LlavaConfig(
+      text=DecoderConfig(
+          vocab_size=32_064, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
+          num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads,
+          max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10_000.0),
+      vision=VisionConfig(num_hidden_layers=24, hidden_size=1024, intermediate_size=4096, num_attention_heads=16))
+
+
+# From the config.json of llava-hf/llava-1.5-*-hf.
+PUBLISHED = {
+    "llava-1.5-7b": _published(4096, 11_008, 32, 32),
+    "llava-1.5-13b": _published(5120, 13_824, 40, 40),
+}

@@ -1,0 +1,123 @@
+"""LLaVA-1.5 and LLaVA-NeXT: CLIP vision tower, projector, and a LLaMA, Mistral or Qwen2 decoder."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.decoder import Decoder
+from models.llava import inputs as inputs_lib
+from models.llava.config import LlavaConfig
+from models.llava.vision import VisionTower
+from models.llava.weights import NAMES
+from models.vision_language import Inputs
+from models.vision_language import make_lm_head
+from models.vision_language import VisionLanguageModel
+
+
+class Projector(nn.Module):
+  """linear_2(gelu(linear_1(x))), with the exact gelu."""
+
+  config: LlavaConfig
+
+  def setup(self):
+    dense = lambda: nn.Dense(self.config.text.hidden_size, use_bias=self.config.projector_bias)
+    self.linear_1, self.linear_2 = dense(), dense()
+
+  def __call__(self, x):
+    return self.linear_2(nn.gelu(self.linear_1(x), approximate=False))
+
+
+class Llava(VisionLanguageModel):
+  """LLaVA-1.5: every picture is one tile."""
+
+  config: LlavaConfig
+  names = NAMES
+
+  def setup(self):
+    self.vision_tower = VisionTower(self.config.vision)
+    self.multi_modal_projector = Projector(self.config)
+    self.language_model = Decoder(self.config.text)
+    if not self.config.text.tie_word_embeddings:
+      self.lm_head = make_lm_head(self.config.text.vocab_size)
+
+  def encode(self, vision: jax.Array) -> jax.Array:
+    """[P, C, H, W] tiles to [P * T, D] features, T tokens a tile."""
+    return rearrange(self.multi_modal_projector(self.vision_tower(vision)), "P T D -> (P T) D")
+
+  @nn.nowrap
+  def pack(self, input_ids, attention_mask=None, pixel_values=None) -> Inputs:
+    """The arrays of a Hugging Face processor to fixed shapes, on the host.
+
+    Args:
+      input_ids: [B, S] with one placeholder a visual token.
+      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all real.
+      pixel_values: [pictures, C, H, W], in the order of their placeholders.
+
+    Raises:
+      ValueError: arrays that do not fit one another or the model, with the argument's name.
+    """
+    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values)
+
+  @nn.nowrap
+  def example(self) -> Inputs:
+    vision = self.config.vision
+    return self.pack(input_ids=[[self.config.image_token_id] * vision.tokens],
+                     pixel_values=np.zeros((1,) + vision.tile_shape, np.float32))
+
+  @nn.nowrap
+  def token_grids(self, pixel_values=(), **batch) -> list[tuple[int, int]]:
+    """Rows and columns of each view's visual tokens: the class token where it is kept, and the patches."""
+    del batch
+    return list(inputs_lib.whole_layout(self.config).grids) * len(pixel_values)
+
+  @nn.nowrap
+  def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+    vision = self.config.vision
+    return {"vision_tower.embeddings.patch_embedding.weight": (vision.hidden_size, vision.num_channels,
+                                                               vision.patch_size, vision.patch_size)}
+
+
+class LlavaNext(Llava):
+  """LLaVA-NeXT: several tiles a picture, and a newline after every row of the tiled view."""
+
+  def setup(self):
+    super().setup()
+    self.image_newline = self.param("image_newline", nn.initializers.normal(), (self.config.text.hidden_size,))
+
+  def encode(self, vision: jax.Array) -> jax.Array:
+    """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens a tile; the last row is the newline."""
+    features = super().encode(vision)
+    return jnp.concatenate([features, self.image_newline[None].astype(features.dtype)])
+
+  @nn.nowrap
+  def pack(self, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:
+    """The arrays of a Hugging Face processor to fixed shapes, on the host.
+
+    Args:
+      input_ids: as in `Llava.pack`; newlines have placeholders like patches.
+      attention_mask: as in `Llava.pack`.
+      pixel_values: [pictures, tiles, C, H, W], in the order of their placeholders; pictures of fewer tiles end in zeros.
+      image_sizes: [pictures, 2], height and width of each picture before it was scaled.
+
+    Raises:
+      ValueError: arrays that do not fit one another or the model, with the argument's name.
+    """
+    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, image_sizes)
+
+  @nn.nowrap
+  def example(self) -> Inputs:
+    vision = self.config.vision
+    size = (vision.image_size, vision.image_size)
+    layout = inputs_lib.tiled_layout(self.config, *size)
+    return self.pack(input_ids=[[self.config.image_token_id] * len(layout.slots)],
+                     pixel_values=np.zeros((1, layout.tiles) + vision.tile_shape, np.float32), image_sizes=[size])
+
+  @nn.nowrap
+  def token_grids(self, image_sizes=(), **batch) -> list[tuple[int, int]]:
+    """Rows and columns of each view's visual tokens, two views a picture; the tiled view's last column are newlines."""
+    del batch
+    return [grid for size in image_sizes for grid in inputs_lib.tiled_layout(self.config, *map(int, size)).grids]

@@ -1,0 +1,57 @@
+"""Pictures of a LLaVA prompt to tiles, by transformers' image processors."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+from models import checkpoint
+from models.llava import config as config_lib
+from models.llava import inputs
+
+_PROCESSORS = {
+    "CLIPImageProcessor": CLIPImageProcessorPil,
+    "LlavaImageProcessor": LlavaImageProcessorPil,
+    "LlavaNextImageProcessor": LlavaNextImageProcessorPil,
+}
+
+
+class Images:
+  """A checkpoint's image processor."""
+
+  def __init__(self, directory):
+    self.config = config_lib.from_hf(checkpoint.read_config(pathlib.Path(directory)))
+    settings, _ = CLIPImageProcessorPil.get_image_processor_dict(directory)
+    name = settings.get("image_processor_type", "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    if name not in _PROCESSORS:
+      raise ValueError(f"image_processor_type is {name!r}, supported are {', '.join(_PROCESSORS)}")
+    self.processor = _PROCESSORS[name].from_dict(settings)
+
+  def __call__(self, pictures, min_pixels: int | None = None, max_pixels: int | None = None):
+    """Tiles of pictures.
+
+    Args:
+      pictures: RGB images.
+      min_pixels: must be None: tiles have one size.
+      max_pixels: must be None.
+
+    Returns:
+      A dict of `pixel_values`, and of `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them; and each picture's
+      visual tokens.
+
+    Raises:
+      ValueError: min_pixels or max_pixels given, or a picture too long for the model.
+    """
+    if min_pixels is not None or max_pixels is not None:
+      raise ValueError(f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
+                       "picture to tiles of one size; leave them out")
+    if self.config.grid_pinpoints:
+      layouts = [inputs.tiled_layout(self.config, picture.height, picture.width) for picture in pictures]
+    else:
+      layouts = [inputs.whole_layout(self.config)] * len(pictures)
+    arrays = self.processor(images=list(pictures), return_tensors="np")
+    return {name: np.asarray(value) for name, value in arrays.items()}, [len(layout.slots) for layout in layouts]

@@ -1,0 +1,164 @@
+"""Vision tower of LLaVA: CLIP's, up to the hidden states that are asked for.
+
+Axes: P tiles, T tokens a tile (the class token first), C channels, N heads, d head dim, D hidden size, W = D * feature layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from einops import rearrange
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.attention import attention
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+  """Shapes of the tower; names follow the checkpoints' config.json.
+
+  Attributes:
+    feature_layers: hidden states that are handed on, one beside the other; 0 is what enters the first layer.
+    keep_class_token: whether its features are handed on too, before the patches'.
+  """
+
+  num_hidden_layers: int
+  hidden_size: int
+  intermediate_size: int
+  num_attention_heads: int
+  image_size: int = 336
+  patch_size: int = 14
+  num_channels: int = 3
+  layer_norm_eps: float = 1e-5
+  feature_layers: tuple[int, ...] = (23,)
+  keep_class_token: bool = False
+
+  @property
+  def side(self) -> int:
+    """Patches along a tile's side."""
+    return self.image_size // self.patch_size
+
+  @property
+  def tokens(self) -> int:
+    """Visual tokens of a tile."""
+    return self.side**2 + self.keep_class_token
+
+  @property
+  def tile_shape(self) -> tuple[int, int, int]:
+    """A tile's channels, height and width in pixels."""
+    return self.num_channels, self.image_size, self.image_size
+
+
+def _layer_norm(config: VisionConfig) -> nn.LayerNorm:
+  return nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
+
+
+class PatchEmbedding(nn.Module):
+  """Class token, patches, and their learned places."""
+
+  config: VisionConfig
+
+  def setup(self):
+    config = self.config
+    self.class_embedding = self.param("class_embedding", nn.initializers.normal(), (config.hidden_size,))
+    # The checkpoints' Conv2d with stride = kernel.
+    self.patch_embedding = nn.Dense(config.hidden_size, use_bias=False)
+    self.position_embedding = nn.Embed(config.side**2 + 1, config.hidden_size)
+
+  def __call__(self, tiles):
+    side, size = self.config.side, self.config.patch_size
+    tiles = tiles[..., :side * size, :side * size].astype(self.class_embedding.dtype)
+    patches = rearrange(tiles, "P C (h i) (w j) -> P (h w) (C i j)", i=size, j=size)
+    first = jnp.broadcast_to(self.class_embedding, (tiles.shape[0], 1, self.config.hidden_size))
+    x = jnp.concatenate([first, self.patch_embedding(patches)], axis=1)
+    return x + self.position_embedding(jnp.arange(x.shape[1]))
+
+
+class VisionAttention(nn.Module):
+  """Self-attention among a tile's tokens."""
+
+  config: VisionConfig
+
+  def setup(self):
+    dense = lambda: nn.Dense(self.config.hidden_size)
+    self.q_proj, self.k_proj, self.v_proj, self.out_proj = dense(), dense(), dense(), dense()
+
+  def __call__(self, x):
+    split = lambda y: rearrange(y, "P T (N d) -> P T N d", N=self.config.num_attention_heads)
+    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)))
+    return self.out_proj(rearrange(out, "P T N d -> P T (N d)"))
+
+
+class VisionMLP(nn.Module):
+  """fc2(quick_gelu(fc1(x))), with quick_gelu(x) = x sigmoid(1.702 x)."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.fc1 = nn.Dense(self.config.intermediate_size)
+    self.fc2 = nn.Dense(self.config.hidden_size)
+
+  def __call__(self, x):
+    x = self.fc1(x)
+    return self.fc2(x * nn.sigmoid(1.702 * x))
+
+
+class VisionBlock(nn.Module):
+  """Pre-norm transformer block."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.layer_norm1 = _layer_norm(self.config)
+    self.self_attn = VisionAttention(self.config)
+    self.layer_norm2 = _layer_norm(self.config)
+    self.mlp = VisionMLP(self.config)
+
+  def __call__(self, x):
+    x += self.self_attn(self.layer_norm1(x))
+    return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nn.Module):
+  """The stack of blocks."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.layers = [VisionBlock(self.config) for _ in range(self.config.num_hidden_layers)]
+
+  def __call__(self, x):
+    """[P, T, D] to all hidden states, what entered the first layer first. XLA drops what nobody reads."""
+    states = [x]
+    for layer in self.layers:
+      states.append(layer(states[-1]))
+    return states
+
+
+class VisionTower(nn.Module):
+  """Tiles to features; attribute names are the checkpoints'."""
+
+  config: VisionConfig
+
+  def setup(self):
+    self.embeddings = PatchEmbedding(self.config)
+    self.pre_layrnorm = _layer_norm(self.config)
+    self.encoder = Encoder(self.config)
+    self.post_layernorm = _layer_norm(self.config)
+
+  def __call__(self, tiles: jax.Array) -> jax.Array:
+    """Encodes tiles.
+
+    Args:
+      tiles: [P, C, H, W] normalized pixels, H = W = image_size.
+
+    Returns:
+      [P, T, W] the chosen hidden states, T with or without the class token.
+    """
+    states = self.encoder(self.pre_layrnorm(self.embeddings(tiles)))
+    if self.is_initializing():
+      self.post_layernorm(states[-1])  # a parameter of the checkpoints that no feature passes through
+    x = jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)
+    return x if self.config.keep_class_token else x[:, 1:]

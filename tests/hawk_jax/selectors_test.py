@@ -1,0 +1,131 @@
+"""Every selector against a plain loop."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hawk_jax import selectors
+
+
+def unit(features):
+  return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+
+
+def divprune(features, scores, count):
+  del scores
+  distance = 1 - unit(features) @ unit(features).T
+  others = distance + np.where(np.eye(len(features)), np.inf, 0)
+  picks = [int(np.argmax(others.min(axis=1)))]
+  while len(picks) < count:
+    nearest = distance[:, picks].min(axis=1)
+    nearest[picks] = -np.inf
+    picks.append(int(np.argmax(nearest)))
+  return picks
+
+
+def relevance_of(scores):
+  return (scores - scores.min()) / (scores.max() - scores.min())
+
+
+def hawk_dpp(features, scores, count):
+  """Greedy MAP by determinants: every step adds the token that leaves the largest determinant of the kernel."""
+  relevance = relevance_of(scores)
+  kernel = relevance[:, None] * (unit(features) @ unit(features).T) * relevance
+  picks = []
+  while len(picks) < count:
+    values = [-np.inf if i in picks else np.linalg.slogdet(kernel[np.ix_(picks + [i], picks + [i])])[1]
+              for i in range(len(features))]
+    picks.append(int(np.argmax(values)))
+  return picks
+
+
+def hawk_mmr(features, scores, count):
+  relevance, cosine = relevance_of(scores), unit(features) @ unit(features).T
+  picks = [int(np.argmax(relevance))]
+  while len(picks) < count:
+    value = 0.5 * relevance - 0.5 * cosine[:, picks].max(axis=1)
+    value[picks] = -np.inf
+    picks.append(int(np.argmax(value)))
+  return picks
+
+
+def hawk(features, scores, count):
+  del features
+  return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+
+
+PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr}
+BATCH, SLOTS, WIDTH, KEEP = 4, 24, 40, 12
+
+
+class SelectorsTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    self.features = rng.standard_normal([BATCH, SLOTS, WIDTH]).astype(np.float32)
+    self.scores = rng.standard_normal([BATCH, SLOTS]).astype(np.float32)
+    self.mask = np.zeros([BATCH, SLOTS], bool)
+    for row, real in enumerate((24, 17, 5, 0)):
+      self.mask[row, rng.permutation(SLOTS)[:real]] = True
+    self.counts = np.asarray([9, 12, 3, 0], np.int32)
+    self.seeds = np.arange(BATCH, dtype=np.uint32)
+
+  def select(self, name, rows=slice(None), **changes):
+    arguments = dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts,
+                     seeds=self.seeds) | changes
+    function = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
+    return np.asarray(function(**{key: jnp.asarray(value[rows]) for key, value in arguments.items()}, keep_count=KEEP))
+
+  @parameterized.parameters(*selectors.SELECTORS)
+  def test_form(self, name):
+    kept = self.select(name)
+    self.assertEqual((kept.shape, kept.dtype), ((BATCH, KEEP), np.int32))
+    for row, mask, count in zip(kept, self.mask, self.counts):
+      chosen = row[:count]
+      self.assertTrue((np.diff(chosen) > 0).all())
+      self.assertTrue(mask[chosen].all())
+      np.testing.assert_array_equal(row[count:], -1)
+
+  @parameterized.parameters(*PLAIN)
+  def test_equals_plain_loop(self, name):
+    kept = self.select(name)
+    for row in range(BATCH):
+      real = np.flatnonzero(self.mask[row])
+      count = self.counts[row]
+      if count:
+        expected = PLAIN[name](self.features[row, real].astype(np.float64), self.scores[row, real].astype(np.float64), count)
+        np.testing.assert_array_equal(kept[row, :count], np.sort(real[expected]))
+
+  @parameterized.parameters(*selectors.SELECTORS)
+  def test_row_equals_itself_alone(self, name):
+    together = self.select(name)
+    for row in range(BATCH):
+      np.testing.assert_array_equal(self.select(name, slice(row, row + 1))[0], together[row])
+
+  @parameterized.parameters(*selectors.SELECTORS)
+  def test_padding_has_no_part(self, name):
+    noise = np.where(self.mask, 0, np.float32(1e6))
+    np.testing.assert_array_equal(
+        self.select(name), self.select(name, scores=self.scores + noise, features=self.features + noise[..., None]))
+
+  def test_counts_take_the_first_picks(self):
+    for name in PLAIN:
+      few, many = self.select(name, counts=np.asarray([4, 6, 2, 0])), self.select(name)
+      for row in range(BATCH):
+        self.assertContainsSubset(few[row], [*many[row], -1])
+
+  def test_random_follows_the_seed_and_favours_none(self):
+    np.testing.assert_array_equal(self.select("random"), self.select("random"))
+    rows = 4000
+    kept = jax.jit(selectors.random, static_argnames="keep_count")(
+        jnp.zeros([rows, 10, 1]), jnp.zeros([rows, 10]), jnp.ones([rows, 10], bool), jnp.full([rows], 3),
+        jnp.arange(rows, dtype=jnp.uint32), keep_count=3)
+    shares = np.bincount(np.asarray(kept).reshape(-1), minlength=10) / rows
+    np.testing.assert_allclose(shares, 0.3, atol=0.04)
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,105 @@
+"""What the tiny checkpoints of all ports share: decoder tensors, random weights, and which rows goldens hold."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import zlib
+
+import numpy as np
+from safetensors.numpy import save_file
+
+
+def linear(name: str, size_in: int, size_out: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
+  """Tensors of a torch linear layer."""
+  out = {f"{name}.weight": (size_out, size_in)}
+  return {**out, f"{name}.bias": (size_out,)} if bias else out
+
+
+def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str, tuple[int, ...]]:
+  """Every tensor of a decoder, by its newer name, as torch lays it out.
+
+  Args:
+    text: a text config.
+    attention_bias: of the query, key and value projections.
+    tied: no lm_head.
+  """
+  hidden, mlp = text["hidden_size"], text["intermediate_size"]
+  head_dim = text.get("head_dim", hidden // text["num_attention_heads"])
+  query, key_value = head_dim * text["num_attention_heads"], head_dim * text["num_key_value_heads"]
+  out = {"model.language_model.embed_tokens.weight": (text["vocab_size"], hidden)}
+  for number in range(text["num_hidden_layers"]):
+    layer = f"model.language_model.layers.{number}"
+    out[f"{layer}.input_layernorm.weight"] = out[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+    out |= linear(f"{layer}.self_attn.q_proj", hidden, query, attention_bias)
+    out |= linear(f"{layer}.self_attn.k_proj", hidden, key_value, attention_bias)
+    out |= linear(f"{layer}.self_attn.v_proj", hidden, key_value, attention_bias)
+    out |= linear(f"{layer}.self_attn.o_proj", query, hidden, False)
+    out |= linear(f"{layer}.mlp.gate_proj", hidden, mlp, False)
+    out |= linear(f"{layer}.mlp.up_proj", hidden, mlp, False)
+    out |= linear(f"{layer}.mlp.down_proj", mlp, hidden, False)
+  out["model.language_model.norm.weight"] = (hidden,)
+  return out if tied else out | linear("lm_head", hidden, text["vocab_size"], False)
+
+
+# Factors on the decoder's kernels, whose standard deviation else is 1 / sqrt(fan_in). With these, attention is far from
+# even, and a greedy answer goes on changing instead of repeating one token.
+_GAINS = {"q_proj": 1.5, "k_proj": 1.5, "o_proj": 1.5, "down_proj": 1.5}
+_EMBEDDING_SCALE = 0.15
+
+
+def random_tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+  """Random float32 tensors, each seeded by its name: kernels N(0, gain^2 / fan_in), norms 1 + 0.1 N, biases 0.1 N."""
+  out = {}
+  for name, shape in shapes.items():
+    noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
+    *_, module, kind = name.split(".")
+    if kind == "bias":
+      noise *= 0.1
+    elif kind == "weight" and len(shape) == 1:
+      noise = 1 + 0.1 * noise
+    elif module == "embed_tokens":
+      noise *= _EMBEDDING_SCALE
+    elif kind == "weight":
+      gain = _GAINS.get(module, 1) if "language_model" in name else 1
+      noise *= gain / np.sqrt(np.prod(shape[1:]))
+    out[name] = noise.astype(np.float32)
+  return out
+
+
+def write(directory, config: dict, tensors: dict[str, np.ndarray]) -> None:
+  """Writes config.json and model.safetensors into an existing folder."""
+  directory = pathlib.Path(directory)
+  (directory / "config.json").write_text(json.dumps(config, indent=1))
+  save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def stack(cases: list[dict[str, np.ndarray]], padding: str = "right") -> dict[str, np.ndarray]:
+  """Several prompts' ids and mask in one padded batch.
+
+  Args:
+    cases: arrays of single prompts.
+    padding: side, `right` or `left`.
+  """
+  length = max(arrays["input_ids"].shape[1] for arrays in cases)
+
+  def pad(values):
+    missing = length - len(values)
+    return np.pad(values, (missing, 0) if padding == "left" else (0, missing))
+
+  return {name: np.stack([pad(arrays[name][0]) for arrays in cases]) for name in ("input_ids", "attention_mask")}
+
+
+def feature_rows(count: int) -> np.ndarray:
+  """Which of a prompt's visual tokens the goldens hold: all of up to 80, else every third."""
+  return np.arange(count) if count <= 80 else np.arange(0, count, 3)
+
+
+def logit_rows(length: int) -> np.ndarray:
+  """Which of a prompt's positions the goldens hold: 20 evenly spaced ones, the first and the last among them."""
+  return np.unique(np.linspace(0, length - 1, 20).astype(int))
+
+
+def fingerprint(arrays) -> np.ndarray:
+  """Mean of absolute values of each array: do goldens belong to these weights and prompts?"""
+  return np.array([np.abs(value).mean(dtype=np.float64) for value in arrays], np.float32)
