@@ -5,7 +5,8 @@
 Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
 At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
 and two heads half way up the decoder to look from the question's last token at the cells it is about; and pictures hold
-fewer digits.
+fewer digits. Later, half the pictures lose visual tokens that no question is about, so that the model gets used to gaps
+as large models are.
 Killed at any moment, the same command goes on from the last checkpoint; every batch follows from the seed and the step
 alone, so the result is that of an undisturbed run.
 """
@@ -16,10 +17,8 @@ import collections
 from concurrent import futures
 import functools
 import json
-import pathlib
 import time
 
-from absl import app
 from absl import flags
 from absl import logging
 import jax
@@ -28,6 +27,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
+from experiments import command
 from experiments import digits
 from experiments import embedded
 from models import checkpoint
@@ -48,6 +48,7 @@ _PROBES = (11, 10, 2)  # digit or none, colour or grey or none, boxed or not
 _QUESTION_LENGTH = 24
 _AUXILIARY_UNTIL = 0.5  # share of the steps over which the auxiliary loss fades out
 _CURRICULUM_UNTIL = 0.25  # share of the steps over which pictures fill up
+_GAPS_FROM = 0.35  # share of the steps after which tokens are dropped
 
 
 def make_batch(architecture, model, tokenizer, rng, split, size, number, difficulty=1.0):
@@ -98,6 +99,17 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
   }, kinds
 
 
+def drop_tokens(batch, rng):
+  """Drops visual tokens that no question is about, from every second picture a random share."""
+  needed = batch["about"].sum(axis=1) > 0
+  share = np.where(rng.random(len(needed)) < 0.5, rng.random(len(needed)), 1.0)
+  kept = needed | (rng.random(needed.shape) < share[:, None])
+  prompt = batch["inputs"].prompt
+  order = prompt.visual_order.copy()
+  order[:, :kept.shape[1]][~kept] = -1
+  return {**batch, "inputs": batch["inputs"].replace(prompt=prompt.replace(visual_order=order))}
+
+
 def forward(model, batch):
   """[B, Q, 2, vocab] answer logits, [B, V, D] visual features, and what they look like to the middle layer: [B, V, d] keys.
 
@@ -114,7 +126,8 @@ def forward(model, batch):
   hidden, _ = model.extend(tokens.reshape(-1, length), positions, cache)
   answers = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"].reshape(-1, 2))
   keys = prefill.keys_values[0][_middle(model)][:, :, 0]
-  keys = jax.vmap(lambda rows, at: rows[at])(keys, prompt.visual_order)
+  places = jax.vmap(jnp.searchsorted)(prefill.order.astype(jnp.uint32), prompt.visual_order.astype(jnp.uint32))
+  keys = jax.vmap(lambda rows, at: rows[at])(keys, places)
   return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys
 
 
@@ -140,9 +153,12 @@ def loss_fn(params, batch, auxiliary, model):
   queries = jax.vmap(lambda rows, at: rows[at])(captured, asked.reshape(-1))
   queries = queries.reshape(*asked.shape[:2], text.num_attention_heads, text.head_dim)
   positions = batch["inputs"].prompt.next_position[:, None, None] + asked
-  rotation = rope.rotation(jnp.broadcast_to(positions, asked.shape[:2] + (max(len(text.mrope_section), 1),)), text.frequencies)
+  positions = jnp.repeat(positions, max(len(text.mrope_section), 1), axis=-1)
+  rotation = rope.rotation(positions, text.frequencies)
   queries = rope.rotate(queries, *rotation)[:, :, :text.num_attention_heads // text.num_key_value_heads]
   pointing = jnp.einsum("BQMd,BVd->BQMV", queries, keys[:, :cells.shape[1]]) / text.head_dim**0.5
+  present = batch["inputs"].prompt.visual_mask[:, None, None, :cells.shape[1]]
+  pointing = jnp.where(present, pointing, -1e9)
   pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
@@ -165,16 +181,13 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
                          {"model": "model", "probe": "probe"})
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
-  output = pathlib.Path(_OUTPUT_DIR.value).absolute()
+def main():
+  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
   architecture = embedded.ARCHITECTURES[_ARCHITECTURE.value]
   tokenizer = embedded.make_tokenizer()
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
               for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed")}
-  output.mkdir(parents=True, exist_ok=True)
   settings_file = output / "settings.json"
   if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
     raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
@@ -191,7 +204,8 @@ def main(argv):
   def batch_at(step):
     rng = np.random.default_rng([_SEED.value, 1, step])
     difficulty = min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
-    return make_batch(architecture, model, tokenizer, rng, "train", _BATCH_SIZE.value, _QUESTIONS.value, difficulty)[0]
+    batch, _ = make_batch(architecture, model, tokenizer, rng, "train", _BATCH_SIZE.value, _QUESTIONS.value, difficulty)
+    return batch if step < _GAPS_FROM * _STEPS.value else drop_tokens(batch, np.random.default_rng([_SEED.value, 3, step]))
 
   def evaluate(params):
     """Share of right answers by kind, on handwriting not trained on."""
@@ -240,4 +254,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main)

@@ -77,50 +77,48 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
 def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:
   """Plans a batch; see `Llava.pack` and `LlavaNext.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
-  tiles, layouts = np.zeros((0,) + config.vision.tile_shape, np.float32), []
-  argument, noun, sizes = "pixel_values", "shape", []
   if config.grid_pinpoints:
-    argument, noun = "image_sizes", "size"
     packing.check_together("image_sizes", image_sizes, "pixel_values", pixel_values)
-  if pixel_values is not None:
-    pixels = np.asarray(pixel_values, np.float32)
-    expected = ("pictures", "tiles")[:1 + bool(config.grid_pinpoints)] + config.vision.tile_shape
-    if pixels.ndim != len(expected) or pixels.shape[-3:] != expected[-3:] or not pixels.size:
-      raise ValueError(f"pixel_values: got shape {pixels.shape}, must be [{', '.join(map(str, expected))}]")
-    if config.grid_pinpoints:
-      sizes = _check_sizes(image_sizes, len(pixels))
-      layouts = [tiled_layout(config, *size) for size in sizes]
-      tiles = _real_tiles(pixels, sizes, layouts)
-    else:
-      tiles, sizes, layouts = pixels, [config.vision.tile_shape] * len(pixels), [whole_layout(config)] * len(pixels)
+  if pixel_values is None:
+    tiles, sizes, layouts = np.zeros((0,) + config.vision.tile_shape, np.float32), [], []
+  elif config.grid_pinpoints:
+    tiles, sizes, layouts = _tiled_pictures(config, pixel_values, image_sizes)
+  else:
+    tiles = _check_pixels(config, pixel_values, "pictures")
+    sizes, layouts = [tile.shape for tile in tiles], [whole_layout(config)] * len(tiles)
 
-  room = bucket(len(tiles), minimum=1)
+  room, per_tile = bucket(len(tiles), minimum=1), config.vision.tokens
   slots, start = [], 0
   for layout in layouts:
     # The newline's feature row follows those of all tiles.
-    slots.append(np.where(layout.slots == NEWLINE, room * config.vision.tokens, layout.slots + start * config.vision.tokens))
+    slots.append(np.where(layout.slots == NEWLINE, room * per_tile, layout.slots + start * per_tile))
     start += layout.tiles
   positions = [np.arange(len(layout.slots), dtype=np.int32)[:, None] for layout in layouts]
+  argument, noun = ("image_sizes", "size") if config.grid_pinpoints else ("pixel_values", "tile")
   pictures = {config.image_token_id: packing.Pictures("image", argument, noun, sizes, slots, positions)}
   prompt = packing.plan_prompts(config.text, tokens, mask, pictures)
   padded = np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3)
   return Inputs(prompt=prompt, vision=padded if room else None)
 
 
-def _check_sizes(image_sizes, count) -> list[list[int]]:
-  sizes = np.asarray(image_sizes)
-  if sizes.shape != (count, 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-    raise ValueError(f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{count}, 2]: "
+def _check_pixels(config, pixel_values, *axes) -> np.ndarray:
+  pixels, tile = np.asarray(pixel_values, np.float32), config.vision.tile_shape
+  if pixels.ndim != len(axes) + 3 or pixels.shape[-3:] != tile or not pixels.size:
+    raise ValueError(f"pixel_values: got shape {pixels.shape}, must be [{', '.join(map(str, axes + tile))}]")
+  return pixels
+
+
+def _tiled_pictures(config, pixel_values, image_sizes):
+  """[P, C, H, W] all pictures' tiles without the zeros that pad them, their sizes and their layouts."""
+  pixels, sizes = _check_pixels(config, pixel_values, "pictures", "tiles"), np.asarray(image_sizes)
+  if sizes.shape != (len(pixels), 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
+    raise ValueError(f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{len(pixels)}, 2]: "
                      "height and width of each picture in pixel_values")
-  return sizes.tolist()
-
-
-def _real_tiles(pixels, sizes, layouts) -> np.ndarray:
-  """[P, C, H, W]: every picture's tiles without the padding, which is zero."""
-  for number, (picture, size, layout) in enumerate(zip(pixels, sizes, layouts)):
+  layouts = [tiled_layout(config, *size) for size in sizes.tolist()]
+  for number, (picture, size, layout) in enumerate(zip(pixels, sizes.tolist(), layouts)):
     filled = int(np.flatnonzero(picture.any(axis=(1, 2, 3))).max(initial=-1)) + 1
-    if layout.tiles > len(picture) or filled > layout.tiles:
-      found = max(filled, 1) if filled > layout.tiles else len(picture)
+    if not filled <= layout.tiles <= len(picture):
       raise ValueError(f"image_sizes: picture {number} has size {size}, so {layout.tiles} tiles, but pixel_values have "
-                       f"{found} for it")
-  return np.concatenate([picture[:layout.tiles] for picture, layout in zip(pixels, layouts)])
+                       f"{filled if filled > layout.tiles else len(picture)} for it")
+  tiles = np.concatenate([picture[:layout.tiles] for picture, layout in zip(pixels, layouts)])
+  return tiles, sizes.tolist(), layouts

@@ -13,10 +13,8 @@ from safetensors import safe_open
 import models
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
+from tests.reference import checks
 from tests.reference import qwen2_5_vl as reference
-
-TOLERANCE = 1e-4
-RELATIVE_TOLERANCE = 2e-5
 
 # Newer tensor names with a nested config, and the hub's older names with a flat one.
 HUB_STYLE = {"gqa": False, "mha_tied": True, "mqa": True}
@@ -38,87 +36,27 @@ def load(config_name):
 
 
 @functools.cache
-def compiled(config_name):
-  """A jitted function of params and inputs: features by slot (None without pictures), and logits with their order."""
-  model, _ = load(config_name)
-
-  def encode_and_call(module, inputs):
-    # The same encoder runs in both; XLA keeps one.
-    return None if inputs.vision is None else module.encode(inputs.vision), module(inputs)
-
-  return jax.jit(lambda params, inputs: model.apply({"params": params}, inputs, method=encode_and_call))
-
-
-def run(config_name, arrays):
-  """Runs a batch without pruning.
-
-  Args:
-    config_name: of the reference.
-    arrays: raw Hugging Face arrays.
-
-  Returns:
-    For each row, [V, O] features of its visual tokens in prompt order, and [S, vocab] logits.
-  """
-  model, params = load(config_name)
-  inputs = model.pack(**arrays)
-  prompt = inputs.prompt
-  encoded, output = jax.device_get(compiled(config_name)(params, inputs))
-  rows = []
-  for number, length in enumerate(arrays["attention_mask"].sum(axis=1)):
-    np.testing.assert_array_equal(output.order[number, :length], np.arange(length))
-    np.testing.assert_array_equal(output.order[number, length:], -1)
-    slots = prompt.visual_slots[number, prompt.visual_order[number] >= 0]
-    features = np.zeros([0, model.config.text.hidden_size], np.float32) if encoded is None else encoded[slots]
-    rows.append((features, output.logits[number, :length]))
-  return rows
-
-
-@functools.cache
 def alone(config_name, case):
   """One prompt's features and logits."""
-  return run(config_name, reference.case(case))[0]
+  return checks.run(*load(config_name), reference.case(case))[0]
 
 
 @functools.cache
 def batched(config_name):
   """Features and logits of every row of the mixed batch."""
-  return run(config_name, reference.batch())
-
-
-def answer(config_name, arrays):
-  """Greedy tokens [B, NEW_TOKENS] without a stop token."""
-  model, params = load(config_name)
-  out = models.generate(model, params, model.pack(**arrays), max_new_tokens=reference.NEW_TOKENS, eos_token_ids=())
-  np.testing.assert_array_equal(out.lengths, reference.NEW_TOKENS)
-  for kept, length in zip(np.asarray(out.kept_positions), arrays["attention_mask"].sum(axis=1), strict=True):
-    np.testing.assert_array_equal(kept[:length], np.arange(length))
-    np.testing.assert_array_equal(kept[length:], -1)
-  return np.asarray(out.tokens)
-
-
-def close(actual, expected, name):
-  """Fails unless the largest absolute and the root mean square relative error are within the tolerances."""
-  if actual.shape != expected.shape:
-    raise AssertionError(f"{name}: shape {actual.shape}, expected {expected.shape}")
-  if not expected.size:
-    return
-  error = np.abs(actual - expected).max()
-  relative = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
-  # `not <=` so that NaN fails.
-  if not error <= TOLERANCE or not relative <= RELATIVE_TOLERANCE:
-    raise AssertionError(f"{name}: largest error {error:.2e}, relative {relative:.2e}")
+  return checks.run(*load(config_name), reference.batch())
 
 
 def check_row(config_name, case, features, logits):
   """Compares one prompt's features and logits with transformers'."""
   expected, _ = goldens()
   key = f"{config_name}/{case}"
-  close(features[reference.feature_rows(len(features))], expected[f"{key}/features"], f"{key} features")
-  close(logits[reference.logit_rows(len(logits))], expected[f"{key}/logits"], f"{key} logits")
+  checks.close(features[reference.feature_rows(len(features))], expected[f"{key}/features"], f"{key} features")
+  checks.close(logits[reference.logit_rows(len(logits))], expected[f"{key}/logits"], f"{key} logits")
 
 
 CASES = [dict(testcase_name=f"_{config_name}_{case}", config_name=config_name, case=case)
-         for config_name in reference.CONFIGS for case in reference.PARITY_CASES]
+         for config_name, cases in reference.PARITY_CASES.items() for case in cases]
 
 
 class GoldensTest(parameterized.TestCase):
@@ -126,9 +64,13 @@ class GoldensTest(parameterized.TestCase):
   @parameterized.parameters(*reference.CONFIGS)
   def test_belong_to_these_weights_and_prompts(self, config_name):
     expected, metadata = goldens()
-    config = reference.CONFIGS[config_name]
-    np.testing.assert_allclose(reference.fingerprint(config), expected[f"{config_name}/fingerprint"], rtol=1e-5)
-    self.assertEqual(json.loads(metadata["tensor_names"])[config_name], sorted(reference.shapes(config)))
+    np.testing.assert_allclose(reference.fingerprint(config_name), expected[f"{config_name}/fingerprint"], rtol=1e-5)
+    self.assertEqual(json.loads(metadata["tensor_names"])[config_name],
+                     sorted(reference.shapes(reference.CONFIGS[config_name])))
+
+  @parameterized.parameters(*reference.CONFIGS)
+  def test_mixed_batch_holds_every_case(self, config_name):
+    self.assertCountEqual(reference.BATCH, reference.PARITY_CASES[config_name])
 
 
 class ParityTest(parameterized.TestCase):
@@ -146,23 +88,24 @@ class ParityTest(parameterized.TestCase):
   def test_each_row_equals_itself_alone(self, config_name):
     for case, (features, logits) in zip(reference.BATCH, batched(config_name), strict=True):
       own_features, own_logits = alone(config_name, case)
-      close(features, own_features, f"{case} features")
-      close(logits, own_logits, f"{case} logits")
+      checks.close(features, own_features, f"{case} features")
+      checks.close(logits, own_logits, f"{case} logits")
 
   def test_padding_on_the_left_packs_the_same(self):
     model, _ = load("gqa")
     right, left = (model.pack(**reference.batch(padding=padding)) for padding in ("right", "left"))
     jax.tree.map(np.testing.assert_array_equal, left, right)
 
-  @parameterized.parameters(*reference.PARITY_CASES)
-  def test_greedy_tokens(self, case):
-    np.testing.assert_array_equal(answer("gqa", reference.case(case))[0], goldens()[0][f"gqa/{case}/tokens"])
-
   @parameterized.parameters(*reference.CONFIGS)
   def test_greedy_tokens_of_mixed_batch(self, config_name):
-    self.assertCountEqual(reference.BATCH, reference.PARITY_CASES)
-    for case, row in zip(reference.BATCH, answer(config_name, reference.batch()), strict=True):
+    tokens = checks.answer(*load(config_name), reference.batch(), reference.NEW_TOKENS)
+    for case, row in zip(reference.BATCH, tokens, strict=True):
       np.testing.assert_array_equal(row, goldens()[0][f"{config_name}/{case}/tokens"], err_msg=case)
+
+  @parameterized.parameters("text_only", "three_images", "video")
+  def test_greedy_tokens_alone(self, case):
+    tokens = checks.answer(*load("gqa"), reference.case(case), reference.NEW_TOKENS)
+    np.testing.assert_array_equal(tokens[0], goldens()[0][f"gqa/{case}/tokens"])
 
 
 START, END, IMAGE, VIDEO = reference.VISION_START, reference.VISION_END, reference.IMAGE, reference.VIDEO

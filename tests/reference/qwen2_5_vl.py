@@ -93,7 +93,7 @@ PROMPTS = {
     "no_instruction": [7, ("image", 1, 10, 10)],
 }
 # The two last serve only the tests of pruning: without im_end, and without text after the picture.
-PARITY_CASES = tuple(PROMPTS)[:-2]
+PARITY_CASES = dict.fromkeys(CONFIGS, tuple(PROMPTS)[:-2])
 BATCH = ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "three_images", "ragged_22x30")
 
 
@@ -199,10 +199,10 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
   tiny.write(directory, flat(config) if hub_style else config, tensors)
 
 
-def fingerprint(config: dict) -> np.ndarray:
-  """Means of absolute values of all weights, then of all pictures: do the goldens belong to these?"""
-  values = list(weights(config).values())
-  for name in PARITY_CASES:
+def fingerprint(config_name: str) -> np.ndarray:
+  """Means of absolute values of all weights, then of all prompts: do the goldens belong to these?"""
+  values = list(weights(CONFIGS[config_name]).values())
+  for name in PARITY_CASES[config_name]:
     arrays = case(name)
     values.extend(arrays[key] for key in ("input_ids", "pixel_values", "pixel_values_videos") if key in arrays)
   return tiny.fingerprint(values)

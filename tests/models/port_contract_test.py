@@ -1,0 +1,228 @@
+"""Every registered port through one contract: docs/porting.md in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import tempfile
+from typing import Any
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+
+import models
+from models import checkpoint
+from models import packing
+from models import registry
+from models.buckets import bucket
+from models.llava import inputs as llava_inputs
+from tests.reference import checks
+from tests.reference import llava
+from tests.reference import numpy_hawk
+from tests.reference import qwen2_5_vl
+
+NEW_TOKENS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """A tiny checkpoint of a port, and what to ask it.
+
+  Attributes:
+    reference: module with configs, prompts and weights.
+    config_name: of its `CONFIGS`.
+    prompts: of its `PROMPTS`; several pictures in one, none in another.
+    visual_ids: the placeholders.
+    arrays: [height, width] pixels to the raw arrays of a prompt with such a picture.
+    vision_buckets: the most shapes that pictures of 40 sizes come in.
+    vision_end_id: or None.
+    im_end_id: or None.
+  """
+
+  reference: Any
+  config_name: str
+  prompts: Sequence[str]
+  visual_ids: tuple[int, ...]
+  arrays: Callable[[int, int], dict[str, np.ndarray]]
+  vision_buckets: int
+  vision_end_id: int | None = None
+  im_end_id: int | None = None
+
+  @property
+  def query(self) -> dict[str, Any]:
+    return dict(visual_ids=self.visual_ids, vision_end_id=self.vision_end_id, im_end_id=self.im_end_id)
+
+
+def _qwen_picture(height, width):
+  grid = np.array([[1, 2 * (height // 28), 2 * (width // 28)]])
+  count = int(grid.prod())
+  tokens = [qwen2_5_vl.VISION_START] + [qwen2_5_vl.IMAGE] * (count // 4) + [qwen2_5_vl.VISION_END, 5, 6]
+  return dict(input_ids=np.array([tokens]), pixel_values=np.ones([count, 1176], np.float32), image_grid_thw=grid)
+
+
+def _llava_picture(height, width):
+  del height, width
+  return dict(input_ids=np.array([[llava.IMAGE] * 36 + [5, 6]]), pixel_values=np.ones([1, 3, 42, 42], np.float32))
+
+
+def _llava_next_picture(height, width):
+  layout = llava_inputs.tiled_layout(load("llava_next")[0].config, height, width)
+  return dict(input_ids=np.array([[llava.IMAGE] * len(layout.slots) + [5, 6]]), image_sizes=np.array([[height, width]]),
+              pixel_values=np.ones([1, layout.tiles, 3, 42, 42], np.float32))
+
+
+SUBJECTS = {
+    "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
+    "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
+    "qwen2_5_vl": Subject(
+        qwen2_5_vl, "gqa", ("two_images", "text_only", "ragged_6x50"), (qwen2_5_vl.IMAGE, qwen2_5_vl.VIDEO), _qwen_picture,
+        30, qwen2_5_vl.VISION_END, qwen2_5_vl.IM_END),
+}
+PORTS = [dict(testcase_name=f"_{name}", name=name) for name in registry.PORTS]
+
+
+@functools.cache
+def load(name):
+  """Model and parameters, by way of a checkpoint on disk."""
+  subject = SUBJECTS[name]
+  with tempfile.TemporaryDirectory() as directory:
+    subject.reference.write_checkpoint(directory, subject.config_name)
+    return models.load_model(directory)
+
+
+def shapes(tree):
+  return tuple(x.shape for x in jax.tree.leaves(tree))
+
+
+class PortContractTest(parameterized.TestCase):
+
+  def test_every_port_is_here(self):
+    self.assertCountEqual(SUBJECTS, registry.PORTS)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_pack(self, name):
+    """Shapes are buckets, and every token is in its place once."""
+    (model, _), subject = load(name), SUBJECTS[name]
+    arrays = subject.reference.batch(subject.prompts)
+    inputs = model.pack(**arrays)
+    prompt = inputs.prompt
+    batch, text, axes = prompt.text_positions.shape
+    visual = prompt.visual_order.shape[1]
+    self.assertEqual(batch, len(subject.prompts))
+    self.assertEqual(axes, model.config.text.position_axes)
+    self.assertEqual([text, visual], [bucket(text, 1), bucket(visual, 1)])
+    for field in dataclasses.fields(prompt):
+      value = getattr(prompt, field.name)
+      self.assertIsInstance(value, np.ndarray, msg=field.name)
+      self.assertEqual(value.dtype, bool if field.name == "query_mask" else np.int32, msg=field.name)
+      expected = [batch] if field.name == "next_position" else [batch, visual if "visual" in field.name else text]
+      expected += [axes] if "positions" in field.name else []
+      self.assertEqual(list(value.shape), expected, msg=field.name)
+    for number, (ids, mask) in enumerate(zip(arrays["input_ids"], arrays["attention_mask"])):
+      ids = ids[mask > 0]
+      is_visual = np.isin(ids, subject.visual_ids)
+      for order, here in ((prompt.text_order[number], ~is_visual), (prompt.visual_order[number], is_visual)):
+        np.testing.assert_array_equal(order[:here.sum()], np.flatnonzero(here))
+        np.testing.assert_array_equal(order[here.sum():], -1)
+      np.testing.assert_array_equal(prompt.text_tokens[number, :(~is_visual).sum()], ids[~is_visual])
+      query = prompt.text_order[number][prompt.query_mask[number]]
+      expected = numpy_hawk.query_tokens(ids, subject.visual_ids, subject.vision_end_id, subject.im_end_id) \
+          if is_visual.any() else []
+      self.assertEqual(query.tolist(), expected)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_positions(self, name):
+    """They begin at 0, grow from text token to text token, and the answer's follows the largest."""
+    (model, _), subject = load(name), SUBJECTS[name]
+    prompt = model.pack(**subject.reference.batch(subject.prompts)).prompt
+    for number in range(len(subject.prompts)):
+      text = prompt.text_positions[number][prompt.text_order[number] >= 0]
+      visual = prompt.visual_positions[number][prompt.visual_order[number] >= 0]
+      every = np.concatenate([text, visual])
+      self.assertEqual(every.min(), 0)
+      self.assertTrue((np.diff(text, axis=0) > 0).all())
+      np.testing.assert_array_equal(text, np.repeat(text[:, :1], text.shape[1], axis=1))
+      self.assertEqual(prompt.next_position[number], every.max() + 1)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_row_of_a_batch_equals_itself_alone(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    together = checks.run(model, params, subject.reference.batch(subject.prompts))
+    for prompt, (features, logits) in zip(subject.prompts, together, strict=True):
+      ((own_features, own_logits),) = checks.run(model, params, subject.reference.case(prompt))
+      checks.close(features, own_features, f"{prompt} features")
+      checks.close(logits, own_logits, f"{prompt} logits")
+
+  @parameterized.named_parameters(*PORTS)
+  def test_pruned_equals_a_recompute_without_cache(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    importance = checks.uneven_importance(model.config.text.num_attention_heads)
+    checks.check_pruning(model, params, subject.reference.batch(subject.prompts), importance, "l2", NEW_TOKENS,
+                         subject.query, keep_ratio=0.3)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_features(self, name):
+    """One row of the decoder's width for every slot the prompt names, and padding takes none of them."""
+    (model, params), subject = load(name), SUBJECTS[name]
+    inputs = model.pack(**subject.reference.batch(subject.prompts))
+    encode = lambda params, vision: model.apply({"params": params}, vision, method="encode")
+    rows, width = jax.eval_shape(encode, params, inputs.vision).shape
+    self.assertEqual(width, model.config.text.hidden_size)
+    slots = inputs.prompt.visual_slots[inputs.prompt.visual_order >= 0]
+    self.assertBetween(slots.min(), 0, rows - 1)
+    self.assertBetween(slots.max(), 0, rows - 1)
+    self.assertIsNone(model.pack(**subject.reference.case("text_only")).vision)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_sizes_compile_once_a_bucket(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    traced = {"encode": 0, "prefill": 0}
+
+    @jax.jit
+    def encode(params, vision):
+      traced["encode"] += 1
+      return model.apply({"params": params}, vision, method="encode")
+
+    @jax.jit
+    def prefill(params, prompt, features):
+      traced["prefill"] += 1
+      return model.apply({"params": params}, prompt, features, keep_count=8, method="prefill").order
+
+    rng = np.random.default_rng(0)
+    vision, buckets, prompts, programs = set(), set(), set(), set()
+    for height, width in rng.integers(28, 200, [40, 2]).tolist():
+      inputs = model.pack(**subject.arrays(height, width))
+      features = encode.eval_shape(params, inputs.vision)
+      prefill.eval_shape(params, inputs.prompt, features)
+      vision.add(shapes(inputs.vision))
+      buckets.add(bucket(int(inputs.prompt.visual_counts[0]), packing.VISUAL_MINIMUM))
+      prompts.add(shapes(inputs.prompt))
+      programs.add(shapes((inputs.prompt, features)))
+    self.assertLessEqual(len(vision), subject.vision_buckets)
+    self.assertLen(prompts, len(buckets))
+    self.assertEqual(traced, {"encode": len(vision), "prefill": len(programs)})
+
+  @parameterized.named_parameters(*PORTS)
+  def test_save_and_load(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    with tempfile.TemporaryDirectory() as directory:
+      subject.reference.write_checkpoint(directory, subject.config_name)
+      checkpoint.save_hf(directory, model, params)
+      again, loaded = models.load_model(directory)
+    self.assertEqual(again, model)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_grids_hold_every_visual_token(self, name):
+    (model, _), subject = load(name), SUBJECTS[name]
+    for prompt in subject.prompts:
+      arrays = subject.reference.case(prompt)
+      count = int(np.isin(arrays["input_ids"], subject.visual_ids).sum())
+      self.assertEqual(sum(rows * columns for rows, columns in model.token_grids(**arrays)), count)
+
+
+if __name__ == "__main__":
+  absltest.main()
