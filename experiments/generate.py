@@ -122,7 +122,7 @@ def main():
     scores = score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
     figures.kept_tokens(output / "kept_tokens.png", pictures, model.token_grids(**batch),
                         np.asarray(scores)[0][:len(visual_positions)], kept,
-                        f"{_PROMPT.value}\n{answer}")
+                        f"{_PROMPT.value}\nanswer: {answer}")
 
   print(f"question        {_PROMPT.value}")
   print(f"answer          {answer}")

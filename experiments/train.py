@@ -135,6 +135,26 @@ def _middle(model):
   return model.config.text.num_hidden_layers // 2
 
 
+def _pointing(text, batch, queries, keys):
+  """Attention logits of each question's last token, [B, Q, M, V], by the M query heads that share the first key head.
+
+  Args:
+    text: the decoder's config.
+    batch: of `make_batch`.
+    queries: [B * Q, T, N * d] what the layer's query projection makes of the questions.
+    keys: [B, V, d] rotated keys of the visual tokens.
+  """
+  last = batch["target_index"][..., :1]
+  prompt, slots = batch["inputs"].prompt, batch["cells"].shape[1]
+  queries = jax.vmap(lambda rows, at: rows[at])(queries, last.reshape(-1))
+  queries = queries.reshape(*last.shape[:2], text.num_attention_heads, text.head_dim)
+  positions = jnp.repeat(prompt.next_position[:, None, None] + last, max(len(text.mrope_section), 1), axis=-1)
+  queries = rope.rotate(queries, *rope.rotation(positions, text.frequencies))
+  queries = queries[:, :, :text.num_attention_heads // text.num_key_value_heads]
+  logits = jnp.einsum("BQMd,BVd->BQMV", queries, keys[:, :slots]) / text.head_dim**0.5
+  return jnp.where(prompt.visual_mask[:, None, None, :slots], logits, -1e9)
+
+
 def loss_fn(params, batch, auxiliary, model):
   """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
   path = ("language_model", f"layers_{_middle(model)}", "self_attn", "q_proj")
@@ -146,19 +166,9 @@ def loss_fn(params, batch, auxiliary, model):
   cells = batch["cells"]
   probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
               for i in range(len(_PROBES)))
-  # The heads that share the first key head; the second call is `extend`'s, on the questions.
-  text = model.config.text
-  captured = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
-  asked = batch["target_index"][..., :1]
-  queries = jax.vmap(lambda rows, at: rows[at])(captured, asked.reshape(-1))
-  queries = queries.reshape(*asked.shape[:2], text.num_attention_heads, text.head_dim)
-  positions = batch["inputs"].prompt.next_position[:, None, None] + asked
-  positions = jnp.repeat(positions, max(len(text.mrope_section), 1), axis=-1)
-  rotation = rope.rotation(positions, text.frequencies)
-  queries = rope.rotate(queries, *rotation)[:, :, :text.num_attention_heads // text.num_key_value_heads]
-  pointing = jnp.einsum("BQMd,BVd->BQMV", queries, keys[:, :cells.shape[1]]) / text.head_dim**0.5
-  present = batch["inputs"].prompt.visual_mask[:, None, None, :cells.shape[1]]
-  pointing = jnp.where(present, pointing, -1e9)
+  # Of the two calls captured the second is `extend`'s, on the questions.
+  queries = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
+  pointing = _pointing(model.config.text, batch, queries, keys)
   pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
@@ -168,7 +178,6 @@ def loss_fn(params, batch, auxiliary, model):
 def train_step(state, batch, auxiliary, *, model, optimizer):
   grads, metrics = jax.grad(loss_fn, has_aux=True)(state["params"], batch, auxiliary, model)
   updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-  metrics["norm"] = optax.global_norm(grads)
   return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
 
 

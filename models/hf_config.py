@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from models.decoder import DecoderConfig
 
 
@@ -13,6 +16,12 @@ def require(name: str, value, *supported) -> None:
   """
   if value not in supported:
     raise ValueError(f"config: {name} is {value!r}, supported is {', '.join(map(repr, supported))}")
+
+
+def matching(kind: type, source) -> dict[str, Any]:
+  """The values that a transformers config has under the names of a dataclass's fields, lists as tuples."""
+  values = {field.name: getattr(source, field.name) for field in dataclasses.fields(kind) if hasattr(source, field.name)}
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
@@ -37,17 +46,10 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
   if window is not None and slides and window < text.max_position_embeddings:
     raise ValueError(f"config: text_config.sliding_window is {window}, must be null or at least max_position_embeddings "
                      f"({text.max_position_embeddings}): sliding window attention is not supported")
-  return DecoderConfig(
-      vocab_size=text.vocab_size,
-      hidden_size=text.hidden_size,
-      intermediate_size=text.intermediate_size,
-      num_hidden_layers=text.num_hidden_layers,
-      num_attention_heads=text.num_attention_heads,
-      num_key_value_heads=text.num_key_value_heads,
-      head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-      max_position_embeddings=text.max_position_embeddings,
-      rms_norm_eps=text.rms_norm_eps,
-      rope_theta=float(rope["rope_theta"]),
-      mrope_section=mrope_section,
-      attention_bias=attention_bias,
-      tie_word_embeddings=tie_word_embeddings)
+  return DecoderConfig(**{
+      **matching(DecoderConfig, text),
+      "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+      "rope_theta": float(rope["rope_theta"]),
+      "mrope_section": mrope_section,
+      "attention_bias": attention_bias,
+      "tie_word_embeddings": tie_word_embeddings})

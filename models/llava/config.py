@@ -11,7 +11,9 @@ from models.decoder import DecoderConfig
 from models.llava.vision import VisionConfig
 
 _HF_CONFIGS = {"llava": transformers.LlavaConfig, "llava_next": transformers.LlavaNextConfig}
+# The first of each is what a config that names none means.
 _TEXT_MODELS = ("llama", "mistral", "qwen2")
+_VISION_MODELS = ("clip_vision_model",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,9 @@ def from_hf(content: dict) -> LlavaConfig:
   Raises:
     ValueError: a value this port does not support.
   """
-  for part, default, supported in (("text", "llama", _TEXT_MODELS), ("vision", "clip_vision_model", ("clip_vision_model",))):
-    model_type = (content.get(f"{part}_config") or {}).get("model_type", default)
-    hf_config.require(f"{part}_config.model_type", model_type, *supported)
+  for part, supported in (("text_config", _TEXT_MODELS), ("vision_config", _VISION_MODELS)):
+    model_type = (content.get(part) or {}).get("model_type", supported[0])
+    hf_config.require(f"{part}.model_type", model_type, *supported)
   config = _HF_CONFIGS[content["model_type"]](**content)
   text, vision = config.text_config, config.vision_config
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "quick_gelu")
@@ -64,14 +66,7 @@ def from_hf(content: dict) -> LlavaConfig:
       text=hf_config.decoder(
           text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)),
       vision=VisionConfig(
-          num_hidden_layers=vision.num_hidden_layers,
-          hidden_size=vision.hidden_size,
-          intermediate_size=vision.intermediate_size,
-          num_attention_heads=vision.num_attention_heads,
-          image_size=vision.image_size,
-          patch_size=vision.patch_size,
-          num_channels=vision.num_channels,
-          layer_norm_eps=vision.layer_norm_eps,
+          **hf_config.matching(VisionConfig, vision),
           feature_layers=_feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
           keep_class_token=config.vision_feature_select_strategy == "full"),
       image_token_id=config.image_token_index,

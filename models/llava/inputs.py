@@ -1,8 +1,8 @@
 """Hugging Face arrays of a LLaVA batch to fixed shapes, on the host.
 
-A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: the whole picture, then
-the tiles of one scaled and padded to the grid pinpoint that fits it best, whose patches are put together again, cut to the
-picture's aspect ratio and given a newline after every row.
+A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: the whole picture,
+then the tiles of one scaled and padded to the grid pinpoint that fits it best, whose patches are put together again, cut
+to the picture's aspect ratio and given a newline after every row.
 """
 
 from __future__ import annotations
@@ -50,15 +50,10 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
     config: with grid pinpoints.
     height: of the picture in pixels, as the image processor got it.
     width: of it.
-
-  Raises:
-    ValueError: a picture so long that scaled to any pinpoint it has no width.
   """
   vision = config.vision
   base = whole_layout(config)
   best = select_best_resolution((height, width), config.grid_pinpoints)
-  if best is None:
-    raise ValueError(f"image_sizes: a picture of {height} x {width} pixels has no width once it is scaled to a tile")
   down, across = (side // vision.image_size for side in best)
   slots = np.arange(vision.tokens, vision.tokens * (1 + down * across), dtype=np.int32)
   slots = rearrange(slots, "(down across i j) -> (down i) (across j)", down=down, across=across, i=vision.side)

@@ -44,7 +44,7 @@ class Images:
       visual tokens.
 
     Raises:
-      ValueError: min_pixels or max_pixels given, or a picture too long for the model.
+      ValueError: min_pixels or max_pixels given.
     """
     if min_pixels is not None or max_pixels is not None:
       raise ValueError(f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "

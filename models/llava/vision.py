@@ -1,6 +1,7 @@
 """Vision tower of LLaVA: CLIP's, up to the hidden states that are asked for.
 
-Axes: P tiles, T tokens a tile (the class token first), C channels, N heads, d head dim, D hidden size, W = D * feature layers.
+Axes: P tiles, T tokens a tile (the class token first), C channels, N heads, d head dim, D hidden size, W = D * feature
+layers.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class TilingTest(parameterized.TestCase):
         num_additional_image_tokens=0)
     processor._get_unpadded_features = types.MethodType(LlavaNextProcessor._get_unpadded_features, processor)
     rng = np.random.default_rng(0)
-    sizes = [(336, 336), (672, 672), (1, 1), (2000, 1), (1008, 337)] + rng.integers(8, 3000, [300, 2]).tolist()
+    sizes = [(336, 336), (672, 672), (1, 1), (2000, 1), (1, 2000), (1008, 337)] + rng.integers(8, 3000, [300, 2]).tolist()
     for height, width in sizes:
       layout = inputs_lib.tiled_layout(config, height, width)
       expected = LlavaNextProcessor._get_number_of_features(processor, height, width, 336, 336)
@@ -134,8 +134,12 @@ class ProcessorTest(parameterized.TestCase):
     self.assertEqual(batch["image_sizes"].tolist(), [[75, 37], [64, 64]])
     model = LlavaNext(config_lib.from_hf(changed("next", image_token_index=4)))
     self.assertEqual(np.asarray(model.pack(**batch).prompt.visual_counts).tolist(), [120 + 192, 0])
-    with self.assertRaisesRegex(ValueError, "a picture of 1 x 900 pixels has no width"):
-      processor(images=[self.pictures((1, 900))], prompts=["red"])
+
+  def test_picture_too_thin_for_a_row_of_tiles(self):
+    self.write("next", "LlavaNextImageProcessor", image_grid_pinpoints=reference.CONFIGS["next"]["image_grid_pinpoints"])
+    batch = models.load_processor(self.directory)(images=[self.pictures((1, 900))], prompts=["red"])
+    model = LlavaNext(config_lib.from_hf(changed("next", image_token_index=4)))
+    self.assertEqual(np.asarray(model.pack(**batch).prompt.visual_counts).tolist(), [36])
 
   def test_sizes_that_cannot_be_chosen(self):
     self.write("llama", "CLIPImageProcessor")
@@ -177,14 +181,14 @@ class CheckpointTest(parameterized.TestCase):
       self.assertEqual(sum(value.size for value in jax.tree.leaves(params)), count)
 
   @parameterized.parameters(
-      ("llama", "text_config", dict(model_type="gemma"), "text_config.model_type is 'gemma', supported is 'llama', 'mistral'"),
+      ("llama", "text_config", dict(model_type="gemma"), "text_config.model_type is 'gemma', supported is 'llama', "),
       ("llama", "text_config", dict(hidden_act="gelu"), "text_config.hidden_act is 'gelu'"),
       ("llama", "text_config", dict(attention_bias=True), "text_config.attention_bias is True"),
       ("llama", "text_config", dict(mlp_bias=True), "text_config.mlp_bias is True"),
       ("llama", "text_config", dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
        "rope_type is 'linear'"),
       ("mistral", "text_config", dict(sliding_window=512), r"sliding_window is 512, must be null or at least .* \(1024\)"),
-      ("llama", "vision_config", dict(model_type="siglip_vision_model"), "vision_config.model_type is 'siglip_vision_model'"),
+      ("llama", "vision_config", dict(model_type="siglip_vision_model"), "vision_config.model_type is 'siglip"),
       ("llama", "vision_config", dict(hidden_act="gelu"), "vision_config.hidden_act is 'gelu'"),
       ("llama", "vision_config", dict(image_size=[42, 84]), r"vision_config.image_size is \[42, 84\], must be one number"),
       ("llama", None, dict(projector_hidden_act="relu"), "projector_hidden_act is 'relu'"),
@@ -218,7 +222,6 @@ class BadInputTest(parameterized.TestCase):
       ("no_tiles_axis", dict(pixel_values=np.ones([2, 3, 42, 42])),
        r"pixel_values: got shape \(2, 3, 42, 42\), must be \[pictures, tiles, 3, 42, 42\]"),
       ("tile_size", dict(pixel_values=np.ones([2, 5, 3, 40, 42])), r"pixel_values: got shape \(2, 5, 3, 40, 42\)"),
-      ("too_long", dict(image_sizes=[[55, 70], [1, 900]]), "image_sizes: a picture of 1 x 900 pixels has no width"),
   )
   def test_pack(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):

@@ -1,12 +1,8 @@
 """Pruning of LLaVA against METHOD sections 3 and 4 in NumPy, and the compacted cache against no cache at all."""
 
-import functools
-import tempfile
-
 from absl.testing import absltest
 from absl.testing import parameterized
 
-import models
 from tests.reference import checks
 from tests.reference import llava as reference
 
@@ -20,18 +16,10 @@ PROMPTS = {
 }
 
 
-@functools.cache
-def load(config_name):
-  """Model and parameters, by way of a checkpoint on disk."""
-  with tempfile.TemporaryDirectory() as directory:
-    reference.write_checkpoint(directory, config_name)
-    return models.load_model(directory)
-
-
 class PruningTest(parameterized.TestCase):
 
   def check(self, config_name, normalization="l2", importance_rows=None, **keep):
-    model, params = load(config_name)
+    model, params = checks.load(reference, config_name)
     importance = checks.uneven_importance(model.config.text.num_attention_heads, importance_rows)
     checks.check_pruning(model, params, reference.batch(PROMPTS[config_name]), importance, normalization, NEW_TOKENS,
                          dict(visual_ids=(reference.IMAGE,)), **keep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 import tempfile
 from typing import Any
 
@@ -84,13 +83,8 @@ SUBJECTS = {
 PORTS = [dict(testcase_name=f"_{name}", name=name) for name in registry.PORTS]
 
 
-@functools.cache
 def load(name):
-  """Model and parameters, by way of a checkpoint on disk."""
-  subject = SUBJECTS[name]
-  with tempfile.TemporaryDirectory() as directory:
-    subject.reference.write_checkpoint(directory, subject.config_name)
-    return models.load_model(directory)
+  return checks.load(SUBJECTS[name].reference, SUBJECTS[name].config_name)
 
 
 def shapes(tree):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import tempfile
 
 import jax
 import numpy as np
+from safetensors import safe_open
 
 import models
 from tests.reference import numpy_hawk
@@ -19,6 +22,51 @@ RELATIVE_TOLERANCE = 2e-5
 # float32 may decide a choice otherwise if it is closer than this: relative to the scores, and in logits.
 LEAST_SCORE_GAP = 1e-5
 LEAST_LOGIT_LEAD = 1e-4
+
+
+@functools.cache
+def load(reference, config_name):
+  """Model and parameters, by way of a checkpoint on disk; every other config with the hub's older names."""
+  hub_style = list(reference.CONFIGS).index(config_name) % 2 == 1
+  with tempfile.TemporaryDirectory() as directory:
+    reference.write_checkpoint(directory, config_name, hub_style=hub_style)
+    return models.load_model(directory)
+
+
+@functools.cache
+def goldens(reference):
+  """The recorded arrays, and the file's metadata."""
+  with safe_open(reference.GOLDENS, "numpy") as file:
+    return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+
+def check_goldens(reference, config_name):
+  """Fails unless the goldens belong to these weights and prompts."""
+  expected, metadata = goldens(reference)
+  np.testing.assert_allclose(reference.fingerprint(config_name), expected[f"{config_name}/fingerprint"], rtol=1e-5)
+  names = json.loads(metadata["tensor_names"])[config_name]
+  np.testing.assert_array_equal(names, sorted(reference.shapes(reference.CONFIGS[config_name])))
+
+
+@functools.cache
+def alone(reference, config_name, case):
+  """One prompt's features and logits."""
+  return run(*load(reference, config_name), reference.case(case))[0]
+
+
+def check_row(reference, config_name, case, features, logits):
+  """Compares one prompt's features and logits with transformers'."""
+  expected, _ = goldens(reference)
+  key = f"{config_name}/{case}"
+  close(features[reference.feature_rows(len(features))], expected[f"{key}/features"], f"{key} features")
+  close(logits[reference.logit_rows(len(logits))], expected[f"{key}/logits"], f"{key} logits")
+
+
+def check_tokens(reference, config_name, cases, arrays):
+  """Compares greedy answers, a row a case, with transformers'."""
+  tokens = answer(*load(reference, config_name), arrays, reference.NEW_TOKENS)
+  for case, row in zip(cases, tokens, strict=True):
+    np.testing.assert_array_equal(row, goldens(reference)[0][f"{config_name}/{case}/tokens"], err_msg=case)
 
 
 def close(actual, expected, name):
