@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 from unittest import mock
 
+from absl import flags
 from absl.testing import absltest
 from absl.testing import flagsaver
 import numpy as np
@@ -22,6 +23,8 @@ class TrainTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # pytest does not parse them
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
