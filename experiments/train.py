@@ -61,8 +61,7 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
     questions' kinds, [B][Q].
   """
   encode = lambda text: tokenizer.encode(text).ids
-  prefix = encode("<|im_start|>user\n<|vision_start|>")
-  prefix += encode("<|image_pad|>") * architecture.visual_tokens + encode("<|vision_end|>")
+  prefix, ending = embedded.split_prompt(architecture, tokenizer)
   pictures, cells, about, tokens, targets, indices, kinds = [], [], [], [], [], [], []
   for _ in range(size):
     found = []
@@ -76,8 +75,8 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
     chosen = digits.balanced(found, rng, number)
     kinds.append([question.kind for question in chosen])
     for question in chosen:
-      asked = encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
-      answer = encode(question.answer + "<|im_end|>")
+      asked = encode(question.text + ending)
+      answer = encode(question.answer + architecture.end_token)
       if len(answer) != 2:
         raise ValueError(f"answer {question.answer!r} must be one token, the tokenizer gives {len(answer) - 1}")
       if len(asked) + 1 > _QUESTION_LENGTH:
@@ -193,7 +192,7 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
 def main():
   output = command.output_directory("output_dir", _OUTPUT_DIR.value)
   architecture = embedded.ARCHITECTURES[_ARCHITECTURE.value]
-  tokenizer = embedded.make_tokenizer()
+  tokenizer = embedded.make_tokenizer(architecture)
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
               for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed")}

@@ -62,7 +62,7 @@ class DigitsTest(absltest.TestCase):
     self.assertFalse(np.array_equal(first[0][0], digits.dataset("calibration", 1)[0][0]))
 
   def test_every_answer_is_one_token(self):
-    tokenizer = embedded.make_tokenizer()
+    tokenizer = embedded.make_tokenizer(embedded.ARCHITECTURES["qwen2_5_vl"])
     for answer in [*digits.COLORS, *map(str, range(10))]:
       self.assertLen(tokenizer.encode(answer).ids, 1)
 

@@ -60,7 +60,7 @@ class TrainTest(absltest.TestCase):
 
   def test_dropped_tokens_are_never_those_asked_for(self):
     architecture = embedded.ARCHITECTURES["qwen2_5_vl"]
-    tokenizer = embedded.make_tokenizer()
+    tokenizer = embedded.make_tokenizer(architecture)
     model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
     rng = np.random.default_rng(0)
     batch, _ = train.make_batch(architecture, model, tokenizer, rng, "train", 6, 4)

@@ -114,11 +114,17 @@ def top_k(scores: np.ndarray, count: int) -> list[int]:
 
 
 def gap_at_cut(scores: np.ndarray, count: int) -> float:
-  """Least kept minus best dropped score, as a share of the largest magnitude; infinite if all are kept."""
+  """How far scores may be off before the choice changes, as a share of the largest magnitude; infinite if all are kept.
+
+  Least kept minus best dropped; where those are equal, as the newlines of LLaVA-NeXT are, the tie rule decides between
+  them, and what counts is how far other scores are.
+  """
   if count >= len(scores):
     return math.inf
   ranked = sorted(scores, reverse=True)
-  return float((ranked[count - 1] - ranked[count]) / np.abs(scores).max())
+  kept, dropped = ranked[count - 1], ranked[count]
+  gap = kept - dropped if kept > dropped else min((abs(kept - other) for other in ranked if other != kept), default=math.inf)
+  return float(gap / np.abs(scores).max())
 
 
 def prune(input_ids, normed: np.ndarray, tensors: dict[str, np.ndarray], *, num_heads: int, num_key_value_heads: int,
@@ -150,9 +156,11 @@ def prune(input_ids, normed: np.ndarray, tensors: dict[str, np.ndarray], *, num_
   if not visual:
     return list(range(len(ids))), math.inf
   query = query_tokens(ids, visual_ids, vision_end_id, im_end_id)
+  _, first, group = np.unique(normed[visual], axis=0, return_index=True, return_inverse=True)
   raw = head_scores(normed[query], normed[visual], tensors["q_proj.weight"], tensors["k_proj.weight"],
                     tensors.get("q_proj.bias"), tensors.get("k_proj.bias"), num_heads, num_key_value_heads)
   fused = fuse(normalize(raw, normalization), head_importance)
+  fused = fused[first][group]  # equal tokens score equally, to the last bit
   count = min(keep_count, len(visual)) if keep_count else count_to_keep(len(visual), keep_ratio, rounding)
   dropped = set(visual) - {visual[v] for v in top_k(fused, count)}
   return [s for s in range(len(ids)) if s not in dropped], gap_at_cut(fused, count)
