@@ -241,8 +241,8 @@ def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
-      vocab_size=768, special_tokens=list(architecture.special_tokens), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-      show_progress=False))
+      vocab_size=768, special_tokens=list(architecture.special_tokens),
+      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
   return tokenizer
 
 

@@ -120,7 +120,7 @@ def main():
   if pictures:
     score = jax.jit(fused_scores, static_argnums=(0, 5))
     scores = score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
-    figures.kept_tokens(output / "kept_tokens.png", pictures, model.token_grids(**batch),
+    figures.kept_tokens(output / "kept_tokens.png", pictures, model.views(**batch),
                         np.asarray(scores)[0][:len(visual_positions)], kept,
                         f"{_PROMPT.value}\nanswer: {answer}")
 

@@ -8,6 +8,7 @@ Axes: B batch, T text slots, V visual slots, K kept slots, L = T + K, F feature 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, ClassVar
 
@@ -21,6 +22,28 @@ from hawk_jax import prompt as prompt_lib
 from hawk_jax import scoring
 from hawk_jax import selectors
 from models.decoder import Cache
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A grid of visual tokens that covers a picture.
+
+  Attributes:
+    picture: number of the picture.
+    rows: of tokens.
+    columns: of tokens.
+    newlines: whether each row ends in one more token, which shows nothing.
+  """
+
+  picture: int
+  rows: int
+  columns: int
+  newlines: bool = False
+
+  @property
+  def count(self) -> int:
+    """Visual tokens of the view."""
+    return self.rows * (self.columns + self.newlines)
 
 
 @struct.dataclass
@@ -100,8 +123,8 @@ class VisionLanguageModel(nn.Module):
     """The smallest batch with a picture, for shape inference."""
     raise NotImplementedError
 
-  def token_grids(self, **batch) -> list[tuple[int, int]]:
-    """Rows and columns of the visual tokens of each picture in the arrays of a processor, for drawing."""
+  def views(self, **batch) -> list[View]:
+    """Where the visual tokens of the pictures in a processor's arrays lie, in prompt order, for drawing."""
     raise NotImplementedError
 
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from models.qwen2_5_vl.vision import VisionTower
 from models.qwen2_5_vl.weights import NAMES
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
+from models.vision_language import View
 from models.vision_language import VisionLanguageModel
 
 
@@ -64,10 +65,11 @@ class Qwen2_5_VL(VisionLanguageModel):
         image_grid_thw=[[1, side, side]])
 
   @nn.nowrap
-  def token_grids(self, image_grid_thw=(), **batch) -> list[tuple[int, int]]:
+  def views(self, image_grid_thw=(), **batch) -> list[View]:
     del batch
     merge = self.config.vision.spatial_merge_size
-    return [(int(height) // merge, int(width) // merge) for _, height, width in image_grid_thw]
+    return [View(number, int(height) // merge, int(width) // merge)
+            for number, (_, height, width) in enumerate(image_grid_thw)]
 
   @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:
