@@ -164,7 +164,7 @@ def _llava_config(vocab_size: int) -> dict[str, Any]:
           "num_key_value_heads": 4,
           "max_position_embeddings": 4096,
           "rms_norm_eps": 1e-5,
-          "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+          "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
           "bos_token_id": _LLAVA_TOKENS.index("<s>"),
           "eos_token_id": _LLAVA_TOKENS.index("</s>"),
           "pad_token_id": _LLAVA_TOKENS.index("<s>"),

@@ -9,6 +9,7 @@ Axes: B batch, L compacted prompt length, E end tokens, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from flax import struct
@@ -114,6 +115,11 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
   return Pruning(weights, counts, seeds, bound, normalization, selector)
 
 
+def pruning_arguments(pruning: Pruning | None) -> dict:
+  """What a port's `prune` and `prefill` are told."""
+  return {} if pruning is None else {field.name: getattr(pruning, field.name) for field in dataclasses.fields(pruning)}
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def encode(params, vision, *, model) -> jax.Array:
   """The vision encoder; see the port's `encode`."""
@@ -127,10 +133,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
   Returns:
     The loop's `State`, and [B, L] int32 the prompt positions kept.
   """
-  arguments = {} if pruning is None else dict(
-      head_importance=pruning.head_importance, keep_count=pruning.keep_count, counts=pruning.counts,
-      normalization=pruning.normalization, selector=pruning.selector, seeds=pruning.seeds)
-  out = model.apply({"params": params}, prompt, features, method="prefill", **arguments)
+  out = model.apply({"params": params}, prompt, features, method="prefill", **pruning_arguments(pruning))
   last = jax.vmap(lambda rows, length: rows[length - 1])(out.hidden, out.lengths)
   logits = model.apply({"params": params}, last, method="logits")
   batch, vocabulary = logits.shape

@@ -136,9 +136,14 @@ class VisionLanguageModel(nn.Module):
     return self._scores(prompt, self._embed(prompt.text_tokens), self._gather(prompt, features))
 
   def prefill(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
-              keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
-              selector: str = "hawk", seeds: jax.Array | None = None, head_gate: jax.Array | None = None) -> Prefill:
-    """Scores, prunes, and runs the decoder over what is left.
+              head_gate: jax.Array | None = None, **pruning) -> Prefill:
+    """Scores, prunes, and runs the decoder over what is left: `run` after `prune`."""
+    return self.run(self.prune(prompt, features, head_importance, **pruning), head_gate)
+
+  def prune(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
+            keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
+            selector: str = "hawk", seeds: jax.Array | None = None) -> prompt_lib.Sequence:
+    """Scores the visual tokens and drops all but the best.
 
     Args:
       prompt: the language side of a batch.
@@ -149,27 +154,33 @@ class VisionLanguageModel(nn.Module):
       normalization: as in `__call__`.
       selector: a name of `hawk_jax.selectors.SELECTORS`.
       seeds: [B] uint32 for selectors that draw; None: 0.
-      head_gate: [B, H] factors on the first layer's heads (0 ablates one).
     """
     text = self._embed(prompt.text_tokens)
     if features is None:
-      sequence = prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
+      return prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
+    visual = self._gather(prompt, features)
+    if keep_count is None:
+      kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
     else:
-      visual = self._gather(prompt, features)
-      if keep_count is None:
-        kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
-      else:
-        batch, slots = prompt.visual_order.shape
-        keep_count = min(keep_count, slots)
-        counts = jnp.full([batch], keep_count) if counts is None else counts
-        seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
-        raw = self._scores(prompt, text, visual)
-        if head_importance is None:
-          head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
-        fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
-        select = selectors.SELECTORS[selector]
-        kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
-      sequence = prompt_lib.compact(prompt, text, visual, kept)
+      batch, slots = prompt.visual_order.shape
+      keep_count = min(keep_count, slots)
+      counts = jnp.full([batch], keep_count) if counts is None else counts
+      seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
+      raw = self._scores(prompt, text, visual)
+      if head_importance is None:
+        head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
+      fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
+      select = selectors.SELECTORS[selector]
+      kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
+    return prompt_lib.compact(prompt, text, visual, kept)
+
+  def run(self, sequence: prompt_lib.Sequence, head_gate: jax.Array | None = None) -> Prefill:
+    """The decoder over a compacted prompt.
+
+    Args:
+      sequence: of `prune`.
+      head_gate: [B, H] factors on the first layer's heads (0 ablates one).
+    """
     hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)
     return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
