@@ -15,25 +15,25 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 import time
 
 from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from experiments import benchmark_report
 from experiments import command
-from experiments import figures
 from experiments import flops
+from experiments import timing
 from models import checkpoint
 from models import generation
 from models import load_model
 from models import registry
 
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
-_PRESETS = {"cpu": ("cpu", "float32"), "gpu-7b": ("gpu-7b", "bfloat16")}
+_PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16"}
 
 _PRESET = flags.DEFINE_enum("preset", "cpu", list(_PRESETS), "A configuration with random weights, and its dtype.")
 _MODEL = flags.DEFINE_string("model", None, "Checkpoint directory or hub id instead of a preset.")
@@ -44,7 +44,7 @@ _SIDE = flags.DEFINE_integer("side", 784, "Height and width of the picture in pi
 _TEXT_TOKENS = flags.DEFINE_integer("text_tokens", 44, "Text tokens of the prompt.", lower_bound=4)
 _STEPS = flags.DEFINE_integer("steps", 15, "Decoding steps after the first token.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each figure.", lower_bound=1)
-_COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile with abstract weights, and tell how long that takes.")
+_COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Tell how long a preset takes to compile, with no weights.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/benchmark", "Results, and random weights for the baseline.")
 
 
@@ -170,44 +170,164 @@ class Ours:
     return order[order >= 0]
 
 
-class Clock:
-  """Seconds of functions, called in turn."""
 
-  def __init__(self):
-    self.functions, self.seconds = {}, {}
-
-  def add(self, name, function, prepare=lambda: None, wait=lambda: None):
-    """Adds a function of what `prepare` returns; `prepare` is not timed."""
-    self.functions[name] = (function, prepare, wait)
-    self.seconds[name] = []
-
-  def run(self, rounds: int) -> None:
-    """Every function once a round, after a first round that does not count."""
-    with tqdm.tqdm(total=(rounds + 1) * len(self.functions), unit="call") as bar:
-      for number in range(rounds + 1):
-        for name, (function, prepare, wait) in self.functions.items():
-          bar.set_description(name)
-          prepared = prepare()
-          wait()
-          began = time.perf_counter()
-          function(*(() if prepared is None else prepared))
-          wait()
-          if number:
-            self.seconds[name].append(time.perf_counter() - began)
-          bar.update()
-
-  def median(self, name) -> float:
-    return float(np.median(self.seconds[name]))
+def open_model(output: pathlib.Path, dtype: str):
+  """The model, its parameters, and the directory of its checkpoint; random weights are written only for a baseline."""
+  if _MODEL.value:
+    return *load_model(_MODEL.value, dtype=dtype), checkpoint.resolve(_MODEL.value)
+  config = _CONFIGS / _PRESET.value
+  model = registry.build(config, checkpoint.read_config(config))
+  params = checkpoint.init_params(model, dtype=dtype)
+  directory = output / "weights"
+  if _BASELINE.value != "none":
+    directory.mkdir(exist_ok=True)
+    shutil.copy(config / "config.json", directory)
+    checkpoint.save_hf(directory, model, params, dtype=dtype)
+  return model, params, directory
 
 
-def machine_rates(dtype: str) -> tuple[callable, float, callable, float]:
-  """Programs that run at this machine's limits: a matrix product with its FLOPs, and a matrix-vector product with its bytes."""
-  large = jax.default_backend() != "cpu"
-  size, rows = (8192, 8192) if large else (2048, 1024)
-  a, b = jnp.ones([rows, size], dtype), jnp.ones([size, size], dtype)
-  product = jax.jit(lambda a, b: a @ b)
-  wide = jnp.ones([16384 if large else 8192, 8192], dtype)
-  vector = jnp.ones([1, 8192], dtype)
-  stream = jax.jit(lambda v, w: v @ w.T)
-  return (lambda: jax.block_until_ready(product(a, b)), 2.0 * rows * size * size,
-          lambda: jax.block_until_ready(stream(vector, wide)), float(wide.nbytes))
+def vision_flops(model, arrays) -> float:
+  if "image_grid_thw" in arrays:
+    return flops.qwen_vision(model.config, arrays["image_grid_thw"].tolist())
+  return flops.llava_vision(model.config, len(arrays["pixel_values"]))
+
+
+def check_equal(ours: list[Ours], baseline, tensors, steps: int, dtype: str) -> list[dict]:
+  """Compares first logits and greedy tokens with the baseline's, which keeps the same tokens.
+
+  Raises:
+    ValueError: they differ by more than the dtype's rounding explains.
+  """
+  report = []
+  for case in ours:
+    logits, cache, following = baseline.prefill(tensors, case.kept(0))
+    expected = logits.float().cpu().numpy()
+    found = np.asarray(case.language()[0][0])
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    tokens = baseline.decode(logits, cache, following, steps)
+    same = int(np.cumprod(np.asarray(case.answer().tokens)[0] == tokens).sum())
+    report.append({"case": case.case.name, "largest_logit_error": error, "equal_tokens": same, "of": steps + 1})
+    if error > {"float32": 1e-4}.get(dtype, 5e-2) or (dtype == "float32" and same != steps + 1):
+      raise ValueError(f"baseline: outputs differ at {case.case.name}: {report[-1]}")
+  return report
+
+
+def compile_only(dtype: str) -> None:
+  """Prints how long the preset takes to compile; weights are never made."""
+  config = _CONFIGS / _PRESET.value
+  model = registry.build(config, checkpoint.read_config(config))
+  params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), checkpoint.abstract_params(model))
+  case = plan(model, make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, np.random.default_rng(0)),
+              _KEEP_RATIOS.value[0], "")
+  end_ids, sampling = generation.check_decoding(model, case.inputs.prompt, _STEPS.value + 1)
+  features = jax.eval_shape(functools.partial(generation.encode, model=model), params, case.inputs.vision)
+  arguments = (params, case.inputs.prompt, features, case.pruning, sampling, end_ids)
+  programs = {
+      "vision": lambda: generation.encode.lower(params, case.inputs.vision, model=model),
+      "prefill and decoding": lambda: generation.prefill_and_decode.lower(
+          *arguments, model=model, max_new_tokens=_STEPS.value + 1, return_logits=False),
+  }
+  for name, lower in programs.items():
+    began = time.perf_counter()
+    lowered = lower()
+    traced = time.perf_counter()
+    lowered.compile()
+    print(f"{_PRESET.value}, {name}: traced in {traced - began:.1f} s, compiled in {time.perf_counter() - traced:.1f} s")
+
+
+def main():
+  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
+  jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are part of what is measured
+  preset = "model" if _MODEL.value else _PRESET.value
+  dtype = _DTYPE.value or (_PRESETS[preset] if preset in _PRESETS else "float32")
+  if _COMPILE_ONLY.value:
+    return compile_only(dtype)
+  model, params, directory = open_model(output, dtype)
+  text, rng = model.config.text, np.random.default_rng(0)
+  arrays = make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, rng)
+  ratios = [1.0] + [ratio for ratio in _KEEP_RATIOS.value if ratio < 1]
+  ours = [Ours(model, params, plan(model, arrays, ratio, f"{ratio:g}"), _STEPS.value) for ratio in ratios]
+  clock = timing.Clock()
+  product, product_flops, stream, stream_bytes = timing.limits(dtype)
+  clock.add("matmul", product)
+  clock.add("stream", stream)
+  clock.add("vision", ours[0].vision)
+  for one in ours:
+    name = one.case.name
+    for stage in ("first_token", "prefill", "prune", "language", "answer"):
+      clock.add(f"{stage} {name}", getattr(one, stage))
+    clock.add(f"decode {name}", one.decode, lambda one=one: one.first_token()[:1])
+
+  mixed = make_batch(model, [(side, _SIDE.value) for side in _sides(_SIDE.value)], _TEXT_TOKENS.value, rng)
+  batch = Ours(model, params, plan(model, mixed, ratios[1], "batch"), _STEPS.value)
+  clock.add("batch", batch.answer)
+  batches = {1: ours[1]}
+  for size in (4, 8):
+    same = make_batch(model, [(_SIDE.value, _SIDE.value)] * size, _TEXT_TOKENS.value, rng)
+    batches[size] = Ours(model, params, plan(model, same, ratios[1], f"x{size}"), _STEPS.value)
+    clock.add(f"decode x{size}", batches[size].decode, lambda one=batches[size]: one.first_token()[:1])
+
+  checks, baseline = [], None
+  if _BASELINE.value != "none":
+    from experiments.transformers_baseline import Baseline  # needs torch
+
+    baseline = Baseline(directory, dtype)
+    tensors = baseline.tensors(arrays)
+    checks = check_equal(ours, baseline, tensors, _STEPS.value, dtype)
+    _add_baseline(clock, baseline, tensors, ours, batch, mixed)
+  clock.run(_ROUNDS.value)
+
+  rate = product_flops / min(clock.seconds["matmul"])
+  bandwidth = stream_bytes / min(clock.seconds["stream"])
+  itemsize = jnp.dtype(dtype).itemsize
+  report = {
+      "config": _MODEL.value or _PRESET.value, "dtype": dtype, "device": command.device(), "date": command.today(),
+      "versions": command.versions(), "rounds": _ROUNDS.value, "matmul_flops_per_second": rate,
+      "bandwidth_bytes_per_second": bandwidth, "checks": checks,
+      "visual_tokens": int(ours[0].case.visual[0]), "text_tokens": _TEXT_TOKENS.value, "steps": _STEPS.value,
+      "vision_flops": vision_flops(model, arrays), "seconds": clock.seconds,
+      "cases": [{
+          "keep_ratio": float(one.case.name), "tokens": int(one.case.tokens[0]), "cache_bytes": one.cache_bytes,
+          "language_flops": flops.language_prefill(text, int(one.case.tokens[0])),
+          "decode_bytes": flops.decode_bytes(text, int(one.case.tokens[0]) + _STEPS.value // 2, 1, itemsize),
+          "compile_seconds": one.compile_seconds, "temporary_bytes": one.temporary_bytes} for one in ours],
+  }
+  (output / "benchmark.json").write_text(json.dumps(report, indent=1) + "\n")
+  summary = benchmark_report.summarize(report)
+  (output / "benchmark.md").write_text(summary + "\n")
+  benchmark_report.plot(output / "benchmark.png", report)
+  print(summary)
+  print(f"\nwritten {output / 'benchmark.json'}, benchmark.md and benchmark.png")
+
+
+def _sides(side: int) -> list[int]:
+  """Heights of a batch of four unlike pictures, multiples of 28."""
+  return [max(28, 28 * round(side * share / 28)) for share in (1, 0.75, 0.5, 1.25)]
+
+
+def _add_baseline(clock, baseline, tensors, ours, batch, mixed):
+  """The baseline's share of each round."""
+  add = functools.partial(clock.add, wait=baseline.wait)
+  add("torch vision", lambda: baseline.vision(tensors))
+  for one in ours:
+    kept = one.kept(0)
+    add(f"torch first_token {one.case.name}", lambda kept=kept: baseline.prefill(tensors, kept))
+    add(f"torch decode {one.case.name}", lambda *state: baseline.decode(*state, _STEPS.value),
+        prepare=lambda kept=kept: baseline.prefill(tensors, kept))
+  singles, start = [], 0
+  for row, (grid, ids, mask) in enumerate(zip(mixed["image_grid_thw"], mixed["input_ids"], mixed["attention_mask"])):
+    patches = int(grid.prod())
+    alone = {"input_ids": ids[None, mask > 0], "pixel_values": mixed["pixel_values"][start:start + patches],
+             "image_grid_thw": grid[None]}
+    start += patches
+    singles.append((baseline.tensors(alone), batch.kept(row)))
+
+  def one_by_one():
+    for alone, kept in singles:
+      baseline.decode(*baseline.prefill(alone, kept), _STEPS.value)
+
+  add("torch batch", one_by_one)
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from importlib import metadata
 import logging
 import os
 import pathlib
@@ -36,6 +38,22 @@ def run(main) -> None:
       sys.exit(2)
 
   app.run(wrapped)
+
+
+def device() -> str:
+  """The machine in words, for reports."""
+  kind = jax.devices()[0].device_kind
+  return f"{os.cpu_count()} CPU cores" if jax.default_backend() == "cpu" else f"{jax.device_count()} x {kind}"
+
+
+def versions() -> str:
+  """Of the packages that figures depend on."""
+  return ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "transformers"))
+
+
+def today() -> str:
+  """ISO date."""
+  return datetime.date.today().isoformat()
 
 
 def output_directory(name: str, value: str) -> pathlib.Path:

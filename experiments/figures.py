@@ -60,3 +60,23 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequ
   figure.suptitle(title, fontsize=12, wrap=True)
   figure.savefig(path, dpi=110)
   plt.close(figure)
+
+
+def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
+  """Draws curves over one x axis, from zero up.
+
+  Args:
+    path: PNG to write.
+    x: values they share.
+    series: name to values.
+    x_label: of the axis.
+    y_label: of the axis.
+  """
+  figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+  for name, values in series.items():
+    axes.plot(x, values, marker="o", label=name)
+  axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=110)
+  plt.close(figure)

@@ -1,4 +1,4 @@
-"""The same checkpoint in transformers' torch model, for side-by-side measurements. Needs torch, which is not in requirements.
+"""The same checkpoint in transformers' torch model, to measure beside ours. Needs torch, which is not in requirements.
 
 Pruned prefill gets the positions to keep for nothing: transformers' own vision, then its decoder over the tokens kept.
 """
