@@ -80,3 +80,23 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
   axes.legend()
   figure.savefig(path, dpi=110)
   plt.close(figure)
+
+
+def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
+  """Draws groups of bars, one group a number.
+
+  Args:
+    path: PNG to write.
+    series: name to one value a number.
+    x_label: of the axis.
+    y_label: of the axis.
+  """
+  count = len(next(iter(series.values())))
+  figure, axes = plt.subplots(figsize=(max(7, 0.16 * count * len(series)), 4.5), layout="constrained")
+  for number, (name, values) in enumerate(series.items()):
+    axes.bar(np.arange(count) + (number - (len(series) - 1) / 2) * 0.8 / len(series), values, 0.8 / len(series), label=name)
+  axes.set(xlabel=x_label, ylabel=y_label, xticks=np.arange(count))
+  axes.axhline(0, color="black", linewidth=0.6)
+  axes.legend(fontsize=8)
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
