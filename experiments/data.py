@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import digits
@@ -96,12 +97,23 @@ def fingerprint(examples: Sequence[Example]) -> str:
   return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:16]
 
 
+@jax.jit
+def _checksums(params):
+  """Two sums a parameter over its bits, as wrapping integers: the same on every machine."""
+
+  def sums(x):
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+    place = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    return bits.sum(dtype=jnp.uint32), (bits * place).sum(dtype=jnp.uint32)
+
+  return jax.tree.map(sums, params)
+
+
 def params_fingerprint(params: Any) -> str:
-  """Of a model's parameters: of each one's shape, sum and sum of magnitudes."""
-  sums = jax.jit(lambda tree: jax.tree.map(lambda x: (x.astype(np.float32).sum(), abs(x.astype(np.float32)).sum()), tree))
-  parts = [f"{leaf.shape}" for leaf in jax.tree.leaves(params)]
-  parts += [np.asarray(value).tobytes().hex() for value in jax.tree.leaves(jax.device_get(sums(params)))]
-  return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+  """Of a model's parameters: their shapes, and checksums of their bits."""
+  parts = [f"{leaf.shape}{leaf.dtype}" for leaf in jax.tree.leaves(params)]
+  parts += [str(int(value)) for value in jax.tree.leaves(jax.device_get(_checksums(params)))]
+  return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
