@@ -61,13 +61,15 @@ def main():
                      "uniform, random, one_hot:HEAD")
   model, params = load_model(_MODEL.value)
   heads = model.config.text.num_attention_heads
-  settings = {"estimator": _ESTIMATOR.value, "heads": heads, "seed": _SEED.value}
+  settings = {"estimator": _ESTIMATOR.value, "model_name": command.model_name(_MODEL.value), "heads": heads,
+              "seed": _SEED.value}
   if name in _FIXED:
     return finish(output, _fixed(name, detail, heads), {}, settings, [])
 
   examples = (data.from_jsonl(_DATA.value) if _DATA.value
               else data.from_digits("calibration", _DATASETS.value, _EXAMPLES.value, _SEED.value))
-  settings |= {"model": data.params_fingerprint(params), "data": data.fingerprint(examples), "batch_size": _BATCH_SIZE.value}
+  settings |= {"model": data.params_fingerprint(params), "data": data.fingerprint(examples), "examples": len(examples),
+               "batch_size": _BATCH_SIZE.value}
   processor = load_processor(_MODEL.value)
   batches = [examples[start:start + _BATCH_SIZE.value] for start in range(0, len(examples), _BATCH_SIZE.value)]
   encode = lambda number: data.make_batch(model, params, processor, batches[number])
