@@ -40,11 +40,15 @@ _STEPS = flags.DEFINE_integer("steps", 4000, "Optimizer steps.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures a step.", lower_bound=1)
 _QUESTIONS = flags.DEFINE_integer("questions", 12, "Questions a picture.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.", lower_bound=0.0)
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Checkpoint to go on from instead of random weights; pictures are then full and lose tokens at once.")
+_PROBE_NEIGHBORS = flags.DEFINE_bool("probe_neighbors", False, "Ask visual tokens for the cells beside them, too.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
 
-_PROBES = (11, 10, 2)  # digit or none, colour or grey or none, boxed or not
+# Digit or none, colour or grey or none, boxed or not; then digit and colour of the cell to the left, and to the right.
+_PROBES = (11, 10, 2, 11, 10, 11, 10)
 _QUESTION_LENGTH = 24
 _AUXILIARY_UNTIL = 0.5  # share of the steps over which the auxiliary loss fades out
 _CURRICULUM_UNTIL = 0.25  # share of the steps over which pictures fill up
@@ -57,8 +61,8 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
   Returns:
     A dict: `inputs`, the packed prompts up to the picture's end; `tokens` [B, Q, T], each question with its answer;
     `targets` [B, Q, 2], the answer and the end token; `target_index` [B, Q, 2], where they are predicted; `cells`
-    [B, V, 3], what every visual token shows; `about` [B, Q, V], the cells each question is about, summing to 1. And the
-    questions' kinds, [B][Q].
+    [B, V, 7], what every visual token shows (`_PROBES`); `about` [B, Q, V], the cells each question is about, summing
+    to 1. And the questions' kinds, [B][Q].
   """
   encode = lambda text: tokenizer.encode(text).ids
   prefix, ending = embedded.split_prompt(architecture, tokenizer)
@@ -71,7 +75,10 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
     pictures.append(digits.render(scene, rng))
     box = np.zeros_like(scene.digits)
     box[scene.box] = 1
-    cells.append(np.stack([scene.digits % 11, scene.colors % 10, box], axis=-1).reshape(-1, 3))
+    wide = [np.pad(values, ((0, 0), (1, 1)), constant_values=-1) for values in (scene.digits, scene.colors)]
+    beside = [values[:, start:start + digits.GRID] for start in (0, 2) for values in wide]
+    shown = np.stack([scene.digits, scene.colors, box, *beside], axis=-1)
+    cells.append((shown % _PROBES).reshape(-1, len(_PROBES)))
     chosen = digits.balanced(found, rng, number)
     kinds.append([question.kind for question in chosen])
     for question in chosen:
@@ -161,10 +168,11 @@ def loss_fn(params, batch, auxiliary, model):
       {"params": params["model"]}, batch, method=forward, mutable="intermediates",
       capture_intermediates=lambda module, _: module.path == path)
   answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
-  probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:-1], axis=-1)
+  asked = np.searchsorted(np.cumsum(_PROBES), params["probe"].shape[1]) + 1
+  probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:asked - 1], axis=-1)
   cells = batch["cells"]
-  probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
-              for i in range(len(_PROBES)))
+  probe = sum(optax.softmax_cross_entropy_with_integer_labels(logits[:, :cells.shape[1]], cells[..., number]).mean()
+              for number, logits in enumerate(probes))
   # Of the two calls captured the second is `extend`'s, on the questions.
   queries = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
   pointing = _pointing(model.config.text, batch, queries, keys)
@@ -180,6 +188,13 @@ def train_step(state, batch, auxiliary, *, model, optimizer):
   return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def answered(params, batch, *, model):
+  """[B, Q] bool, the questions answered right."""
+  return loss_fn(params, batch, 0.0, model)[1]["right"]
+
+
+@functools.cache
 def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
@@ -195,7 +210,8 @@ def main():
   tokenizer = embedded.make_tokenizer(architecture)
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
-              for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed")}
+              for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed", "init_from",
+                           "probe_neighbors")}
   settings_file = output / "settings.json"
   if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
     raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
@@ -203,26 +219,28 @@ def main():
 
   optimizer = make_optimizer(_STEPS.value, _LEARNING_RATE.value)
   params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
-  size = model.config.text.hidden_size
-  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
+  if _INIT_FROM.value:
+    params = checkpoint.load_hf(checkpoint.resolve(_INIT_FROM.value), model)
+  probes = _PROBES if _PROBE_NEIGHBORS.value else _PROBES[:3]
+  params = {"model": params, "probe": jnp.zeros([model.config.text.hidden_size, sum(probes)])}
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}
 
   def batch_at(step):
     rng = np.random.default_rng([_SEED.value, 1, step])
-    difficulty = min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
+    difficulty = 1.0 if _INIT_FROM.value else min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
     batch, _ = make_batch(architecture, model, tokenizer, rng, "train", _BATCH_SIZE.value, _QUESTIONS.value, difficulty)
-    return batch if step < _GAPS_FROM * _STEPS.value else drop_tokens(batch, np.random.default_rng([_SEED.value, 3, step]))
+    whole = not _INIT_FROM.value and step < _GAPS_FROM * _STEPS.value
+    return batch if whole else drop_tokens(batch, np.random.default_rng([_SEED.value, 3, step]))
 
   def evaluate(params):
     """Share of right answers by kind, on handwriting not trained on."""
-    score = jax.jit(functools.partial(loss_fn, model=model))
     counts = collections.Counter()
     for number in range(8):
       rng = np.random.default_rng([_SEED.value, 2, number])
       batch, kinds = make_batch(architecture, model, tokenizer, rng, "calibration", _BATCH_SIZE.value, _QUESTIONS.value)
-      right = np.asarray(score(params, batch, 0.0)[1]["right"])
+      right = np.asarray(answered(params, batch, model=model))
       for row, names in zip(right, kinds):
         for hit, name in zip(row, names):
           counts[name, bool(hit)] += 1

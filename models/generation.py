@@ -113,7 +113,7 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
   visual = np.asarray(prompt.visual_order >= 0).sum(-1)
   counts = selection.keep_counts(visual, keep_ratio=keep_ratio, keep_count=keep_count, rounding=rounding)
   layers = model.config.text.num_hidden_layers
-  if isinstance(prune_layer, bool) or int(prune_layer) != prune_layer or not 0 < prune_layer < layers:
+  if selector == "fastv" and (int(prune_layer) != prune_layer or not 0 < prune_layer < layers):
     raise ValueError(f"prune_layer: got {prune_layer}, must be a whole number from 1 to {layers - 1}")
   if keep_mass is not None and not 0.0 < keep_mass <= 1.0:
     raise ValueError(f"keep_mass: got {keep_mass}, must be in (0, 1]")
@@ -128,8 +128,11 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
 
 
 def pruning_arguments(pruning: Pruning | None) -> dict:
-  """What a port's `prune` and `prefill` are told."""
-  return {} if pruning is None else {field.name: getattr(pruning, field.name) for field in dataclasses.fields(pruning)}
+  """What a port's `prefill` is told, and `prune` unless the selector works inside the decoder."""
+  arguments = {} if pruning is None else {field.name: getattr(pruning, field.name) for field in dataclasses.fields(pruning)}
+  if arguments.get("selector") not in selectors.IN_DECODER:
+    arguments.pop("prune_layer", None)
+  return arguments
 
 
 @functools.partial(jax.jit, static_argnames="model")
