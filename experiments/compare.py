@@ -41,7 +41,7 @@ _SELECTORS = flags.DEFINE_multi_string(
     "selector", ["random", "fastv", "divprune", "hawk+dpp", "hawk+mmr", "qaprune"], "Rivals; heads are equal where they use "
     "HAWK's score.")
 _ADAPTIVE = flags.DEFINE_multi_string(
-    "adaptive", ["uniform"], "Rows of HAWK that also come with an adaptive budget of the same mean.")
+    "adaptive", [], "A row of HAWK that also comes with an adaptive budget of the same mean. Repeat for several.")
 _CALIBRATION_DATA = flags.DEFINE_string("calibration_data", None, "JSON lines that set the adaptive budget's threshold; by "
                                         "default 200 pictures of the embedded task's calibration split.")
 _HEADS = flags.DEFINE_bool("heads", True, "Also every head by itself, at the two smallest shares.")
@@ -58,10 +58,10 @@ def outcome(params, prompt, features, answers, pruning, *, model):
   return apply(prompt, prefill, answers, method=teacher_forcing.judge).right, kept
 
 
-def check_apart(name: str, source: str, pictures: set[str], test_pictures: set[str]) -> None:
-  """Refuses calibration on test pictures."""
+def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:
+  """Refuses calibration on test pictures; the message begins with `subject`."""
   if shared := len(pictures & test_pictures):
-    raise ValueError(f"{name}: {source} was made from {shared} of the test pictures; calibrate on others")
+    raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")
 
 
 def importances(heads: int, model: str, test_pictures: set[str]) -> dict[str, np.ndarray]:
@@ -85,27 +85,23 @@ def importances(heads: int, model: str, test_pictures: set[str]) -> dict[str, np
     estimated_with = origin.get("settings", {}).get("model", model)
     if estimated_with != model:
       raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {model}")
-    check_apart("importance", source, {*origin.get("pictures", ())}, test_pictures)
-  if unknown := [name for name in adaptive_rows() if name not in found]:
+    check_apart(f"importance: {source} was estimated on", {*origin.get("pictures", ())}, test_pictures)
+  if unknown := [name for name in _ADAPTIVE.value if name not in found]:
     raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(found)}")
   return found
 
 
-def adaptive_rows() -> list[str]:
-  return [name for name in _ADAPTIVE.value if name]
-
-
 def calibration_examples(test_pictures: set[str]) -> Sequence[data.Example]:
   """What sets the thresholds of adaptive budgets."""
-  if not adaptive_rows():
+  if not _ADAPTIVE.value:
     return []
   if _CALIBRATION_DATA.value:
     examples = data.from_jsonl(_CALIBRATION_DATA.value)
   elif _DATA.value:
-    raise ValueError("calibration_data: adaptive budgets need it beside data; or give --adaptive= for none")
+    raise ValueError("calibration_data: adaptive budgets need it beside data")
   else:
     examples = data.from_digits("calibration", digits.KINDS, 200 // len(digits.KINDS), seed=1)
-  check_apart("calibration_data", "it", {example.digest for example in examples}, test_pictures)
+  check_apart("calibration_data: holds", {example.digest for example in examples}, test_pictures)
   return examples
 
 
@@ -144,7 +140,7 @@ def main():
   calibration = calibration_examples(pictures)
   ratios, size = sorted({*_KEEP_RATIOS.value} - {1.0}, reverse=True), _BATCH_SIZE.value
   budgets = {name: adaptive.calibrate(model, params, processor, calibration, rows[name], ratios, size)
-             for name in adaptive_rows()}
+             for name in _ADAPTIVE.value}
   variants = settings_of(rows, ratios, budgets, heads)
   records = journal.Journal(output / "batches.jsonl", {
       "model": fingerprint, "data": data.fingerprint(examples), "batch_size": size,

@@ -116,14 +116,19 @@ def params_fingerprint(params: Any) -> str:
   return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
-  """Encodes each picture once."""
-  arrays = processor(images=[[example.picture] for example in examples], prompts=[example.question for example in examples])
-  inputs = model.pack(**arrays)
+def reference_answers(processor, examples: Sequence[Example]) -> np.ndarray:
+  """[B, T] int32 tokens of the answers, with their end token, -1 on padding."""
   rows = [processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
           for example in examples]
   answers = np.full([len(rows), max(map(len, rows))], -1, np.int32)
   for row, tokens in zip(answers, rows):
     row[:len(tokens)] = tokens
+  return answers
+
+
+def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
+  """Encodes each picture once."""
+  arrays = processor(images=[[example.picture] for example in examples], prompts=[example.question for example in examples])
+  inputs = model.pack(**arrays)
   features = generation.encode(params, inputs.vision, model=model)
-  return Batch(inputs.prompt, features, answers, [example.dataset for example in examples])
+  return Batch(inputs.prompt, features, reference_answers(processor, examples), [example.dataset for example in examples])

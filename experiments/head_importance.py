@@ -46,7 +46,7 @@ _KEEP_RATIO = flags.DEFINE_float("keep_ratio", 0.1, "Share of visual tokens that
 _STEPS = flags.DEFINE_integer("steps", 150, "Of `learned`.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of `learned`.", lower_bound=0.0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 20, "Examples a batch.", lower_bound=1)
-_HEADS_AT_ONCE = flags.DEFINE_integer("heads_at_once", 64, "Ablations computed side by side.", lower_bound=1)
+_HEADS_AT_ONCE = flags.DEFINE_integer("heads_at_once", None, "Ablations computed side by side.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of `random`, and of which calibration examples are drawn.", lower_bound=0)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/head_importance", "Where results go.")
 

@@ -30,13 +30,14 @@ class Journal:
       ValueError: the file is of a run with other settings, or of one that still goes on.
     """
     self._path = pathlib.Path(path)
-    self._file = open(self._path, "ab")
+    self._file = open(self._path, "a+b")
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
       self._file.close()
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
-    whole = self._path.read_bytes()
+    self._file.seek(0)
+    whole = self._file.read()
     whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
     lines = [json.loads(line) for line in whole.splitlines()]
     settings = json.loads(json.dumps(settings))
