@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run(app: str, repeated: dict[str, list] | None = None, **settings) -> None:
   """
   arguments = [f"--{name}={value}" for name, value in settings.items()]
   arguments += [f"--{name}={value}" for name, values in (repeated or {}).items() for value in values]
-  print(f"python -m experiments.{app} {' '.join(arguments)}", flush=True)
+  print(shlex.join(["python", "-m", f"experiments.{app}", *arguments]), flush=True)
   if status := subprocess.run([sys.executable, "-m", f"experiments.{app}", *arguments], check=False).returncode:
     raise ValueError(f"experiments.{app}: ended with status {status}")
 
