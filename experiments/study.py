@@ -86,7 +86,7 @@ def main():
     run("head_importance", model=_MODEL.value, examples=_EXAMPLES.value, output_dir=directories[estimate], **settings)
   files = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
   run("compare", {
-      "importance": [f"{estimate}={file}" for estimate, file in files.items()],
+      "importance": [f"{estimate}={file}" for estimate, file in files.items() if "seed" not in estimate],
       "adaptive": ["uniform", "learned"], "keep_ratio": _KEEP_RATIOS.value,
   }, model=_MODEL.value, questions=_QUESTIONS.value, output_dir=output / "compare")
 
