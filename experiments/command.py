@@ -46,6 +46,11 @@ def device() -> str:
   return f"{os.cpu_count()} CPU cores" if jax.default_backend() == "cpu" else f"{jax.device_count()} x {kind}"
 
 
+def model_name(path_or_hub_id: str) -> str:
+  """A checkpoint's name without where it lies."""
+  return pathlib.PurePath(path_or_hub_id).name
+
+
 def versions() -> str:
   """Of the packages that figures depend on."""
   return ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "transformers"))

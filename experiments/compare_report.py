@@ -13,15 +13,16 @@ RESAMPLES = 2000
 REFERENCES = ("uniform", "random")
 
 
-def analyse(hits: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[dict[str, Any]]:
   """A row for every setting.
 
   Args:
     hits: by `row@kept`, [Q] bool: which of the same Q questions were answered right.
+    kept_share: by the same, mean share of the visual tokens that were really kept.
 
   Returns:
-    For each: row, kept, accuracy, low and high (95 % bootstrap interval over questions); and against `uniform` and
-    `random` at the same share: the difference, its interval, and the p-value of McNemar's exact test.
+    For each: row, kept, mean_kept, accuracy, low and high (95 % bootstrap interval over questions); and against `uniform`
+    and `random` at the same share: the difference, its interval, and the p-value of McNemar's exact test.
   """
   questions = len(next(iter(hits.values())))
   weights = np.random.default_rng(0).multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
@@ -30,7 +31,8 @@ def analyse(hits: dict[str, np.ndarray]) -> list[dict[str, Any]]:
   for name, found in hits.items():
     row, kept = name.rsplit("@", 1)
     low, high = interval(found.astype(float))
-    entry = {"row": row, "kept": float(kept), "accuracy": float(found.mean()), "low": low, "high": high}
+    entry = {"row": row, "kept": float(kept), "mean_kept": kept_share[name], "accuracy": float(found.mean()), "low": low,
+             "high": high}
     for reference in REFERENCES:
       other = hits.get(f"{reference}@{kept}")
       if other is not None and reference != row:
@@ -77,7 +79,7 @@ def _difference(entry) -> str:
 
 def csv(table: list[dict[str, Any]]) -> str:
   """One line a setting."""
-  columns = ["row", "kept", "accuracy", "low", "high"]
+  columns = ["row", "kept", "mean_kept", "accuracy", "low", "high"]
   columns += [f"{reference}_{part}" for reference in REFERENCES for part in ("difference", "low", "high", "p")]
   out = io.StringIO()
   writer = csv_lib.DictWriter(out, columns, lineterminator="\n")
@@ -87,6 +89,17 @@ def csv(table: list[dict[str, Any]]) -> str:
     flat |= {f"{reference}_{part}": value for reference in REFERENCES for part, value in entry.get(reference, {}).items()}
     writer.writerow(flat)
   return out.getvalue()
+
+
+def curves(table: list[dict[str, Any]]) -> tuple[list[float], dict[str, list[float]]]:
+  """Shares, ascending, and accuracies in percent of every row that was measured at all of them."""
+  rows = {}
+  for entry in table:
+    rows.setdefault(entry["row"], {})[entry["kept"]] = 100 * entry["accuracy"]
+  whole = rows.pop("all tokens", {})
+  rows = {name: {**values, **whole} for name, values in rows.items() if not name.startswith("head ")}
+  shares = sorted({share for values in rows.values() for share in values})
+  return shares, {name: [values[share] for share in shares] for name, values in rows.items() if len(values) == len(shares)}
 
 
 def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import digits
@@ -96,22 +97,38 @@ def fingerprint(examples: Sequence[Example]) -> str:
   return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:16]
 
 
+@jax.jit
+def _checksums(params):
+  """Two sums a parameter over its bits, as wrapping integers: the same on every machine."""
+
+  def sums(x):
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+    place = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    return bits.sum(dtype=jnp.uint32), (bits * place).sum(dtype=jnp.uint32)
+
+  return jax.tree.map(sums, params)
+
+
 def params_fingerprint(params: Any) -> str:
-  """Of a model's parameters: of each one's shape, sum and sum of magnitudes."""
-  sums = jax.jit(lambda tree: jax.tree.map(lambda x: (x.astype(np.float32).sum(), abs(x.astype(np.float32)).sum()), tree))
-  parts = [f"{leaf.shape}" for leaf in jax.tree.leaves(params)]
-  parts += [np.asarray(value).tobytes().hex() for value in jax.tree.leaves(jax.device_get(sums(params)))]
-  return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+  """Of a model's parameters: their shapes, and checksums of their bits."""
+  parts = [f"{leaf.shape}{leaf.dtype}" for leaf in jax.tree.leaves(params)]
+  parts += [str(int(value)) for value in jax.tree.leaves(jax.device_get(_checksums(params)))]
+  return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def reference_answers(processor, examples: Sequence[Example]) -> np.ndarray:
+  """[B, T] int32 tokens of the answers, with their end token, -1 on padding."""
+  rows = [processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
+          for example in examples]
+  answers = np.full([len(rows), max(map(len, rows))], -1, np.int32)
+  for row, tokens in zip(answers, rows):
+    row[:len(tokens)] = tokens
+  return answers
 
 
 def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
   """Encodes each picture once."""
   arrays = processor(images=[[example.picture] for example in examples], prompts=[example.question for example in examples])
   inputs = model.pack(**arrays)
-  rows = [processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
-          for example in examples]
-  answers = np.full([len(rows), max(map(len, rows))], -1, np.int32)
-  for row, tokens in zip(answers, rows):
-    row[:len(tokens)] = tokens
   features = generation.encode(params, inputs.vision, model=model)
-  return Batch(inputs.prompt, features, answers, [example.dataset for example in examples])
+  return Batch(inputs.prompt, features, reference_answers(processor, examples), [example.dataset for example in examples])

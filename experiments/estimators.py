@@ -31,13 +31,14 @@ class Settings:
     scope: `first_layer`, or `all_layers`: the heads of one number in all layers go together.
     mode: an ablated head's output is zero (`zero_output`), or it does not see visual tokens (`mask_visual`).
     metric: `accuracy` (greedy answer equals the reference), or `log_likelihood` of the reference.
-    heads_at_once: ablations computed side by side; fewer need less memory.
+    heads_at_once: ablations computed side by side; fewer need less memory. None: one on CPU, whose caches hold no more, and
+      64 elsewhere.
   """
 
   scope: str = "first_layer"
   mode: str = "zero_output"
   metric: str = "accuracy"
-  heads_at_once: int = 64
+  heads_at_once: int | None = None
 
 
 def _verdict(params, batch_arrays, gate, *, model, settings):
@@ -61,7 +62,8 @@ def _ablate(params, batch_arrays, *, model, settings):
     verdict = _verdict(params, batch_arrays, jnp.broadcast_to(gate, [rows, heads]), model=model, settings=settings)
     return verdict.right.astype(jnp.float32) if settings.metric == "accuracy" else verdict.log_likelihood
 
-  scores = jax.lax.map(judge, gates, batch_size=min(settings.heads_at_once, heads + 1))
+  at_once = settings.heads_at_once or (1 if jax.default_backend() == "cpu" else 64)
+  scores = jax.lax.map(judge, gates, batch_size=min(at_once, heads + 1))
   return scores[0] - scores[1:]
 
 

@@ -46,7 +46,7 @@ _KEEP_RATIO = flags.DEFINE_float("keep_ratio", 0.1, "Share of visual tokens that
 _STEPS = flags.DEFINE_integer("steps", 150, "Of `learned`.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of `learned`.", lower_bound=0.0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 20, "Examples a batch.", lower_bound=1)
-_HEADS_AT_ONCE = flags.DEFINE_integer("heads_at_once", 64, "Ablations computed side by side.", lower_bound=1)
+_HEADS_AT_ONCE = flags.DEFINE_integer("heads_at_once", None, "Ablations computed side by side.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of `random`, and of which calibration examples are drawn.", lower_bound=0)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/head_importance", "Where results go.")
 
@@ -61,13 +61,15 @@ def main():
                      "uniform, random, one_hot:HEAD")
   model, params = load_model(_MODEL.value)
   heads = model.config.text.num_attention_heads
-  settings = {"estimator": _ESTIMATOR.value, "heads": heads, "seed": _SEED.value}
+  settings = {"estimator": _ESTIMATOR.value, "model_name": command.model_name(_MODEL.value), "heads": heads,
+              "seed": _SEED.value}
   if name in _FIXED:
     return finish(output, _fixed(name, detail, heads), {}, settings, [])
 
   examples = (data.from_jsonl(_DATA.value) if _DATA.value
               else data.from_digits("calibration", _DATASETS.value, _EXAMPLES.value, _SEED.value))
-  settings |= {"model": data.params_fingerprint(params), "data": data.fingerprint(examples), "batch_size": _BATCH_SIZE.value}
+  settings |= {"model": data.params_fingerprint(params), "data": data.fingerprint(examples), "examples": len(examples),
+               "batch_size": _BATCH_SIZE.value}
   processor = load_processor(_MODEL.value)
   batches = [examples[start:start + _BATCH_SIZE.value] for start in range(0, len(examples), _BATCH_SIZE.value)]
   encode = lambda number: data.make_batch(model, params, processor, batches[number])

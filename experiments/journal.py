@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import fcntl
 import json
 import os
 import pathlib
@@ -26,18 +27,25 @@ class Journal:
       settings: all that the records depend on.
 
     Raises:
-      ValueError: the file is of a run with other settings.
+      ValueError: the file is of a run with other settings, or of one that still goes on.
     """
     self._path = pathlib.Path(path)
-    whole = self._path.read_bytes() if self._path.exists() else b""
+    self._file = open(self._path, "a+b")
+    try:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      self._file.close()
+      raise ValueError(f"output_dir: another run is writing {self._path}") from error
+    self._file.seek(0)
+    whole = self._file.read()
     whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
     lines = [json.loads(line) for line in whole.splitlines()]
     settings = json.loads(json.dumps(settings))
     if lines and lines[0] != settings:
       differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+      self._file.close()
       raise ValueError(f"output_dir: {self._path} is of a run with other {', '.join(differ)}; give another directory")
     self.records = lines[1:]
-    self._file = open(self._path, "ab")
     self._file.truncate(len(whole))
     if not lines:
       self._write(settings)

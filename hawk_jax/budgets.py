@@ -35,13 +35,15 @@ def mass_counts(scores: jax.Array, visual_mask: jax.Array, keep_mass: jax.Array)
   return jnp.where(visual_mask.any(-1), fewer.sum(-1) + 1, 0).astype(jnp.int32)
 
 
-def calibrate(scores: np.ndarray, visual_mask: np.ndarray, keep_ratio: float, steps: int = 30) -> float:
+def calibrate(scores: np.ndarray, visual_mask: np.ndarray, keep_ratio: float, bound_ratio: float = 1.0,
+              steps: int = 30) -> float:
   """Tau with which samples keep a share of their tokens on average.
 
   Args:
     scores: [B, V] fused scores of calibration samples.
     visual_mask: [B, V] bool.
     keep_ratio: wanted mean over samples of kept tokens over tokens, in (0, 1].
+    bound_ratio: no sample keeps a larger share than this, at least `keep_ratio`.
     steps: halvings of the interval.
 
   Returns:
@@ -52,15 +54,18 @@ def calibrate(scores: np.ndarray, visual_mask: np.ndarray, keep_ratio: float, st
   """
   if not 0.0 < keep_ratio <= 1.0:
     raise ValueError(f"keep_ratio: got {keep_ratio}, must be in (0, 1]")
+  if not keep_ratio <= bound_ratio <= 1.0:
+    raise ValueError(f"bound_ratio: got {bound_ratio}, must be from keep_ratio, {keep_ratio}, to 1")
   visual_mask = np.asarray(visual_mask)
   rows = visual_mask.any(axis=1)
   if not rows.any():
     raise ValueError("visual_mask: no sample has a visual token")
   scores, visual_mask = np.asarray(scores)[rows], visual_mask[rows]
-  counts = jax.jit(mass_counts)
+  counts, total = jax.jit(mass_counts), visual_mask.sum(axis=1)
+  bound = np.ceil(total * bound_ratio)
   low, high = 0.0, 1.0
   for _ in range(steps):
     middle = (low + high) / 2
-    share = np.mean(np.asarray(counts(scores, visual_mask, middle)) / visual_mask.sum(axis=1))
+    share = np.mean(np.minimum(counts(scores, visual_mask, middle), bound) / total)
     low, high = (low, middle) if share >= keep_ratio else (middle, high)
   return high
