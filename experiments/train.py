@@ -183,7 +183,7 @@ def loss_fn(params, batch, auxiliary, model):
   cells = batch["cells"]
   probe = _probe(visual @ params["probe"], cells, _PROBES)
   # Of the two calls captured the first is `prefill`'s, on the picture, and the second `extend`'s, on the questions.
-  if params["left"].size:
+  if "left" in params:
     below = jax.vmap(lambda rows, at: rows[at])(calls(below_path)[0][0], places)
     probe += _probe(below @ params["left"], cells[..., len(_PROBES):], _LEFT_PROBES)
   pointing = _pointing(model.config.text, batch, calls(query_path)[1], keys)
@@ -212,7 +212,7 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
   # The probe's large gradients must not clip the model's.
   return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam},
-                         {"model": "model", "probe": "probe", "left": "probe"})
+                         lambda params: {name: "model" if name == "model" else "probe" for name in params})
 
 
 def main():
@@ -233,8 +233,9 @@ def main():
   if _INIT_FROM.value:
     params = checkpoint.load_hf(checkpoint.resolve(_INIT_FROM.value), model)
   size = model.config.text.hidden_size
-  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)]),
-            "left": jnp.zeros([size, sum(_LEFT_PROBES) if _PROBE_LEFT.value else 0])}
+  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
+  if _PROBE_LEFT.value:
+    params["left"] = jnp.zeros([size, sum(_LEFT_PROBES)])
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}
