@@ -47,8 +47,10 @@ class ProcessorTest(parameterized.TestCase):
   @parameterized.parameters(*embedded.ARCHITECTURES)
   def test_training_sees_what_the_processor_makes(self, name):
     architecture = embedded.ARCHITECTURES[name]
-    batch = load_processor(str(embedded.DIRECTORY / name))(images=[[self.picture]], prompts=["Is it red?"])
     tokenizer = embedded.make_tokenizer(architecture)
+    with tempfile.TemporaryDirectory() as directory:
+      embedded.write_assets(pathlib.Path(directory), architecture, tokenizer)
+      batch = load_processor(directory)(images=[[self.picture]], prompts=["Is it red?"])
     before, after = embedded.split_prompt(architecture, tokenizer)
     self.assertEqual(before + tokenizer.encode("Is it red?" + after).ids, batch["input_ids"][0].tolist())
     for argument, values in architecture.pixels(self.picture[None]).items():
