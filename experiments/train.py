@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 from experiments import command
 from experiments import digits
 from experiments import embedded
+from hawk_jax import prompt as prompt_lib
 from models import checkpoint
 from models import decoder
 from models import rope
@@ -42,13 +43,13 @@ _QUESTIONS = flags.DEFINE_integer("questions", 12, "Questions a picture.", lower
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.", lower_bound=0.0)
 _INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint to go on from instead of random weights; pictures are then full and lose tokens at once.")
-_PROBE_NEIGHBORS = flags.DEFINE_bool("probe_neighbors", False, "Ask visual tokens for the cells beside them, too.")
+_PROBE_LEFT = flags.DEFINE_bool("probe_left", False, "Ask visual tokens half way up the decoder for the cell to their left.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
 
-# Digit or none, colour or grey or none, boxed or not; then digit and colour of the cell to the left, and to the right.
-_PROBES = (11, 10, 2, 11, 10, 11, 10)
+_PROBES = (11, 10, 2)  # digit or none, colour or grey or none, boxed or not
+_LEFT_PROBES = (11, 10)  # digit and colour of the cell to the left
 _QUESTION_LENGTH = 24
 _AUXILIARY_UNTIL = 0.5  # share of the steps over which the auxiliary loss fades out
 _CURRICULUM_UNTIL = 0.25  # share of the steps over which pictures fill up
@@ -61,8 +62,8 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
   Returns:
     A dict: `inputs`, the packed prompts up to the picture's end; `tokens` [B, Q, T], each question with its answer;
     `targets` [B, Q, 2], the answer and the end token; `target_index` [B, Q, 2], where they are predicted; `cells`
-    [B, V, 7], what every visual token shows (`_PROBES`); `about` [B, Q, V], the cells each question is about, summing
-    to 1. And the questions' kinds, [B][Q].
+    [B, V, 5], what every visual token shows, and the one to its left; `about` [B, Q, V], the cells each question is
+    about, summing to 1. And the questions' kinds, [B][Q].
   """
   encode = lambda text: tokenizer.encode(text).ids
   prefix, ending = embedded.split_prompt(architecture, tokenizer)
@@ -75,10 +76,9 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
     pictures.append(digits.render(scene, rng))
     box = np.zeros_like(scene.digits)
     box[scene.box] = 1
-    wide = [np.pad(values, ((0, 0), (1, 1)), constant_values=-1) for values in (scene.digits, scene.colors)]
-    beside = [values[:, start:start + digits.GRID] for start in (0, 2) for values in wide]
-    shown = np.stack([scene.digits, scene.colors, box, *beside], axis=-1)
-    cells.append((shown % _PROBES).reshape(-1, len(_PROBES)))
+    left = [np.pad(values, ((0, 0), (1, 0)), constant_values=-1)[:, :-1] for values in (scene.digits, scene.colors)]
+    shown = np.stack([scene.digits, scene.colors, box, *left], axis=-1) % (_PROBES + _LEFT_PROBES)
+    cells.append(shown.reshape(-1, shown.shape[-1]))
     chosen = digits.balanced(found, rng, number)
     kinds.append([question.kind for question in chosen])
     for question in chosen:
@@ -117,9 +117,11 @@ def drop_tokens(batch, rng):
 
 
 def forward(model, batch):
-  """[B, Q, 2, vocab] answer logits, [B, V, D] visual features, and what they look like to the middle layer: [B, V, d] keys.
+  """Answers, and where the picture's tokens are on the way to them.
 
-  The keys are those of the first key/value head.
+  Returns:
+    [B, Q, 2, vocab] answer logits, [B, V, D] visual features, [B, V, d] what they look like to the middle layer's first
+    key head, and [B, V] their places in the prompt.
   """
   prompt, tokens = batch["inputs"].prompt, batch["tokens"]
   size, number, length = tokens.shape
@@ -132,9 +134,9 @@ def forward(model, batch):
   hidden, _ = model.extend(tokens.reshape(-1, length), positions, cache)
   answers = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"].reshape(-1, 2))
   keys = prefill.keys_values[0][_middle(model)][:, :, 0]
-  places = jax.vmap(jnp.searchsorted)(prefill.order.astype(jnp.uint32), prompt.visual_order.astype(jnp.uint32))
+  places = prompt_lib.places(prefill.order, prompt.visual_order)
   keys = jax.vmap(lambda rows, at: rows[at])(keys, places)
-  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys
+  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys, places
 
 
 def _middle(model):
@@ -161,21 +163,30 @@ def _pointing(text, batch, queries, keys):
   return jnp.where(prompt.visual_mask[:, None, None, :slots], logits, -1e9)
 
 
+def _probe(logits, cells, sizes):
+  """Cross-entropy of cells [B, V, n], each of the n against its share of the logits [B, V, sum(sizes)]."""
+  parts = jnp.split(logits[:, :cells.shape[1]], np.cumsum(sizes)[:-1], axis=-1)
+  return sum(optax.softmax_cross_entropy_with_integer_labels(part, cells[..., number]).mean()
+             for number, part in enumerate(parts))
+
+
 def loss_fn(params, batch, auxiliary, model):
   """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
-  path = ("language_model", f"layers_{_middle(model)}", "self_attn", "q_proj")
-  (logits, visual, keys), captured = model.apply(
+  middle = _middle(model)
+  query_path = ("language_model", f"layers_{middle}", "self_attn", "q_proj")
+  below_path = ("language_model", f"layers_{middle - 1}")
+  (logits, visual, keys, places), captured = model.apply(
       {"params": params["model"]}, batch, method=forward, mutable="intermediates",
-      capture_intermediates=lambda module, _: module.path == path)
+      capture_intermediates=lambda module, _: module.path in (query_path, below_path))
+  calls = lambda path: functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"]
   answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
-  asked = np.searchsorted(np.cumsum(_PROBES), params["probe"].shape[1]) + 1
-  probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:asked - 1], axis=-1)
   cells = batch["cells"]
-  probe = sum(optax.softmax_cross_entropy_with_integer_labels(logits[:, :cells.shape[1]], cells[..., number]).mean()
-              for number, logits in enumerate(probes))
-  # Of the two calls captured the second is `extend`'s, on the questions.
-  queries = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
-  pointing = _pointing(model.config.text, batch, queries, keys)
+  probe = _probe(visual @ params["probe"], cells, _PROBES)
+  # Of the two calls captured the first is `prefill`'s, on the picture, and the second `extend`'s, on the questions.
+  if "left" in params:
+    below = jax.vmap(lambda rows, at: rows[at])(calls(below_path)[0][0], places)
+    probe += _probe(below @ params["left"], cells[..., len(_PROBES):], _LEFT_PROBES)
+  pointing = _pointing(model.config.text, batch, calls(query_path)[1], keys)
   pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
@@ -201,7 +212,7 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
   # The probe's large gradients must not clip the model's.
   return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam},
-                         {"model": "model", "probe": "probe"})
+                         lambda params: {name: "model" if name == "model" else "probe" for name in params})
 
 
 def main():
@@ -211,7 +222,7 @@ def main():
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
               for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed", "init_from",
-                           "probe_neighbors")}
+                           "probe_left")}
   settings_file = output / "settings.json"
   if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
     raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
@@ -221,8 +232,10 @@ def main():
   params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
   if _INIT_FROM.value:
     params = checkpoint.load_hf(checkpoint.resolve(_INIT_FROM.value), model)
-  probes = _PROBES if _PROBE_NEIGHBORS.value else _PROBES[:3]
-  params = {"model": params, "probe": jnp.zeros([model.config.text.hidden_size, sum(probes)])}
+  size = model.config.text.hidden_size
+  params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
+  if _PROBE_LEFT.value:
+    params["left"] = jnp.zeros([size, sum(_LEFT_PROBES)])
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}
