@@ -5,9 +5,11 @@
 Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
 At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
 and two heads half way up the decoder to look from the question's last token at the cells it is about; and pictures hold
-fewer digits. `--point_first` asks two heads of the first layer as well, from all of the question and without rotary
-positions: as in large models, some heads' scores then follow the question and others' what stands out. Later, half the pictures lose visual tokens that no question is about, so that the model gets used to gaps
-as large models are.
+fewer digits. `--point_first` asks heads of the first layer as well, from all of the question and without rotary positions:
+two to look at the cells it is about, and half of them at the grey digits, whatever the question. So in large models: some
+heads' scores follow the text, others look at the same places always, and head importance has something to find.
+Later, half the pictures lose visual tokens that no question is about, so that the model gets used to gaps as large models
+are.
 Killed at any moment, the same command goes on from the last checkpoint; every batch follows from the seed and the step
 alone, so the result is that of an undisturbed run.
 """
@@ -45,7 +47,8 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate."
 _INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint to go on from instead of random weights; pictures are then full and lose tokens at once.")
 _PROBE_LEFT = flags.DEFINE_bool("probe_left", False, "Ask visual tokens half way up the decoder for the cell to their left.")
-_POINT_FIRST = flags.DEFINE_bool("point_first", False, "Ask two heads of the first layer to look at what is asked about.")
+_POINT_FIRST = flags.DEFINE_bool("point_first", False, "Ask heads of the first layer where to look: two at what is asked "
+                                 "about, half always at the grey digits.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
@@ -148,11 +151,11 @@ def _middle(model):
   return model.config.text.num_hidden_layers // 2
 
 
-def _pointer(logits, batch):
-  """Cross-entropy of attention logits [B, Q, M, V] and the cells that each question is about."""
-  slots = batch["cells"].shape[1]
-  logits = jnp.where(batch["inputs"].prompt.visual_mask[:, None, None, :slots], logits[..., :slots], -1e9)
-  return optax.softmax_cross_entropy(logits, batch["about"][:, :, None]).mean()
+def _pointer(logits, cells, prompt):
+  """Cross-entropy of attention logits [B, Q, M, V] and the cells to look at, [B, Q, V], summing to 1."""
+  slots = cells.shape[-1]
+  logits = jnp.where(prompt.visual_mask[:, None, None, :slots], logits[..., :slots], -1e9)
+  return optax.softmax_cross_entropy(logits, cells[:, :, None]).mean()
 
 
 def _pointing(text, batch, queries, keys):
@@ -201,9 +204,13 @@ def loss_fn(params, batch, auxiliary, model, point_first=False):
   if "left" in params:
     below = jax.vmap(lambda rows, at: rows[at])(calls(below_path)[0][0], places)
     probe += _probe(below @ params["left"], cells[..., len(_PROBES):], _LEFT_PROBES)
-  pointer = _pointer(_pointing(model.config.text, batch, calls(query_path)[1], keys), batch)
+  prompt = batch["inputs"].prompt
+  pointer = _pointer(_pointing(model.config.text, batch, calls(query_path)[1], keys), batch["about"], prompt)
   if point_first:
-    pointer += _pointer(scores[:, :, :_sharing(model.config.text)], batch)
+    grey = (cells[..., 1] == len(digits.COLORS)) & prompt.visual_mask[:, :cells.shape[1]]
+    grey = jnp.broadcast_to((grey / jnp.maximum(grey.sum(-1, keepdims=True), 1))[:, None], batch["about"].shape)
+    pointer += _pointer(scores[:, :, :_sharing(model.config.text)], batch["about"], prompt)
+    pointer += _pointer(scores[:, :, scores.shape[2] // 2:], grey, prompt)
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
 
