@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from models import rope
 from models.attention import attention
+from models.matmul import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +98,11 @@ class Attention(nn.Module):
 
   def setup(self):
     config = self.config
-    dense = lambda heads, bias: nn.Dense(heads * config.head_dim, use_bias=bias)
+    dense = lambda heads, bias: nn.Dense(heads * config.head_dim, use_bias=bias, dot_general=dot_general)
     self.q_proj = dense(config.num_attention_heads, config.attention_bias)
     self.k_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
-    self.o_proj = nn.Dense(config.hidden_size, use_bias=False)
+    self.o_proj = nn.Dense(config.hidden_size, use_bias=False, dot_general=dot_general)
 
   def __call__(self, x, rotation, *, mask=None, past=None, intervention=NOTHING):
     """Attends causally among x, or from x to a cache.
@@ -164,9 +165,10 @@ class MLP(nn.Module):
   use_bias: bool = False
 
   def setup(self):
-    self.gate_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
-    self.up_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
-    self.down_proj = nn.Dense(self.hidden_size, use_bias=self.use_bias)
+    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dot_general=dot_general)
+    self.gate_proj = dense(self.intermediate_size)
+    self.up_proj = dense(self.intermediate_size)
+    self.down_proj = dense(self.hidden_size)
 
   def __call__(self, x):
     return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))

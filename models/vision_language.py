@@ -26,6 +26,7 @@ from hawk_jax import selectors
 from models.decoder import Cache
 from models.decoder import Intervention
 from models.decoder import NOTHING
+from models.matmul import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,5 +274,5 @@ class VisionLanguageModel(nn.Module):
 
 def make_lm_head(vocab_size: int) -> nn.Dense:
   """An untied head with float32 logits."""
-  dot = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+  dot = functools.partial(dot_general, preferred_element_type=jnp.float32)
   return nn.Dense(vocab_size, use_bias=False, dot_general=dot)
