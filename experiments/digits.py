@@ -28,6 +28,8 @@ COLORS = {
 GREY = (150, 150, 150)
 # scikit-learn keeps the digits of one writer together, so ranges keep writers apart.
 SPLITS = {"train": (0, 1200), "calibration": (1200, 1440), "test": (1440, 1797)}
+# Ways in which training writes every digit.
+SLANTS = 12
 
 TEMPLATES = {
     "color_to_digit": (
@@ -95,9 +97,10 @@ class Scene:
   Attributes:
     digits: [12, 12] int, the digit in each cell, -1 if empty.
     colors: [12, 12] int, index into COLORS, 8 for grey, -1 if empty.
-    glyphs: [12, 12] int, index of the handwriting.
+    glyphs: [12, 12] int, index of the handwriting, or of the slanted one in the training split.
     shifts: [12, 12, 2] int, pixels each digit is off its cell.
     box: (row, column) of the boxed digit.
+    slanted: whether the handwriting is the slanted one.
   """
 
   digits: np.ndarray
@@ -105,15 +108,36 @@ class Scene:
   glyphs: np.ndarray
   shifts: np.ndarray
   box: tuple[int, int]
+  slanted: bool
 
 
 @functools.cache
 def handwriting() -> tuple[np.ndarray, np.ndarray]:
   """All digits as [1797, 16, 16] float32 ink from 0 to 1, and their labels [1797]."""
   data = datasets.load_digits()
-  ink = [np.asarray(Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.BICUBIC))
-         for image in data.images]
-  return np.stack(ink).astype(np.float32) / 255, data.target
+  return np.stack([_ink(image) for image in data.images]), data.target
+
+
+@functools.cache
+def slanted_handwriting() -> np.ndarray:
+  """The digits for training, [SLANTS * 1200, 16, 16]: each as it is, and otherwise slanted, turned and sized."""
+  low, high = SPLITS["train"]
+  images, rng = datasets.load_digits().images[low:high], np.random.default_rng(0)
+  variants = [np.stack([_ink(image) for image in images])]
+  for _ in range(SLANTS - 1):
+    variants.append(np.stack([_ink(image, np.eye(2) + rng.uniform(-0.18, 0.18, [2, 2])) for image in images]))
+  return np.concatenate(variants)
+
+
+def _ink(image: np.ndarray, mapping: np.ndarray | None = None) -> np.ndarray:
+  """[16, 16] float32 ink of an 8 x 8 digit; `mapping` [2, 2] takes output to input offsets from the middle."""
+  picture = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.BICUBIC)
+  if mapping is not None:
+    middle = np.full(2, (CELL - 1) / 2)
+    (a, b), (c, d) = mapping
+    x, y = middle - mapping @ middle
+    picture = picture.transform(picture.size, Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BICUBIC)
+  return np.asarray(picture, np.float32) / 255
 
 
 def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) -> Scene:
@@ -157,12 +181,15 @@ def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) ->
     glyphs[cells] = low + rng.choice(np.flatnonzero(labels == digit), int(cells.sum()))
   filled = np.argwhere(digits >= 0)
   box = tuple(int(x) for x in filled[rng.integers(len(filled))])
-  return Scene(digits, colors, glyphs, rng.integers(-2, 3, [GRID, GRID, 2]), box)
+  shifts, slanted = rng.integers(-2, 3, [GRID, GRID, 2]), split == "train"
+  if slanted:
+    glyphs += (high - low) * rng.integers(SLANTS, size=glyphs.shape)
+  return Scene(digits, colors, glyphs, shifts, box, slanted)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
   """Paints a scene, [192, 192, 3] uint8; `rng` chooses paper and noise."""
-  ink_of, _ = handwriting()
+  ink_of = slanted_handwriting() if scene.slanted else handwriting()[0]
   size, margin = GRID * CELL, CELL
   paper = 255 - rng.integers(0, 20, 3)
   canvas = np.broadcast_to(paper, (size + 2 * margin, size + 2 * margin, 3)).astype(np.float32).copy()
