@@ -3,13 +3,19 @@
 A parameter's path is its tensor's name, so one rule serves every port: `layers_3/mlp/up_proj/kernel` is
 `layers.3.mlp.up_proj.weight`. Kernels are transposed, [in, out] here and [out, in] there. Parameters that belong to no
 Flax layer keep their own name. A port adds the prefixes that its checkpoints have gone by.
+
+On a mesh, every byte of the files is read once by one process, in whole rows as they lie there: each device gets an equal
+part of the rows, and the devices then exchange them for the slices they hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import functools
+import itertools
 import json
+import math
 import os
 import pathlib
 import re
@@ -23,6 +29,9 @@ import ml_dtypes  # registers bfloat16 with NumPy, which safetensors asks for by
 import numpy as np
 import safetensors
 import safetensors.numpy
+import tqdm
+
+from models import sharding
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -31,6 +40,13 @@ _WEIGHTS = ("kernel", "scale", "embedding")
 # Last component of tensors that hold no parameter: older checkpoints store what models compute.
 _COMPUTED = ("position_ids", "inv_freq")
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+
+
+@dataclasses.dataclass
+class Tally:
+  """How many bytes of tensors this process has read."""
+
+  bytes_read: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,26 +133,61 @@ def init_params(model, seed: int = 0, dtype: str = "float32", scale: float = 0.0
       path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())})
 
 
-def load_hf(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, Any]:
+def load_hf(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally | None = None) -> dict[str, Any]:
   """Parameters from the safetensors files of a directory.
 
   Args:
     directory: with model.safetensors, or shards and their index.
-    model: the port the config asks for; its `names` map tensors to parameters.
+    model: the port the config asks for; its `names` map tensors to parameters, its `mesh` says where they go.
     dtype: what the parameters are cast to; the compute dtype.
+    tally: counts the bytes read.
 
   Raises:
     ValueError: an unknown dtype, no or unreadable files, pickled weights, or tensors that are missing, unexpected or
       wrongly shaped: one error lists them all.
   """
+  wanted = traverse_util.flatten_dict(abstract_params(model))
+  found = find_tensors(directory, model, wanted)
+  tally = Tally() if tally is None else tally
+  mesh = model.mesh
+  targets = None if mesh is None else traverse_util.flatten_dict(
+      sharding.param_specs(traverse_util.unflatten_dict(wanted), model.config, mesh))
+  params = {}
+  for path, value in progress(wanted.items(), "loading"):
+    if mesh is None:
+      params[path] = jnp.asarray(read_param(path, value.shape, *found[path], dtype, tally))
+    else:
+      params[path] = _read_onto_mesh(path, value.shape, *found[path], dtype, tally, mesh, targets[path])
+  return traverse_util.unflatten_dict(params)
+
+
+def progress(items, what: str):
+  """A bar over parameters, for work that takes longer than a blink; of the first process only."""
+  return tqdm.tqdm(items, desc=what, unit="tensor", delay=2, disable=jax.process_index() > 0)
+
+
+def check_dtype(dtype: str) -> None:
+  """Refuses a dtype that parameters cannot have."""
   if dtype not in DTYPES:
     raise ValueError(f"dtype: got {dtype!r}, allowed are {', '.join(DTYPES)}")
+
+
+def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[str, ...], tuple[str, Any]]:
+  """Each parameter's tensor and the open file that holds it.
+
+  Args:
+    directory: as in `load_hf`.
+    model: a port.
+    wanted: its abstract parameters by path.
+
+  Raises:
+    ValueError: as in `load_hf`.
+  """
   sources = _open(directory)
   tensors = {}
   for tensor, source in sources.items():
     if tensor.rsplit(".", 1)[-1] not in _COMPUTED:
       tensors.setdefault(model.names.canonical(tensor), []).append((tensor, source))
-  wanted = traverse_util.flatten_dict(abstract_params(model))
   dotted = {path: _dotted(path) for path in wanted}
 
   problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
@@ -152,14 +203,61 @@ def load_hf(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str,
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
 
-  def load(path, value):
-    tensor, source = tensors[dotted[path]][0]
-    array = source.get_tensor(tensor)
-    if path[-1] == "kernel":
-      array = array.reshape(array.shape[0], -1).T
-    return jnp.asarray(np.ascontiguousarray(array.reshape(value.shape), DTYPES[dtype]))
+  return {path: tensors[dotted[path]][0] for path in wanted}
 
-  return traverse_util.unflatten_dict({path: load(path, value) for path, value in wanted.items()})
+
+def read_param(path, shape, tensor: str, source, dtype: str, tally: Tally) -> np.ndarray:
+  """One parameter, whole.
+
+  Args:
+    path: of the parameter.
+    shape: of it.
+    tensor: its name in the file.
+    source: the open file.
+    dtype: to cast it to.
+    tally: counts the bytes.
+  """
+  array = source.get_tensor(tensor)
+  tally.bytes_read += array.nbytes
+  return np.ascontiguousarray(_as_param(array, path[-1] == "kernel", shape), DTYPES[dtype])
+
+
+def _as_param(array, transpose: bool, shape):
+  """A stored tensor, NumPy's or a device's, in the parameter's layout."""
+  return (array.reshape(array.shape[0], -1).T if transpose else array).reshape(shape)
+
+
+def _read_onto_mesh(path, shape, tensor, source, dtype, tally, mesh, target) -> jax.Array:
+  """One parameter, spread over a mesh; no process reads or holds more than its part of the tensor."""
+  view = source.get_slice(tensor)
+  stored = tuple(view.get_shape())
+  blocks = {}
+
+  def read(index):
+    key = tuple((part.start, part.stop) for part in index)
+    if key not in blocks:
+      blocks[key] = np.asarray(view[index])
+      tally.bytes_read += blocks[key].nbytes
+    return blocks[key]
+
+  array = jax.make_array_from_callback(stored, _evenly(mesh, stored), read)
+  return jax.block_until_ready(_exchange(path[-1] == "kernel", shape, dtype, target)(array))
+
+
+def _evenly(mesh, shape) -> jax.sharding.NamedSharding:
+  """The split of a stored tensor into the most parts, of its first dimension where others are no better."""
+  ways = [(math.prod(mesh.shape[axis] for axis in axes), -dimension, axes)
+          for dimension, size in enumerate(shape) for count in range(len(mesh.shape) + 1)
+          for axes in itertools.combinations(mesh.axis_names, count)
+          if size % math.prod(mesh.shape[axis] for axis in axes) == 0]
+  _, dimension, axes = max(ways)
+  return sharding.sharding(mesh, shape, *(None,) * -dimension, axes)
+
+
+@functools.cache
+def _exchange(transpose, shape, dtype, target):
+  """From a stored tensor, however it lies on the devices, to the parameter."""
+  return jax.jit(lambda array: _as_param(array, transpose, shape).astype(dtype), out_shardings=target)
 
 
 def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
@@ -174,8 +272,8 @@ def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str =
   tensors = {}
   for path, value in traverse_util.flatten_dict(params).items():
     array = np.asarray(value)
-    array = array.T if path[-1] == "kernel" else array
-    shape = model.stored_shapes().get(_dotted(path), array.shape)
+    array = array.reshape(array.shape[0], -1).T if path[-1] == "kernel" else array
+    shape = model.stored_shapes().get(_dotted(path), _torch_shape(path, value.shape))
     tensors[model.names.saved(_dotted(path))] = np.ascontiguousarray(array.reshape(shape), DTYPES[dtype])
   path = pathlib.Path(directory) / "model.safetensors"
   partial = path.with_suffix(".partial")
@@ -190,7 +288,10 @@ def _dotted(path: tuple[str, ...]) -> str:
 
 
 def _torch_shape(path, shape):
-  return list(shape[::-1]) if path[-1] == "kernel" else list(shape)
+  """[out, in] of a kernel [in, ...] whose outputs may have several axes."""
+  if path[-1] == "kernel":
+    return [math.prod(shape[1:]), shape[0]]
+  return [math.prod(shape)] if path[-1] == "bias" else list(shape)
 
 
 def _fits(path, stored, shape):

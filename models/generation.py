@@ -23,6 +23,7 @@ from hawk_jax import selection
 from hawk_jax import selectors
 from models import decoder
 from models import sampling as sampling_lib
+from models import sharding
 from models.buckets import bucket
 
 KEEP_MINIMUM = 8
@@ -159,7 +160,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
       lengths=jnp.zeros([batch], jnp.int32),
       logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
       cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens))
-  return _choose(state, logits, sampling, end_ids), out.order
+  return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
@@ -183,7 +184,7 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
     positions = (next_position + state.step - 1)[:, None]
     hidden, cache = model.apply({"params": params}, last, positions, state.cache, method="extend")
     logits = model.apply({"params": params}, hidden[:, 0], method="logits")
-    return _choose(state.replace(cache=cache), logits, sampling, end_ids)
+    return _choose(state.replace(cache=cache), logits, sampling, end_ids, model.mesh)
 
   return jax.lax.while_loop(running, advance, state)
 
@@ -254,9 +255,9 @@ def check_decoding(model, prompt, max_new_tokens, eos_token_ids=(), temperature=
   return end_ids, sampling_lib.make(temperature, top_k, top_p, seed)
 
 
-def _choose(state: State, logits: jax.Array, sampling, end_ids) -> State:
+def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
   """Writes the next token of every row; what ended rows get is overwritten by `finish`."""
-  token = sampling_lib.choose(logits, state.step, sampling)
+  token = sharding.constrain(sampling_lib.choose(logits, state.step, sampling), mesh)
   if state.logits is not None:
     state = state.replace(
         logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
