@@ -125,7 +125,8 @@ class Attention(nn.Module):
       keys, values, index = past
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
-    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None)
+    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None,
+                               mesh=self.mesh)
     out = attend(mask=mask)
     if intervention.head_gate is not None:
       gate = intervention.head_gate[:, None, :, None].astype(out.dtype)

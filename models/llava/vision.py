@@ -106,7 +106,7 @@ class VisionAttention(nn.Module):
   def __call__(self, x):
     heads = self.config.num_attention_heads
     split = lambda y: sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=heads), self.mesh)
-    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)))
+    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)), mesh=self.mesh)
     return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
 

@@ -25,6 +25,8 @@ from models.attention import attention
 from models.buckets import bucket
 from models.decoder import MLP
 
+_HEADS = ("tensor", "fsdp", "data")  # mesh axes that full attention splits its heads over
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
@@ -192,14 +194,14 @@ class VisionAttention(nn.Module):
       ids = jnp.repeat(inputs.window_ids, unit, axis=1)
       out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :])
     else:
-      rows, patches, heads, _ = query.shape
-      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) (U N d)", U=unit)
-      slices = lambda y: rearrange(by_slot(y)[inputs.slice_slots], "I L (U N d) -> I (L U) N d", U=unit, N=heads)
-      in_slices = lambda y: sharding.heads(slices(y), self.mesh)
-      mask = jnp.repeat(inputs.slice_slots >= 0, unit, axis=1)[:, None]
-      out = attention(in_slices(query), in_slices(key), in_slices(value), mask=mask)
-      out = rearrange(out, "I (L U) N d -> (I L) (U N d)", U=unit)[inputs.slot_places.reshape(-1)]
-      out = out.reshape(rows, patches, heads, -1)
+      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
+      # Slices gather patches from all rows, so the heads are split instead: every device has all patches of its heads.
+      by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
+      in_slices = lambda y: rearrange(by_slot(by_head(y))[inputs.slice_slots], "I L U N d -> I (L U) N d")
+      lengths = (inputs.slice_slots >= 0).sum(-1) * unit
+      out = attention(in_slices(query), in_slices(key), in_slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
+      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[inputs.slot_places.reshape(-1)]
+      out = by_head(out.reshape(query.shape))
     return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
 
 
