@@ -231,33 +231,48 @@ def _read_onto_mesh(path, shape, tensor, source, dtype, tally, mesh, target) -> 
   """One parameter, spread over a mesh; no process reads or holds more than its part of the tensor."""
   view = source.get_slice(tensor)
   stored = tuple(view.get_shape())
+  kernel = path[-1] == "kernel"
+  lying = _in_rows(mesh, stored, target.spec[::-1] if kernel else target.spec)
   blocks = {}
 
   def read(index):
-    key = tuple((part.start, part.stop) for part in index)
-    if key not in blocks:
-      blocks[key] = np.asarray(view[index])
-      tally.bytes_read += blocks[key].nbytes
-    return blocks[key]
+    rows = (index[0].start, index[0].stop)
+    if rows not in blocks:
+      blocks[rows] = np.asarray(view[index])
+      tally.bytes_read += blocks[rows].nbytes
+    return blocks[rows]
 
-  array = jax.make_array_from_callback(stored, _evenly(mesh, stored), read)
-  return jax.block_until_ready(_exchange(path[-1] == "kernel", shape, dtype, target)(array))
+  array = jax.make_array_from_callback(stored, lying, read)
+  return jax.block_until_ready(_exchange(kernel, shape, dtype, lying, target)(array))
 
 
-def _evenly(mesh, shape) -> jax.sharding.NamedSharding:
-  """The split of a stored tensor into the most parts, of its first dimension where others are no better."""
-  ways = [(math.prod(mesh.shape[axis] for axis in axes), -dimension, axes)
-          for dimension, size in enumerate(shape) for count in range(len(mesh.shape) + 1)
-          for axes in itertools.combinations(mesh.axis_names, count)
-          if size % math.prod(mesh.shape[axis] for axis in axes) == 0]
-  _, dimension, axes = max(ways)
-  return sharding.sharding(mesh, shape, *(None,) * -dimension, axes)
+def _in_rows(mesh, stored, wanted) -> jax.sharding.NamedSharding:
+  """The split of a stored tensor's first dimension into the most parts.
+
+  Args:
+    mesh: the mesh.
+    stored: shape of the tensor.
+    wanted: axes of each of its dimensions in the end; an order of axes that follows it makes the exchange cheap.
+  """
+  wanted = [axis for axis in wanted if axis is not None]
+  order = wanted + [axis for axis in mesh.axis_names if axis not in wanted]
+  ways = [axes for count in range(len(order), -1, -1) for axes in itertools.combinations(order, count)]
+  size = lambda axes: math.prod(mesh.shape[axis] for axis in axes)
+  axes = max((axes for axes in ways if stored[0] % size(axes) == 0), key=size)
+  return sharding.sharding(mesh, stored, axes)
 
 
 @functools.cache
-def _exchange(transpose, shape, dtype, target):
-  """From a stored tensor, however it lies on the devices, to the parameter."""
-  return jax.jit(lambda array: _as_param(array, transpose, shape).astype(dtype), out_shardings=target)
+def _exchange(kernel, shape, dtype, lying, target):
+  """From a stored tensor's rows to the parameter, cast after the exchange of the smaller, stored, bytes."""
+  kept = () if len(shape) > 2 else tuple(axis for axis in lying.spec[0] or () if axis in target.spec)
+  without_copies = jax.sharding.NamedSharding(target.mesh, sharding.P(kept or None))
+
+  def exchange(array):
+    array = jax.lax.with_sharding_constraint(array, without_copies)
+    return _as_param(array, kernel, shape).astype(dtype)
+
+  return jax.jit(exchange, out_shardings=target)
 
 
 def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:

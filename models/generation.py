@@ -159,7 +159,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
       tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
       lengths=jnp.zeros([batch], jnp.int32),
       logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
-      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens))
+      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh))
   return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
 
