@@ -9,8 +9,8 @@ from einops import rearrange
 import jax
 import jax.numpy as jnp
 
-# Logits of more than this many elements are computed in blocks of queries, so memory stays linear in the keys.
-MAX_LOGITS = 1 << 26
+# Logits of more elements are computed in blocks of queries: memory stays linear in the keys, and a block in CPU caches.
+MAX_LOGITS = 1 << 22
 _MASKED = -1e30
 
 
@@ -31,28 +31,29 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
   """
   batch, length, heads, _ = query.shape
   keys = key.shape[1]
-  query = rearrange(query, "B T (G M) d -> B T G M d", G=key.shape[2])
+  query = rearrange(query, "B T (G M) d -> B G M T d", G=key.shape[2])
+  key, value = rearrange(key, "B S G d -> B G d S"), rearrange(value, "B S G d -> B G S d")
   block = max(1, MAX_LOGITS // (batch * heads * keys))
   if length <= block:
     out = _attend(query, key, value, _allowed(mask, causal, 0, length, keys), bias)
   else:
     count = -(-length // block)
-    padded = jnp.pad(query, ((0, 0), (0, count * block - length)) + ((0, 0),) * 3)
-    blocks = rearrange(padded, "B (C T) G M d -> C B T G M d", C=count)
+    block = -(-length // count)
+    missing = count * block - length
+    blocks = rearrange(jnp.pad(query, ((0, 0),) * 3 + ((0, missing), (0, 0))), "B G M (C T) d -> C B G M T d", C=count)
+    if mask is not None and mask.shape[-2] != 1:
+      mask = jnp.pad(mask, ((0, 0), (0, missing), (0, 0)))
 
     def attend(args):
       index, queries = args
-      rows = None
-      if mask is not None:
-        rows = mask
-        if mask.shape[-2] != 1:
-          rows = jax.lax.dynamic_slice_in_dim(jnp.pad(mask, ((0, 0), (0, count * block - length), (0, 0))),
-                                              index * block, block, axis=1)
+      rows = mask
+      if mask is not None and mask.shape[-2] != 1:
+        rows = jax.lax.dynamic_slice_in_dim(mask, index * block, block, axis=1)
       return _attend(queries, key, value, _allowed(rows, causal, index * block, block, keys), bias)
 
     out = jax.lax.map(attend, (jnp.arange(count), blocks))
-    out = rearrange(out, "C B T G M d -> B (C T) G M d")[:, :length]
-  return rearrange(out, "B T G M d -> B T (G M) d")
+    out = rearrange(out, "C B G M T d -> B G M (C T) d")[..., :length, :]
+  return rearrange(out, "B G M T d -> B T (G M) d")
 
 
 def _allowed(mask, causal, start, length, keys):
@@ -65,11 +66,17 @@ def _allowed(mask, causal, start, length, keys):
 
 
 def _attend(query, key, value, mask, bias):
-  logits = jnp.einsum("BTGMd,BSGd->BGMTS", query, key, preferred_element_type=jnp.float32)
-  logits *= query.shape[-1] ** -0.5
+  """One block: query [B, G, M, T, d], key [B, G, d, S] and value [B, G, S, d], as matrix products take them."""
+  queries = query.shape[3]
+  merge = lambda x: rearrange(x, "B G M T d -> B G (M T) d")
+  logits = jnp.matmul(merge(query), key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+  logits = rearrange(logits, "B G (M T) S -> B G M T S", T=queries)
   if bias is not None:
     logits += bias[:, None, None, None]
   if mask is not None:
     logits = jnp.where(mask[:, None, None], logits, _MASKED)
-  weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-  return jnp.einsum("BGMTS,BSGd->BTGMd", weights, value)
+  weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+  # Dividing what comes out is T x d divisions instead of T x S.
+  out = jnp.matmul(merge(weights.astype(value.dtype)), value, preferred_element_type=jnp.float32)
+  out = rearrange(out, "B G (M T) d -> B G M T d", T=queries) / weights.sum(axis=-1, keepdims=True)
+  return out.astype(value.dtype)
