@@ -66,6 +66,7 @@ def convert(source: pathlib.Path, output: pathlib.Path, dtype: str | None) -> No
   abstract = {path: jax.ShapeDtypeStruct(value.shape, checkpoint.DTYPES[dtypes[path]]) for path, value in wanted.items()}
   journal.write(partial / orbax_store.MANIFEST, orbax_store.manifest(abstract))
   os.replace(partial, output)
+  (output / "conversion.jsonl").unlink()
 
 
 def main():

@@ -249,11 +249,16 @@ def _dotted(path: tuple[str, ...]) -> str:
   return ".".join(parts + ["weight" if path[-1] in _WEIGHTS else path[-1]])
 
 
+def flat_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """Shape of a parameter with its outputs, which may have several axes, on one: [in, out] of a kernel, [out] of a bias."""
+  if name == "kernel":
+    return shape[0], math.prod(shape[1:])
+  return (math.prod(shape),) if name == "bias" else tuple(shape)
+
+
 def _torch_shape(path, shape):
-  """[out, in] of a kernel [in, ...] whose outputs may have several axes."""
-  if path[-1] == "kernel":
-    return [math.prod(shape[1:]), shape[0]]
-  return [math.prod(shape)] if path[-1] == "bias" else list(shape)
+  flat = list(flat_shape(path[-1], shape))
+  return flat[::-1] if path[-1] == "kernel" else flat
 
 
 def _fits(path, stored, shape):
