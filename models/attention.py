@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from models import kernels
 from models import sharding
 
-# Logits of more than this many elements are computed in blocks of queries, so memory stays linear in the keys.
-MAX_LOGITS = 1 << 26
+# Logits of more elements on a device are computed in blocks of queries: memory stays linear in the keys, and a block in
+# CPU caches. Accelerators want larger blocks.
+MAX_LOGITS = 1 << 22
+_MAX_LOGITS_ACCELERATOR = 1 << 26
 _MASKED = -1e30
 
 
@@ -41,37 +43,38 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
   """
   batch, length, count, _ = query.shape
   keys = key.shape[1]
-  kernel = kernels.choose(_device(mesh), query, key) if mask is None and bias is None else None
+  device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+  kernel = kernels.choose(device, query, key) if mask is None and bias is None else None
   if kernel:
     return kernels.attend(kernel, query, key, value, lengths, causal=causal, mesh=mesh, rows=rows, heads=heads)
   if lengths is not None:
     seen = (jnp.arange(keys) < lengths[:, None])[:, None]
     mask = seen if mask is None else mask & seen
-  query = rearrange(query, "B T (G M) d -> B T G M d", G=key.shape[2])
-  block = max(1, MAX_LOGITS // (batch * count * keys))
+  query = rearrange(query, "B T (G M) d -> B G M T d", G=key.shape[2])
+  key, value = rearrange(key, "B S G d -> B G d S"), rearrange(value, "B S G d -> B G S d")
+  limit = MAX_LOGITS if device.platform == "cpu" else _MAX_LOGITS_ACCELERATOR * (1 if mesh is None else mesh.size)
+  block = max(1, limit // (batch * count * keys))
   if length <= block:
     out = _attend(query, key, value, _allowed(mask, causal, 0, length, keys), bias)
   else:
     blocks = -(-length // block)
-    padded = jnp.pad(query, ((0, 0), (0, blocks * block - length)) + ((0, 0),) * 3)
-    padded = rearrange(padded, "B (C T) G M d -> C B T G M d", C=blocks)
+    block = -(-length // blocks)
+    missing = blocks * block - length
+    padded = jnp.pad(query, ((0, 0),) * 3 + ((0, missing), (0, 0)))
+    padded = rearrange(padded, "B G M (C T) d -> C B G M T d", C=blocks)
+    if mask is not None and mask.shape[-2] != 1:
+      mask = jnp.pad(mask, ((0, 0), (0, missing), (0, 0)))
 
     def attend(args):
       index, queries = args
       part = mask
       if mask is not None and mask.shape[-2] != 1:
-        part = jax.lax.dynamic_slice_in_dim(jnp.pad(mask, ((0, 0), (0, blocks * block - length), (0, 0))),
-                                            index * block, block, axis=1)
+        part = jax.lax.dynamic_slice_in_dim(mask, index * block, block, axis=1)
       return _attend(queries, key, value, _allowed(part, causal, index * block, block, keys), bias)
 
     out = jax.lax.map(attend, (jnp.arange(blocks), padded))
-    out = rearrange(out, "C B T G M d -> B (C T) G M d")[:, :length]
-  return rearrange(out, "B T G M d -> B T (G M) d")
-
-
-def _device(mesh) -> jax.Device:
-  """One of those the program will run on."""
-  return jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    out = rearrange(out, "C B G M T d -> B G M (C T) d")[..., :length, :]
+  return rearrange(out, "B G M T d -> B T (G M) d")
 
 
 def _allowed(mask, causal, start, length, keys):
@@ -84,11 +87,17 @@ def _allowed(mask, causal, start, length, keys):
 
 
 def _attend(query, key, value, mask, bias):
-  logits = jnp.einsum("BTGMd,BSGd->BGMTS", query, key, preferred_element_type=jnp.float32)
-  logits *= query.shape[-1] ** -0.5
+  """One block: query [B, G, M, T, d], key [B, G, d, S] and value [B, G, S, d], as matrix products take them."""
+  queries = query.shape[3]
+  merge = lambda x: rearrange(x, "B G M T d -> B G (M T) d")
+  logits = jnp.matmul(merge(query), key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+  logits = rearrange(logits, "B G (M T) S -> B G M T S", T=queries)
   if bias is not None:
     logits += bias[:, None, None, None]
   if mask is not None:
     logits = jnp.where(mask[:, None, None], logits, _MASKED)
-  weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-  return jnp.einsum("BGMTS,BSGd->BTGMd", weights, value)
+  weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+  # Dividing what comes out is T x d divisions instead of T x S.
+  out = jnp.matmul(merge(weights.astype(value.dtype)), value, preferred_element_type=jnp.float32)
+  out = rearrange(out, "B G (M T) d -> B G M T d", T=queries) / weights.sum(axis=-1, keepdims=True)
+  return out.astype(value.dtype)

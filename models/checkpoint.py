@@ -3,17 +3,12 @@
 A parameter's path is its tensor's name, so one rule serves every port: `layers_3/mlp/up_proj/kernel` is
 `layers.3.mlp.up_proj.weight`. Kernels are transposed, [in, out] here and [out, in] there. Parameters that belong to no
 Flax layer keep their own name. A port adds the prefixes that its checkpoints have gone by.
-
-On a mesh, every byte of the files is read once by one process, in whole rows as they lie there: each device gets an equal
-part of the rows, and the devices then exchange them for the slices they hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import functools
-import itertools
 import json
 import math
 import os
@@ -31,8 +26,12 @@ import safetensors
 import safetensors.numpy
 import tqdm
 
+from models import mesh_loading
 from models import sharding
+from models.mesh_loading import Tally
 
+# Of safetensors files.
+_STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What Flax layers call the tensors that PyTorch calls weight.
@@ -40,13 +39,6 @@ _WEIGHTS = ("kernel", "scale", "embedding")
 # Last component of tensors that hold no parameter: older checkpoints store what models compute.
 _COMPUTED = ("position_ids", "inv_freq")
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-
-
-@dataclasses.dataclass
-class Tally:
-  """How many bytes of tensors this process has read."""
-
-  bytes_read: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,17 +145,17 @@ def load_hf(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally
   targets = None if mesh is None else traverse_util.flatten_dict(
       sharding.param_specs(traverse_util.unflatten_dict(wanted), model.config, mesh))
   params = {}
-  for path, value in progress(wanted.items(), "loading"):
+  for path, value in progress(wanted.items(), "loading", "tensor"):
     if mesh is None:
       params[path] = jnp.asarray(read_param(path, value.shape, *found[path], dtype, tally))
     else:
-      params[path] = _read_onto_mesh(path, value.shape, *found[path], dtype, tally, mesh, targets[path])
+      params[path] = mesh_loading.read(path, value.shape, *found[path], dtype, tally, mesh, targets[path])
   return traverse_util.unflatten_dict(params)
 
 
-def progress(items, what: str):
-  """A bar over parameters, for work that takes longer than a blink; of the first process only."""
-  return tqdm.tqdm(items, desc=what, unit="tensor", delay=2, disable=jax.process_index() > 0)
+def progress(items, what: str, unit: str):
+  """A bar for work that takes longer than a blink; of the first process only."""
+  return tqdm.tqdm(items, desc=what, unit=unit, delay=2, disable=jax.process_index() > 0)
 
 
 def check_dtype(dtype: str) -> None:
@@ -200,6 +192,9 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
       shape = tuple(source.get_slice(tensor).get_shape())
       if not _fits(path, shape, value.shape):
         problems.append(f"wrong shape: {tensor} is {list(shape)}, the config asks for {_torch_shape(path, value.shape)}")
+      if stored_dtype(tensor, source) is None:
+        problems.append(f"wrong dtype: {tensor} is {source.get_slice(tensor).get_dtype()}, allowed are "
+                        f"{', '.join(_STORED_DTYPES)}")
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
 
@@ -219,45 +214,12 @@ def read_param(path, shape, tensor: str, source, dtype: str, tally: Tally) -> np
   """
   array = source.get_tensor(tensor)
   tally.bytes_read += array.nbytes
-  return np.ascontiguousarray(_as_param(array, path[-1] == "kernel", shape), DTYPES[dtype])
+  return np.ascontiguousarray(mesh_loading.as_param(array, path[-1] == "kernel", shape), DTYPES[dtype])
 
 
-def _as_param(array, transpose: bool, shape):
-  """A stored tensor, NumPy's or a device's, in the parameter's layout."""
-  return (array.reshape(array.shape[0], -1).T if transpose else array).reshape(shape)
-
-
-def _read_onto_mesh(path, shape, tensor, source, dtype, tally, mesh, target) -> jax.Array:
-  """One parameter, spread over a mesh; no process reads or holds more than its part of the tensor."""
-  view = source.get_slice(tensor)
-  stored = tuple(view.get_shape())
-  blocks = {}
-
-  def read(index):
-    key = tuple((part.start, part.stop) for part in index)
-    if key not in blocks:
-      blocks[key] = np.asarray(view[index])
-      tally.bytes_read += blocks[key].nbytes
-    return blocks[key]
-
-  array = jax.make_array_from_callback(stored, _evenly(mesh, stored), read)
-  return jax.block_until_ready(_exchange(path[-1] == "kernel", shape, dtype, target)(array))
-
-
-def _evenly(mesh, shape) -> jax.sharding.NamedSharding:
-  """The split of a stored tensor into the most parts, of its first dimension where others are no better."""
-  ways = [(math.prod(mesh.shape[axis] for axis in axes), -dimension, axes)
-          for dimension, size in enumerate(shape) for count in range(len(mesh.shape) + 1)
-          for axes in itertools.combinations(mesh.axis_names, count)
-          if size % math.prod(mesh.shape[axis] for axis in axes) == 0]
-  _, dimension, axes = max(ways)
-  return sharding.sharding(mesh, shape, *(None,) * -dimension, axes)
-
-
-@functools.cache
-def _exchange(transpose, shape, dtype, target):
-  """From a stored tensor, however it lies on the devices, to the parameter."""
-  return jax.jit(lambda array: _as_param(array, transpose, shape).astype(dtype), out_shardings=target)
+def stored_dtype(tensor: str, source) -> str | None:
+  """What a tensor is stored in, as `DTYPES` calls it; None if it is none of them."""
+  return _STORED_DTYPES.get(source.get_slice(tensor).get_dtype())
 
 
 def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
@@ -287,11 +249,16 @@ def _dotted(path: tuple[str, ...]) -> str:
   return ".".join(parts + ["weight" if path[-1] in _WEIGHTS else path[-1]])
 
 
+def flat_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """Shape of a parameter with its outputs, which may have several axes, on one: [in, out] of a kernel, [out] of a bias."""
+  if name == "kernel":
+    return shape[0], math.prod(shape[1:])
+  return (math.prod(shape),) if name == "bias" else tuple(shape)
+
+
 def _torch_shape(path, shape):
-  """[out, in] of a kernel [in, ...] whose outputs may have several axes."""
-  if path[-1] == "kernel":
-    return [math.prod(shape[1:]), shape[0]]
-  return [math.prod(shape)] if path[-1] == "bias" else list(shape)
+  flat = list(flat_shape(path[-1], shape))
+  return flat[::-1] if path[-1] == "kernel" else flat
 
 
 def _fits(path, stored, shape):

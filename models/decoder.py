@@ -125,6 +125,7 @@ class Attention(nn.Module):
       keys, values, index = past
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
+      key, value = sharding.heads(key, self.mesh), sharding.heads(value, self.mesh)
     attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None,
                                mesh=self.mesh)
     out = attend(mask=mask)
@@ -270,16 +271,17 @@ class Decoder(nn.Module):
     return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)
 
 
-def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int) -> Cache:
+def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) -> Cache:
   """A cache as long as the prompt plus what is generated.
 
   Args:
     keys_values: what `Decoder.prefill` returned, [B, T, G, d] each.
     lengths: [B] real tokens of each row.
     max_new_tokens: room to leave.
+    mesh: what the cache is spread over.
   """
   keys, values = keys_values
   length = keys[0].shape[1]
-  grow = lambda x: jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0)))
+  grow = lambda x: sharding.heads(jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0))), mesh)
   valid = jnp.arange(length + max_new_tokens) < lengths[:, None]
   return Cache(tuple(map(grow, keys)), tuple(map(grow, values)), valid, jnp.asarray(length, jnp.int32))

@@ -159,7 +159,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
       tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
       lengths=jnp.zeros([batch], jnp.int32),
       logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
-      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens))
+      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh))
   return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
 
@@ -195,7 +195,8 @@ def prefill_and_decode(params, prompt, features, pruning, sampling, end_ids, *, 
   state, order = prefill(params, prompt, features, pruning, sampling, end_ids, model=model,
                          max_new_tokens=max_new_tokens, return_logits=return_logits)
   state = decode(params, state, prompt.next_position, sampling, end_ids, model=model)
-  return finish(state, order)
+  # Whole on every device: each process may read it.
+  return jax.tree.map(lambda x: sharding.constrain(x, model.mesh), finish(state, order))
 
 
 def generate(model, params, inputs, head_importance=None, *, keep_ratio: float | None = None,
@@ -238,7 +239,7 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
   pruning = plan_pruning(model, inputs.prompt, head_importance, keep_ratio=keep_ratio, keep_count=keep_count,
                          normalization=normalization, rounding=rounding, selector=selector, selector_seed=selector_seed,
                          keep_mass=keep_mass, prune_layer=prune_layer)
-  features = None if inputs.vision is None else encode(params, inputs.vision, model=model)
+  features = None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
   return prefill_and_decode(params, inputs.prompt, features, pruning, sampling, end_ids, model=model,
                             max_new_tokens=max_new_tokens, return_logits=return_logits)
 
@@ -261,11 +262,12 @@ def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
   if state.logits is not None:
     state = state.replace(
         logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
+  tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1)
   return state.replace(
       step=state.step + 1,
       done=state.done | jnp.isin(token, end_ids),
-      tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1),
-      lengths=state.lengths + ~state.done)
+      tokens=sharding.constrain(tokens, mesh),
+      lengths=sharding.constrain(state.lengths + ~state.done, mesh))
 
 
 def finish(state: State, order: jax.Array) -> Generation:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from models import checkpoint
+from models import orbax_store
 from models.llava import config as llava_config
 from models.llava import processor as llava_processor
 from models.llava.model import Llava
@@ -82,4 +83,5 @@ def load_model(path_or_hub_id: str, mesh=None, dtype: str = "float32"):
   checkpoint.check_dtype(dtype)
   directory = checkpoint.resolve(path_or_hub_id)
   model = build(directory, checkpoint.read_config(directory), mesh)
-  return model, checkpoint.load_hf(directory, model, dtype)
+  load = orbax_store.load if orbax_store.found(directory) else checkpoint.load_hf
+  return model, load(directory, model, dtype)

@@ -8,6 +8,7 @@ A mesh of None is no mesh: nothing here then changes the program.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import Any
@@ -187,6 +188,16 @@ def place(tree, mesh: Mesh | None):
     return jax.make_array_from_callback(x.shape, sharding(mesh, x.shape, BATCH), lambda index: x[index])
 
   return jax.tree.map(put, tree)
+
+
+def fetch(tree, mesh: Mesh | None):
+  """Arrays of a mesh, whole, as NumPy, in every process."""
+  return jax.device_get(tree if mesh is None else _gather(mesh)(tree))
+
+
+@functools.cache
+def _gather(mesh):
+  return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
 def shards(mesh: Mesh | None) -> int:

@@ -260,13 +260,16 @@ class VisionLanguageModel(nn.Module):
     return sharding.constrain(logits, self.mesh, sharding.BATCH, *(None,) * (logits.ndim - 2), "tensor")
 
   def _embed(self, tokens):
-    return sharding.residual(self.language_model.embed_tokens(tokens), self.mesh)
+    # As the table lies first: each device looks up its own rows and columns.
+    embeddings = sharding.constrain(self.language_model.embed_tokens(tokens), self.mesh, "data", None, "fsdp")
+    return sharding.residual(embeddings, self.mesh)
 
   def _gather(self, prompt, features):
     dtype = self.language_model.embed_tokens.embedding.dtype
-    # Rows go to the prompts that show them: split by columns, every device looks up its own.
-    features = sharding.constrain(features.astype(dtype), self.mesh, None, sharding.AXES)
-    return sharding.constrain(features[prompt.visual_slots], self.mesh, sharding.BATCH)
+    # Any prompt may show any row: split by columns, every device looks up its own.
+    features = sharding.constrain(features.astype(dtype), self.mesh, None, sharding.BATCH)
+    visual = sharding.constrain(features[prompt.visual_slots], self.mesh, None, None, sharding.BATCH)
+    return sharding.constrain(visual, self.mesh, sharding.BATCH)
 
   def _scores(self, prompt, text, visual):
     layer = self.language_model.layers[0]

@@ -21,7 +21,8 @@ from models import sharding
 from tests.reference import checks
 
 PROMPTS = {
-    "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end", "no_instruction"),
+    "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end",
+                   "no_instruction"),
     "llava": ("two", "text_only", "one", "adjacent", "no_instruction", "one", "two", "text_only"),
 }
 NEW_TOKENS = 8
