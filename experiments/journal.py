@@ -11,6 +11,8 @@ from typing import Any
 
 import tqdm
 
+from experiments import command
+
 
 class Journal:
   """An append-only file whose first line holds the run's settings.
@@ -37,7 +39,8 @@ class Journal:
       self._file.close()
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
     self._file.seek(0)
-    whole = self._file.read()
+    held = self._file.read()
+    whole = command.from_first(held)
     whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
     lines = [json.loads(line) for line in whole.splitlines()]
     settings = json.loads(json.dumps(settings))
@@ -46,7 +49,8 @@ class Journal:
       self._file.close()
       raise ValueError(f"output_dir: {self._path} is of a run with other {', '.join(differ)}; give another directory")
     self.records = lines[1:]
-    self._file.truncate(len(whole))
+    self._file.truncate(min(len(held), len(whole)))
+    self._file.write(whole[len(held):])  # in processes that are not the first
     if not lines:
       self._write(settings)
 
