@@ -17,8 +17,8 @@ def summarize(report: dict[str, Any]) -> str:
   needed = max(row["needed_bytes"] for row in rows)
   verdict = "fits" if all(row["fits"] for row in rows) else "does not fit"
   lines = [
-      f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on {report['topology']} "
-      f"({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens, "
+      f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on "
+      f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens, "
       f"{report['max_new_tokens']} new ones. Compiled in {report['wall_seconds']:.0f} s on {report['device']}, "
       f"{report['date']}; {report['versions']}.", "",
       f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB a chip.", ""]
@@ -29,9 +29,9 @@ def summarize(report: dict[str, Any]) -> str:
   if all("predicted_seconds" in row for row in prefills):
     lines += _ratios(prefills)
   lines.append(
-      f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} GB/s, "
-      f"and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: one step. "
-      "Needed: all weights, inputs, results and temporaries.")
+      f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
+      f"GB/s, and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: one "
+      "step. Needed: all weights, inputs, results and temporaries.")
   return "\n".join(lines)
 
 
@@ -40,7 +40,8 @@ def _row(row) -> list[str]:
   start = [row["program"], f"{row['keep_ratio']:g}" if "keep_ratio" in row else "", row.get("tokens", ""),
            gigabytes("weights_bytes")]
   if "seconds" not in row:
-    return start + ["", "", f"{gigabytes('needed_bytes')}: does not fit", "", "", "", "", "", f"{row['compile_seconds']:.0f}"]
+    needed, compiling = f"{gigabytes('needed_bytes')}: does not fit", f"{row['compile_seconds']:.0f}"
+    return start + ["", "", needed, "", "", "", "", "", compiling]
   messages = ", ".join(f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in row["collectives"].items())
   seconds = row["seconds"]
   return start + [gigabytes("cache_bytes"), gigabytes("temporaries"),
