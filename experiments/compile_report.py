@@ -18,9 +18,9 @@ def summarize(report: dict[str, Any]) -> str:
   verdict = "fits" if all(row["fits"] for row in rows) else "does not fit"
   lines = [
       f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on "
-      f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens, "
-      f"{report['max_new_tokens']} new ones. Compiled in {report['wall_seconds']:.0f} s on {report['device']}, "
-      f"{report['date']}; {report['versions']}.", "",
+      f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and "
+      f"{report['text_tokens']} text tokens, {report['max_new_tokens']} new ones. Compiled in "
+      f"{report['wall_seconds']:.0f} s on {report['device']}, {report['date']}; {report['versions']}.", "",
       f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB a chip.", ""]
   columns = ["program", "kept", "tokens", "GB a chip: weights", "cache", "temporaries", "needed", "predicted, ms", "compute",
              "memory", "links", "messages, MB a chip", "compile, s"]
@@ -30,8 +30,8 @@ def summarize(report: dict[str, Any]) -> str:
     lines += _ratios(prefills)
   lines.append(
       f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
-      f"GB/s, and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: one "
-      "step. Needed: all weights, inputs, results and temporaries.")
+      f"GB/s, and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: "
+      "one step. Needed: all weights, inputs, results and temporaries.")
   return "\n".join(lines)
 
 
