@@ -28,8 +28,8 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/native_resolution", "Where 
 def make_tower(width: int) -> tuple[vision.VisionTower, vision.VisionConfig]:
   """A block of windows and a block of full attention, with patches of 2 x 2 pixels."""
   config = vision.VisionConfig(
-      depth=2, hidden_size=width, intermediate_size=2 * width, num_heads=1, out_hidden_size=width, fullatt_block_indexes=(1,),
-      in_channels=1, temporal_patch_size=1, patch_size=2, window_size=16)
+      depth=2, hidden_size=width, intermediate_size=2 * width, num_heads=1, out_hidden_size=width,
+      fullatt_block_indexes=(1,), in_channels=1, temporal_patch_size=1, patch_size=2, window_size=16)
   return vision.VisionTower(config), config
 
 
