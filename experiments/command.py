@@ -96,13 +96,17 @@ def _silence():
     yield
 
 
-def mesh() -> jax.sharding.Mesh | None:
+def mesh(devices=None) -> jax.sharding.Mesh | None:
   """What the flag asks for, over the devices of all processes; None on a single device.
+
+  Args:
+    devices: others instead.
 
   Raises:
     ValueError: a mesh that these devices cannot form.
   """
-  return None if _MESH.value is None and jax.device_count() == 1 else sharding.make_mesh(_MESH.value)
+  devices = jax.devices() if devices is None else devices
+  return None if _MESH.value is None and len(devices) == 1 else sharding.make_mesh(_MESH.value, devices)
 
 
 def from_first(content: bytes) -> bytes:
