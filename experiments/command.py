@@ -38,6 +38,11 @@ def run(main) -> None:
   app.run(wrapped)
 
 
+def default_dtype() -> str:
+  """What to compute in where nobody says: float32 on CPU, bfloat16 elsewhere."""
+  return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def output_directory(name: str, value: str) -> pathlib.Path:
   """Makes a directory and proves that it can be written to, before any work is done.
 

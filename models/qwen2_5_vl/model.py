@@ -64,10 +64,12 @@ class Qwen2_5_VL(VisionLanguageModel):
         image_grid_thw=[[1, side, side]])
 
   @nn.nowrap
-  def token_grids(self, image_grid_thw=(), **batch) -> list[tuple[int, int]]:
+  def token_grids(self, image_grid_thw=(), video_grid_thw=(), **batch) -> list[tuple[int, int]]:
+    """Rows and columns of each picture's visual tokens, then those of each video's temporal slices."""
     del batch
     merge = self.config.vision.spatial_merge_size
-    return [(int(height) // merge, int(width) // merge) for _, height, width in image_grid_thw]
+    return [(int(height) // merge, int(width) // merge) for grids in (image_grid_thw, video_grid_thw)
+            for frames, height, width in grids for _ in range(frames)]
 
   @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:
