@@ -37,7 +37,7 @@ from models import load_model
 from models import load_processor
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-_DATA = flags.DEFINE_multi_string("data", [], "TSV file in VLMEvalKit's layout; its name tells the benchmark. Repeat for more.")
+_DATA = flags.DEFINE_multi_string("data", [], "TSV file in VLMEvalKit's layout; its name tells the benchmark.")
 _SELECTORS = flags.DEFINE_multi_enum("selector", ["hawk"], list(selectors.SELECTORS), "Rules that pick tokens.")
 _KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep, in (0, 1).")
 _HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
@@ -108,8 +108,8 @@ def main():
   model, params = load_model(str(directory), dtype=dtype)
   processor = load_processor(str(directory))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
-  manifest.claim(output / "manifest.json", manifest.make({
-      "model": _MODEL.value, "selectors": _SELECTORS.value, "keep_ratios": [s.keep_ratio for s in settings],
+  manifest.claim(output / "manifest.json", manifest.make(_MODEL.value, {
+      "selectors": _SELECTORS.value, "keep_ratios": [s.keep_ratio for s in settings],
       "head_importance": head_importance.tolist(), "limit": _LIMIT.value, "gallery": _GALLERY.value, "dtype": dtype,
       **dataclasses.asdict(options)}, directory, [table.path for table in tables]), index)
 
@@ -147,9 +147,9 @@ def main():
       "seconds.jsonl": results_lib.seconds(entries),
   }.items():
     write_atomically(output / name, content, index)
-  print(f"\n{sum(len(table.rows) for table in tables)} questions, {_MODEL.value}, head importance {_HEAD_IMPORTANCE.value}\n")
-  print(table)
-  print(f"written to {output}: table.md, plot.png, report.html, scores.json, predictions.jsonl, manifest.json, seconds.jsonl")
+  asked = sum(len(table.rows) for table in tables)
+  print(f"\n{asked} questions, {_MODEL.value}, head importance {_HEAD_IMPORTANCE.value}\n\n{table}\nwritten to {output}: "
+        "table.md, plot.png, report.html, scores.json, predictions.jsonl, manifest.json, seconds.jsonl")
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ def open_picture(picture) -> Image.Image:
       name = f"images: {picture}"
       picture = Image.open(picture)
     elif isinstance(picture, bytes):
+      name = "the content"
       picture = Image.open(io.BytesIO(picture))
     elif isinstance(picture, np.ndarray):
       if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:

@@ -13,6 +13,12 @@ from experiments.benchmarks.tsv import Row
 FAMILIES = {"qwen2_5_vl": "benchmark", "llava": "llava", "llava_next": "llava"}
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _SHORT = "\nAnswer the question using a single word or phrase."
+_LLAVA_ENDINGS = {  # by whether there are options, and whether the prompt is Chinese
+    (True, False): "Answer with the option's letter from the given choices directly.",
+    (True, True): "请直接回答选项字母。",
+    (False, False): "Answer the question directly.",
+    (False, True): "请直接回答问题。",
+}
 _VIDEO = ("\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on the "
           "video. Respond with only the letter (A, B, C, or D) of the correct option.\n")
 
@@ -45,6 +51,4 @@ def _choice(row, question):
 def _llava_choice(row, question):
   hint = row.fields.get("hint", "")
   prompt = f"{hint}\n" * bool(hint) + question + "".join(f"\n{letter}. {option}" for letter, option in row.options.items())
-  english, chinese = (("Answer with the option's letter from the given choices directly.", "请直接回答选项字母。") if row.options
-                      else ("Answer the question directly.", "请直接回答问题。"))
-  return f"{prompt}\n{chinese if _CHINESE.search(prompt) else english}"
+  return f"{prompt}\n{_LLAVA_ENDINGS[bool(row.options), _CHINESE.search(prompt) is not None]}"

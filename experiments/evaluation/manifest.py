@@ -28,10 +28,18 @@ def digests(directory: pathlib.Path) -> dict[str, str]:
   return {path.name: digest(path) for path in sorted(directory.iterdir()) if path.is_file()}
 
 
-def make(settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[pathlib.Path]) -> dict[str, Any]:
-  """A run's manifest; all of `identity` must agree for a run to be resumed."""
+def make(model: str, settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[pathlib.Path]) -> dict[str, Any]:
+  """A run's manifest; all of `identity` must agree for a run to be resumed.
+
+  Args:
+    model: what the user called it.
+    settings: all that answers depend on.
+    checkpoint: the model's directory.
+    data: the files.
+  """
   device = jax.devices()[0]
   return {
+      "model": model,
       "identity": {
           "settings": settings,
           "checkpoint": digests(checkpoint),

@@ -10,10 +10,15 @@ import pathlib
 import tempfile
 
 import pandas as pd
+from vlmeval.dataset.image_mcq import ImageMCQDataset
+from vlmeval.dataset.image_vqa import ImageVQADataset
+from vlmeval.dataset.image_yorn import ImageYORNDataset
 from vlmeval.dataset.utils import multiple_choice
 from vlmeval.dataset.utils import videomme
 from vlmeval.dataset.utils import vqa_eval
 from vlmeval.dataset.utils import yorn
+from vlmeval.dataset.videomme import VideoMME
+from vlmeval.vlm.llava.llava import LLaVA
 
 PATH = pathlib.Path(__file__).parents[1] / "experiments" / "goldens" / "metrics.json"
 
@@ -57,35 +62,39 @@ RELAXED = [
     ("United States", "united states"), ("12.0", "12"), ("50%%", "50%"),
 ]
 EXACT = [
-    ("Yes", "yes"), ("yes.", "yes"), (" Yes ", "yes"), ("no", "No"), ("John Smith", "john smith"), ("John  Smith", "John Smith"),
-    ("J. Smith", "J Smith"), ("1999", "1999"), ("1999.", "1999"), ("children's books", "Children's Books"),
-    ("Children's Books\n", "children's books"), ("", "x"), ("x", " x "), ("Arts & Photography", "arts & photography"),
-    ("Arts", "arts & photography"), ("a", "['a', 'b']"), ("B", "['a', 'b']"), ("c", "['a', 'b']"), ("The Book", "Book"),
-    ("ÉCOLE", "école"), ("yes, it is", "yes"), ("10", "10"),
+    ("Yes", "yes"), ("yes.", "yes"), (" Yes ", "yes"), ("no", "No"), ("John Smith", "john smith"),
+    ("John  Smith", "John Smith"), ("J. Smith", "J Smith"), ("1999", "1999"), ("1999.", "1999"),
+    ("children's books", "Children's Books"), ("Children's Books\n", "children's books"), ("", "x"), ("x", " x "),
+    ("Arts & Photography", "arts & photography"), ("Arts", "arts & photography"), ("a", "['a', 'b']"), ("B", "['a', 'b']"),
+    ("c", "['a', 'b']"), ("The Book", "Book"), ("ÉCOLE", "école"), ("yes, it is", "yes"), ("10", "10"),
 ]
 YES_NO = [
-    "Yes", "yes", "YES.", "No", "no,", "yes.", "Yes. The picture shows a dog.", "No, there is not.", "Yes and no", "not sure",
-    "", "No no no", "The answer is yes", "Yes, there is no cat", "yesterday", "Noah", "yes/no", "(yes)", "Yes-it is", "n o",
-    "**Yes**", "yes it's 1,000", "Answer: No", "no.yes", "'yes'", "Yes\nNo", "nope", "yes:", "NO!", "y.e.s",
+    "Yes", "yes", "YES.", "No", "no,", "yes.", "Yes. The picture shows a dog.", "No, there is not.", "Yes and no",
+    "not sure", "", "No no no", "The answer is yes", "Yes, there is no cat", "yesterday", "Noah", "yes/no", "(yes)",
+    "Yes-it is", "n o", "**Yes**", "yes it's 1,000", "Answer: No", "no.yes", "'yes'", "Yes\nNo", "nope", "yes:", "NO!",
+    "y.e.s",
 ]
 OPTIONS = {"A": "a cat", "B": "a dog", "C": "two dogs", "D": "None of the above"}
 CHOICES = [
     "A", "a", "(B)", "B.", "b.", "C) two dogs", "The answer is D", "the answer is d", "answer is **C**. Because it barks",
     "a dog", "A dog", "It shows two dogs", "two dogs and a cat", "The animal is a cat.", "none of the above", "Z", "E",
     "A or B", "A and then some more words that go on for long", "Some more words that go on and the answer: A",
-    "The correct answer is B, because of a long and winding explanation of it", "The answer is cat", "I'm sorry, but without "
-    "the image provided I cannot say", "Cannot determine the answer", "", "Option A", "[C]", "{D}", "A: a cat", "AB", "A,B",
-    "Failed to obtain answer via API", "dog", "A dog is what I see in this picture for sure", "*B*", "#B", "B!", "'B'", "-B",
+    "The correct answer is B, because of a long and winding explanation of it", "The answer is cat",
+    "I'm sorry, but without the image provided I cannot say", "Cannot determine the answer", "", "Option A", "[C]", "{D}",
+    "A: a cat", "AB", "A,B", "Failed to obtain answer via API", "dog", "A dog is what I see in this picture for sure",
+    "*B*", "#B", "B!", "'B'", "-B",
     "I think that it must be either the first one or the second one or maybe even all of these animals together, who knows",
     "Sorry, I can't help with images of people yet. A",
 ]
 NUMBERS = {"A": "1", "B": "10", "C": "100", "D": "2", "E": "20"}
-NUMBER_CHOICES = ["E", "20", "1", "10", "100", "2", "It is 20.", "e", "(E)", "answer is E", "answer is 100", "The 2 dogs", "200"]
+NUMBER_CHOICES = [
+    "E", "20", "1", "10", "100", "2", "It is 20.", "e", "(E)", "answer is E", "answer is 100", "The 2 dogs", "200",
+]
 VIDEO = [
-    "A", "B.", "(C)", "D) it rains", "a", "The best answer is B", "The correct answer is: C", "The answer is D.", "Answer: A",
-    "Option: B", "Best option: C", "Best answer: D", "The best option is A", "The correct option is B", "I do not know",
-    "It could be any one of them, as far as one can tell from this", "", "E", "A dog, so B", "**C**", "Because of the rain: D",
-    "The Answer: B",
+    "A", "B.", "(C)", "D) it rains", "a", "The best answer is B", "The correct answer is: C", "The answer is D.",
+    "Answer: A", "Option: B", "Best option: C", "Best answer: D", "The best option is A", "The correct option is B",
+    "I do not know", "It could be any one of them, as far as one can tell from this", "", "E", "A dog, so B", "**C**",
+    "Because of the rain: D", "The Answer: B",
 ]
 
 
@@ -135,6 +144,42 @@ def circular_rows() -> list[dict]:
   return rows
 
 
+MCQ = {"question": "Which animal is it?", "A": "cat", "B": "dog", "answer": "A"}
+PROMPTS = [
+    ("MME", {"question": "Is it a dog? Please answer yes or no.", "answer": "Yes"}),
+    ("HallusionBench", {"question": "Is the line longer?", "answer": "No"}),
+    ("POPE", {"question": "Is there a car?", "answer": "No"}),
+    ("TextVQA_VAL", {"question": "what brand is it?", "answer": "nokia"}),
+    ("ChartQA_TEST", {"question": "How many bars?", "answer": "4"}),
+    ("OCRVQA_TESTCORE", {"question": "Who wrote it?", "answer": "x"}),
+    ("AI2D_TEST", MCQ),
+    ("RealWorldQA", {**MCQ, "C": "horse"}),
+    ("ScienceQA_TEST", {**MCQ, "hint": "It barks."}),
+    ("CCBench", {**MCQ, "question": "这是什么动物？", "A": "猫", "B": "狗"}),
+    ("MMBench_DEV_EN", {**MCQ, "hint": "It barks.", "D": "none of them"}),
+    ("RealWorldQA", {"question": "How many animals?", "answer": "2"}),
+    ("Video-MME", {"question": "Which digit moves?", "candidates": "['A. one', 'B. two']", "answer": "A", "video": "x"}),
+]
+
+
+def prompts() -> list[tuple[str, dict, str, str]]:
+  """For every case what Qwen2.5-VL and LLaVA are asked."""
+  kinds = {"MME": ImageYORNDataset, "HallusionBench": ImageYORNDataset, "POPE": ImageYORNDataset, "Video-MME": VideoMME}
+  result = []
+  for name, row in PROMPTS:
+    kind = kinds.get(name, ImageMCQDataset if "A" in row or name == "RealWorldQA" else ImageVQADataset)
+    dataset = object.__new__(kind)
+    dataset.meta_only, dataset.dataset_name, dataset.use_subtitle, dataset.data_root = True, name, False, ""
+    asked = dataset.build_prompt({"image_path": "x.png", **row}, *([True] if kind is VideoMME else []))
+    qwen = llava = "".join(part["value"] for part in asked if part["type"] == "text")
+    model = object.__new__(LLaVA)
+    model.dump_image = lambda line, dataset: ["x.png"]
+    if model.use_custom_prompt(name):
+      llava = "".join(part["value"] for part in model.build_prompt(row, name) if part["type"] == "text")
+    result.append((name, row, qwen, llava))
+  return result
+
+
 def main():
   option = lambda text, options: multiple_choice.extract_answer_from_item(
       None, {"question": "Which?", "prediction": text, **options})["opt"]
@@ -145,6 +190,7 @@ def main():
 
   circular = pd.DataFrame(circular_rows())
   groups = circular.groupby(circular["index"] % 10**6)
+  whole = lambda group: int((multiple_choice.prefetch_circular_group(group) or {"hit": 0})["hit"])
   goldens = {
       "consensus": [(p, a, vqa("TextVQA", "vqa_score", p, a)) for p, a in CONSENSUS],
       "relaxed": [(p, a, vqa("ChartQA", "relaxed_accuracy", p, a)) for p, a in RELAXED],
@@ -156,8 +202,8 @@ def main():
       "mme": {"rows": mme_rows(), "result": rating(yorn.MME_rating, mme_rows())},
       "hallusion": {"rows": hallusion_rows(), "result": rating(yorn.Hallusion_rating, hallusion_rows())},
       "pope": {"rows": pope_rows(), "result": rating(yorn.POPE_rating, pope_rows())},
-      "circular": {"rows": circular_rows(), "result": {
-          str(index): int((multiple_choice.prefetch_circular_group(group) or {"hit": 0})["hit"]) for index, group in groups}},
+      "circular": {"rows": circular_rows(), "result": {str(index): whole(group) for index, group in groups}},
+      "prompts": prompts(),
   }
   PATH.write_text(json.dumps(goldens, indent=0, ensure_ascii=False) + "\n")
   print({name: len(cases) if isinstance(cases, list) else len(cases["rows"]) for name, cases in goldens.items()})

@@ -17,8 +17,9 @@ class MetricsTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    for cases in GOLDENS.values():
-      self.assertGreaterEqual(len(cases["rows"] if isinstance(cases, dict) else cases), 20)
+    for name, cases in GOLDENS.items():
+      if name != "prompts":
+        self.assertGreaterEqual(len(cases["rows"] if isinstance(cases, dict) else cases), 20)
 
   @parameterized.parameters("consensus", "relaxed", "exact")
   def test_answers(self, metric):
