@@ -21,4 +21,6 @@ if [ "$(cat .venv/requirements-test.cksum 2>/dev/null)" != "$stamp" ]; then
   echo "$stamp" >.venv/requirements-test.cksum
 fi
 
-exec .venv/bin/python -m pytest -q tests "$@"
+# Most of the time is XLA compiling small programs: quick code is enough for them, and two processes use two cores.
+export XLA_FLAGS=--xla_backend_optimization_level=0
+exec .venv/bin/python -m pytest -q -n 2 tests "$@"

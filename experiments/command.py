@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from importlib import metadata
 import logging
 import os
 import pathlib
@@ -41,6 +43,27 @@ def run(main) -> None:
 def default_dtype() -> str:
   """What to compute in where nobody says: float32 on CPU, bfloat16 elsewhere."""
   return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def device() -> str:
+  """The machine in words, for reports."""
+  kind = jax.devices()[0].device_kind
+  return f"{os.cpu_count()} CPU cores" if jax.default_backend() == "cpu" else f"{jax.device_count()} x {kind}"
+
+
+def model_name(path_or_hub_id: str) -> str:
+  """A checkpoint's name without where it lies."""
+  return pathlib.PurePath(path_or_hub_id).name
+
+
+def versions() -> str:
+  """Of the packages that figures depend on."""
+  return ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "transformers"))
+
+
+def today() -> str:
+  """ISO date."""
+  return datetime.date.today().isoformat()
 
 
 def output_directory(name: str, value: str) -> pathlib.Path:

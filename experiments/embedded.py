@@ -62,6 +62,15 @@ class Architecture:
   visual_tokens: int
 
 
+_DECODER = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+
+
 def normalize(pictures: np.ndarray) -> np.ndarray:
   """[..., 3] uint8 to float32, as image processors rescale and normalize."""
   scale = 1 / (255 * np.asarray(IMAGE_STD))
@@ -93,11 +102,7 @@ def _qwen_config(vocab_size: int) -> dict[str, Any]:
       "text_config": {
           "model_type": "qwen2_5_vl_text",
           "vocab_size": vocab_size,
-          "hidden_size": 128,
-          "intermediate_size": 384,
-          "num_hidden_layers": 4,
-          "num_attention_heads": 8,
-          "num_key_value_heads": 4,
+          **_DECODER,
           "max_position_embeddings": 8192,
           "rms_norm_eps": 1e-6,
           "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
@@ -157,14 +162,10 @@ def _llava_config(vocab_size: int) -> dict[str, Any]:
       "text_config": {
           "model_type": "llama",
           "vocab_size": vocab_size,
-          "hidden_size": 128,
-          "intermediate_size": 384,
-          "num_hidden_layers": 4,
-          "num_attention_heads": 8,
-          "num_key_value_heads": 4,
+          **_DECODER,
           "max_position_embeddings": 4096,
           "rms_norm_eps": 1e-5,
-          "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+          "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
           "bos_token_id": _LLAVA_TOKENS.index("<s>"),
           "eos_token_id": _LLAVA_TOKENS.index("</s>"),
           "pad_token_id": _LLAVA_TOKENS.index("<s>"),
@@ -241,8 +242,8 @@ def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
-      vocab_size=768, special_tokens=list(architecture.special_tokens), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-      show_progress=False))
+      vocab_size=768, special_tokens=list(architecture.special_tokens),
+      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
   return tokenizer
 
 

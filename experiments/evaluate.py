@@ -27,7 +27,7 @@ from experiments.evaluation import gallery
 from experiments.evaluation import manifest
 from experiments.evaluation import plan
 from experiments.evaluation import results as results_lib
-from experiments.evaluation.journal import Journal
+from experiments.evaluation.journal import Shared
 from experiments.evaluation.journal import write_atomically
 from hawk_jax import importance
 from hawk_jax import scoring
@@ -38,7 +38,8 @@ from models import load_processor
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
 _DATA = flags.DEFINE_multi_string("data", [], "TSV file in VLMEvalKit's layout; its name tells the benchmark.")
-_SELECTORS = flags.DEFINE_multi_enum("selector", ["hawk"], list(selectors.SELECTORS), "Rules that pick tokens.")
+_SELECTORS = flags.DEFINE_multi_enum("selector", ["hawk"], [*selectors.SELECTORS, *selectors.IN_DECODER],
+                                     "Rules that pick tokens.")
 _KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep, in (0, 1).")
 _HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
 _NORMALIZATION = flags.DEFINE_enum("normalization", "l2", scoring.NORMALIZATIONS, "Of each head's scores.")
@@ -108,14 +109,15 @@ def main():
   model, params = load_model(str(directory), dtype=dtype)
   processor = load_processor(str(directory))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
-  manifest.claim(output / "manifest.json", manifest.make(_MODEL.value, {
+  content = manifest.make(_MODEL.value, {
       "selectors": _SELECTORS.value, "keep_ratios": [s.keep_ratio for s in settings],
       "head_importance": head_importance.tolist(), "limit": _LIMIT.value, "gallery": _GALLERY.value, "dtype": dtype,
-      **dataclasses.asdict(options)}, directory, [table.path for table in tables]), index)
+      **dataclasses.asdict(options)}, directory, [table.path for table in tables])
+  manifest.claim(output / "manifest.json", content, index)
 
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, _GALLERY.value)
-  journal = Journal(output / "journal", index)
+  journal = Shared(output / "journal", content["identity"], index)
   done = journal.entries()
   mine = [batch for batch in batches if batch.number % count == index]
   answerer = answering.Answerer(model, params, processor, prompts.FAMILIES[model_type], head_importance, settings, options)
@@ -131,6 +133,7 @@ def main():
       progress.update(len(prepared.batch.rows))
 
   entries = journal.entries()
+  journal.close()
   if missing := len(batches) - len(entries):
     print(f"process {index} of {count} is done; the others have {missing} of {len(batches)} batches to go")
     return

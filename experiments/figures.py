@@ -13,28 +13,31 @@ from matplotlib import pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from models.vision_language import View  # noqa: E402
+
 DIMMED = 0.22
 
 
-def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], grids: Sequence[tuple[int, int]],
+def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequence[View],
                 scores: np.ndarray, kept: np.ndarray, title: str) -> None:
-  """Draws each picture with the pruned tokens dimmed beside its score map.
+  """Draws each view of each picture with the pruned tokens dimmed beside its score map.
 
   Args:
     path: PNG to write.
     pictures: of one prompt.
-    grids: rows and columns of each picture's visual tokens.
+    views: of the model, where each visual token lies.
     scores: [V] fused scores of the prompt's visual tokens.
     kept: [V] bool.
     title: above all.
   """
-  figure, axes = plt.subplots(len(pictures), 2, figsize=(10, 5.2 * len(pictures)), squeeze=False, layout="constrained")
+  figure, axes = plt.subplots(len(views), 2, figsize=(10, 5.2 * len(views)), squeeze=False, layout="constrained")
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
   start = 0
-  for (left, right), picture, (rows, columns) in zip(axes, pictures, grids):
-    here = slice(start, start + rows * columns)
+  for (left, right), view in zip(axes, views, strict=True):
+    picture, columns, rows = pictures[view.picture], view.columns, view.rows
+    here = slice(start, start + view.count)
     start = here.stop
-    mask = kept[here].reshape(rows, columns)
+    mask = kept[here].reshape(rows, -1)[:, :columns]
     # At most 1,600 pixels wide, and no token smaller than 4.
     width = max(min(picture.width, 1600), 4 * columns)
     picture = picture.resize((width, max(4 * rows, round(width * picture.height / picture.width))))
@@ -43,17 +46,57 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], grids: Sequ
     light = np.asarray(tokens, np.float32)[..., None]
     shown = pixels * light + (1 - light) * (255 - DIMMED * (255 - pixels))
     left.imshow(shown.astype(np.uint8))
-    left.set_title(f"kept {mask.sum()} of {mask.size} visual tokens", fontsize=10)
+    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens", fontsize=10)
     for row, column in np.argwhere(mask):
       left.add_patch(plt.Rectangle((column * picture.width / columns - 0.5, row * picture.height / rows - 0.5),
                                    picture.width / columns, picture.height / rows, fill=False, edgecolor="#e8590c",
                                    linewidth=0.8))
-    image = right.imshow(scores[here].reshape(rows, columns), cmap="viridis", extent=left.get_images()[0].get_extent(),
-                         **limits)
+    image = right.imshow(scores[here].reshape(rows, -1)[:, :columns], cmap="viridis",
+                         extent=left.get_images()[0].get_extent(), **limits)
     right.set_title("HAWK score", fontsize=10)
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()
   figure.suptitle(title, fontsize=12, wrap=True)
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+
+
+def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
+  """Draws curves over one x axis, from zero up.
+
+  Args:
+    path: PNG to write.
+    x: values they share.
+    series: name to values.
+    x_label: of the axis.
+    y_label: of the axis.
+  """
+  figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+  for name, values in series.items():
+    axes.plot(x, values, marker="o", label=name)
+  axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+
+
+def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
+  """Draws groups of bars, one group a number.
+
+  Args:
+    path: PNG to write.
+    series: name to one value a number.
+    x_label: of the axis.
+    y_label: of the axis.
+  """
+  count = len(next(iter(series.values())))
+  figure, axes = plt.subplots(figsize=(max(7, 0.16 * count * len(series)), 4.5), layout="constrained")
+  for number, (name, values) in enumerate(series.items()):
+    axes.bar(np.arange(count) + (number - (len(series) - 1) / 2) * 0.8 / len(series), values, 0.8 / len(series), label=name)
+  axes.set(xlabel=x_label, ylabel=y_label, xticks=np.arange(count))
+  axes.axhline(0, color="black", linewidth=0.6)
+  axes.legend(fontsize=8)
   figure.savefig(path, dpi=110)
   plt.close(figure)

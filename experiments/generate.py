@@ -19,6 +19,7 @@ from experiments import embedded
 from experiments import figures
 from hawk_jax import importance
 from hawk_jax import scoring
+from hawk_jax import selectors
 from models import generation
 from models import load_model
 from models import load_processor
@@ -30,6 +31,8 @@ _IMAGE = flags.DEFINE_multi_string("image", [str(embedded.DIRECTORY / "picture.p
 _PROMPT = flags.DEFINE_string("prompt", "Which digit is red?", "The question.")
 _KEEP_RATIO = flags.DEFINE_float("keep_ratio", None, "Share of the visual tokens to keep, in (0, 1].")
 _KEEP_COUNT = flags.DEFINE_integer("keep_count", None, "Number of visual tokens to keep instead.")
+_KEEP_MASS = flags.DEFINE_float("keep_mass", None, "Keep only as many of those as hold this share of the softmaxed score.")
+_SELECTOR = flags.DEFINE_enum("selector", "hawk", [*selectors.SELECTORS, *selectors.IN_DECODER], "The rule that picks.")
 _HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
 _NORMALIZATION = flags.DEFINE_enum("normalization", "l2", scoring.NORMALIZATIONS, "Of each head's scores.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Most tokens of an answer.")
@@ -74,7 +77,8 @@ def main():
   prompt = inputs.prompt
   end_ids, sampling = generation.check_decoding(model, prompt, _MAX_NEW_TOKENS.value, processor.eos_token_ids)
   pruning = generation.plan_pruning(model, prompt, head_importance, keep_ratio=_KEEP_RATIO.value,
-                                    keep_count=_KEEP_COUNT.value, normalization=_NORMALIZATION.value)
+                                    keep_count=_KEEP_COUNT.value, normalization=_NORMALIZATION.value,
+                                    selector=_SELECTOR.value, keep_mass=_KEEP_MASS.value)
 
   features = None
   if pictures:
@@ -104,6 +108,8 @@ def main():
       "token_ids": tokens.tolist(),
       "keep_ratio": _KEEP_RATIO.value,
       "keep_count": _KEEP_COUNT.value,
+      "keep_mass": _KEEP_MASS.value,
+      "selector": _SELECTOR.value,
       "head_importance": head_importance.tolist(),
       "normalization": _NORMALIZATION.value,
       "visual_tokens": len(visual_positions),
@@ -120,7 +126,7 @@ def main():
   if pictures:
     score = jax.jit(fused_scores, static_argnums=(0, 5))
     scores = score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
-    figures.kept_tokens(output / "kept_tokens.png", pictures, model.token_grids(**batch),
+    figures.kept_tokens(output / "kept_tokens.png", pictures, model.views(**batch),
                         np.asarray(scores)[0][:len(visual_positions)], kept,
                         f"{_PROMPT.value}\nanswer: {answer}")
 

@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 from experiments import command
 from experiments import digits
 from experiments import embedded
+from hawk_jax import prompt as prompt_lib
 from models import checkpoint
 from models import decoder
 from models import rope
@@ -40,11 +41,15 @@ _STEPS = flags.DEFINE_integer("steps", 4000, "Optimizer steps.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures a step.", lower_bound=1)
 _QUESTIONS = flags.DEFINE_integer("questions", 12, "Questions a picture.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.", lower_bound=0.0)
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Checkpoint to go on from instead of random weights; pictures are then full and lose tokens at once.")
+_PROBE_LEFT = flags.DEFINE_bool("probe_left", False, "Ask visual tokens half way up the decoder for the cell to their left.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
 
 _PROBES = (11, 10, 2)  # digit or none, colour or grey or none, boxed or not
+_LEFT_PROBES = (11, 10)  # digit and colour of the cell to the left
 _QUESTION_LENGTH = 24
 _AUXILIARY_UNTIL = 0.5  # share of the steps over which the auxiliary loss fades out
 _CURRICULUM_UNTIL = 0.25  # share of the steps over which pictures fill up
@@ -57,8 +62,8 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
   Returns:
     A dict: `inputs`, the packed prompts up to the picture's end; `tokens` [B, Q, T], each question with its answer;
     `targets` [B, Q, 2], the answer and the end token; `target_index` [B, Q, 2], where they are predicted; `cells`
-    [B, V, 3], what every visual token shows; `about` [B, Q, V], the cells each question is about, summing to 1. And the
-    questions' kinds, [B][Q].
+    [B, V, 5], what every visual token shows, and the one to its left; `about` [B, Q, V], the cells each question is
+    about, summing to 1. And the questions' kinds, [B][Q].
   """
   encode = lambda text: tokenizer.encode(text).ids
   prefix, ending = embedded.split_prompt(architecture, tokenizer)
@@ -71,7 +76,9 @@ def make_batch(architecture, model, tokenizer, rng, split, size, number, difficu
     pictures.append(digits.render(scene, rng))
     box = np.zeros_like(scene.digits)
     box[scene.box] = 1
-    cells.append(np.stack([scene.digits % 11, scene.colors % 10, box], axis=-1).reshape(-1, 3))
+    left = [np.pad(values, ((0, 0), (1, 0)), constant_values=-1)[:, :-1] for values in (scene.digits, scene.colors)]
+    shown = np.stack([scene.digits, scene.colors, box, *left], axis=-1) % (_PROBES + _LEFT_PROBES)
+    cells.append(shown.reshape(-1, shown.shape[-1]))
     chosen = digits.balanced(found, rng, number)
     kinds.append([question.kind for question in chosen])
     for question in chosen:
@@ -110,9 +117,11 @@ def drop_tokens(batch, rng):
 
 
 def forward(model, batch):
-  """[B, Q, 2, vocab] answer logits, [B, V, D] visual features, and what they look like to the middle layer: [B, V, d] keys.
+  """Answers, and where the picture's tokens are on the way to them.
 
-  The keys are those of the first key/value head.
+  Returns:
+    [B, Q, 2, vocab] answer logits, [B, V, D] visual features, [B, V, d] what they look like to the middle layer's first
+    key head, and [B, V] their places in the prompt.
   """
   prompt, tokens = batch["inputs"].prompt, batch["tokens"]
   size, number, length = tokens.shape
@@ -125,9 +134,9 @@ def forward(model, batch):
   hidden, _ = model.extend(tokens.reshape(-1, length), positions, cache)
   answers = jax.vmap(lambda rows, at: rows[at])(hidden, batch["target_index"].reshape(-1, 2))
   keys = prefill.keys_values[0][_middle(model)][:, :, 0]
-  places = jax.vmap(jnp.searchsorted)(prefill.order.astype(jnp.uint32), prompt.visual_order.astype(jnp.uint32))
+  places = prompt_lib.places(prefill.order, prompt.visual_order)
   keys = jax.vmap(lambda rows, at: rows[at])(keys, places)
-  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys
+  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys, places
 
 
 def _middle(model):
@@ -154,20 +163,30 @@ def _pointing(text, batch, queries, keys):
   return jnp.where(prompt.visual_mask[:, None, None, :slots], logits, -1e9)
 
 
+def _probe(logits, cells, sizes):
+  """Cross-entropy of cells [B, V, n], each of the n against its share of the logits [B, V, sum(sizes)]."""
+  parts = jnp.split(logits[:, :cells.shape[1]], np.cumsum(sizes)[:-1], axis=-1)
+  return sum(optax.softmax_cross_entropy_with_integer_labels(part, cells[..., number]).mean()
+             for number, part in enumerate(parts))
+
+
 def loss_fn(params, batch, auxiliary, model):
   """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
-  path = ("language_model", f"layers_{_middle(model)}", "self_attn", "q_proj")
-  (logits, visual, keys), captured = model.apply(
+  middle = _middle(model)
+  query_path = ("language_model", f"layers_{middle}", "self_attn", "q_proj")
+  below_path = ("language_model", f"layers_{middle - 1}")
+  (logits, visual, keys, places), captured = model.apply(
       {"params": params["model"]}, batch, method=forward, mutable="intermediates",
-      capture_intermediates=lambda module, _: module.path == path)
+      capture_intermediates=lambda module, _: module.path in (query_path, below_path))
+  calls = lambda path: functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"]
   answer = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
-  probes = jnp.split(visual @ params["probe"], np.cumsum(_PROBES)[:-1], axis=-1)
   cells = batch["cells"]
-  probe = sum(optax.softmax_cross_entropy_with_integer_labels(probes[i][:, :cells.shape[1]], cells[..., i]).mean()
-              for i in range(len(_PROBES)))
-  # Of the two calls captured the second is `extend`'s, on the questions.
-  queries = functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"][1]
-  pointing = _pointing(model.config.text, batch, queries, keys)
+  probe = _probe(visual @ params["probe"], cells, _PROBES)
+  # Of the two calls captured the first is `prefill`'s, on the picture, and the second `extend`'s, on the questions.
+  if "left" in params:
+    below = jax.vmap(lambda rows, at: rows[at])(calls(below_path)[0][0], places)
+    probe += _probe(below @ params["left"], cells[..., len(_PROBES):], _LEFT_PROBES)
+  pointing = _pointing(model.config.text, batch, calls(query_path)[1], keys)
   pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
@@ -180,13 +199,20 @@ def train_step(state, batch, auxiliary, *, model, optimizer):
   return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def answered(params, batch, *, model):
+  """[B, Q] bool, the questions answered right."""
+  return loss_fn(params, batch, 0.0, model)[1]["right"]
+
+
+@functools.cache
 def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
   # The probe's large gradients must not clip the model's.
   return optax.partition({"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probe": adam},
-                         {"model": "model", "probe": "probe"})
+                         lambda params: {name: "model" if name == "model" else "probe" for name in params})
 
 
 def main():
@@ -195,7 +221,8 @@ def main():
   tokenizer = embedded.make_tokenizer(architecture)
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
-              for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed")}
+              for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed", "init_from",
+                           "probe_left")}
   settings_file = output / "settings.json"
   if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
     raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
@@ -203,26 +230,30 @@ def main():
 
   optimizer = make_optimizer(_STEPS.value, _LEARNING_RATE.value)
   params = jax.jit(model.init)(jax.random.key(_SEED.value), model.example())["params"]
+  if _INIT_FROM.value:
+    params = checkpoint.load_hf(checkpoint.resolve(_INIT_FROM.value), model)
   size = model.config.text.hidden_size
   params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
+  if _PROBE_LEFT.value:
+    params["left"] = jnp.zeros([size, sum(_LEFT_PROBES)])
   logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
                sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
   state = {"params": params, "opt_state": optimizer.init(params)}
 
   def batch_at(step):
     rng = np.random.default_rng([_SEED.value, 1, step])
-    difficulty = min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
+    difficulty = 1.0 if _INIT_FROM.value else min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * _STEPS.value))
     batch, _ = make_batch(architecture, model, tokenizer, rng, "train", _BATCH_SIZE.value, _QUESTIONS.value, difficulty)
-    return batch if step < _GAPS_FROM * _STEPS.value else drop_tokens(batch, np.random.default_rng([_SEED.value, 3, step]))
+    whole = not _INIT_FROM.value and step < _GAPS_FROM * _STEPS.value
+    return batch if whole else drop_tokens(batch, np.random.default_rng([_SEED.value, 3, step]))
 
   def evaluate(params):
     """Share of right answers by kind, on handwriting not trained on."""
-    score = jax.jit(functools.partial(loss_fn, model=model))
     counts = collections.Counter()
     for number in range(8):
       rng = np.random.default_rng([_SEED.value, 2, number])
       batch, kinds = make_batch(architecture, model, tokenizer, rng, "calibration", _BATCH_SIZE.value, _QUESTIONS.value)
-      right = np.asarray(score(params, batch, 0.0)[1]["right"])
+      right = np.asarray(answered(params, batch, model=model))
       for row, names in zip(right, kinds):
         for hit, name in zip(row, names):
           counts[name, bool(hit)] += 1

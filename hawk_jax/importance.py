@@ -107,6 +107,16 @@ def load(source: str, num_heads: int | None = None) -> np.ndarray:
   return (weights / weights.sum()).astype(np.float32)
 
 
+def details(source: str) -> dict:
+  """What `save` wrote beside the weights; empty for a preset, `uniform` or a file that holds only weights.
+
+  Raises:
+    ValueError: an unreadable file.
+  """
+  content = {} if source == "uniform" or source.startswith("preset:") else _content(source)
+  return {key: value for key, value in content.items() if key != "head_importance"} if isinstance(content, dict) else {}
+
+
 def save(path: str, head_importance, **details) -> None:
   """Writes an importance array, and how it came about, as JSON that `load` reads.
 
@@ -119,14 +129,18 @@ def save(path: str, head_importance, **details) -> None:
   pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _read(source: str):
+def _content(source: str):
   try:
-    content = json.loads(pathlib.Path(source).read_text())
+    return json.loads(pathlib.Path(source).read_text())
   except OSError as error:
     raise ValueError(f"head_importance: cannot read {source!r} ({error.strerror}); give a JSON file, `uniform` or "
                      f"preset:{' | preset:'.join(PRESETS)}") from error
   except ValueError as error:
     raise ValueError(f"head_importance: {source} is not JSON ({error})") from error
+
+
+def _read(source: str):
+  content = _content(source)
   weights = content.get("head_importance") if isinstance(content, dict) else content
   if not isinstance(weights, list) or not all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights):
     raise ValueError(f"head_importance: {source} must hold a list of numbers, or an object with one under "

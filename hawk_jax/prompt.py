@@ -61,11 +61,13 @@ class Sequence:
     embeddings: [B, L, D].
     positions: [B, L, A] int32, every token's own, unpruned rotary position ids.
     order: [B, L] int32, index in the unpruned prompt, ascending, -1 on padding.
+    visual: [B, L] bool, visual tokens.
   """
 
   embeddings: jax.Array
   positions: jax.Array
   order: jax.Array
+  visual: jax.Array
 
   @property
   def lengths(self) -> jax.Array:
@@ -100,7 +102,23 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     values = jnp.concatenate([text_values, gather(visual_values).astype(text_values.dtype)], axis=1)
     return rows(values, permutation)
 
+  order = rows(order, permutation)
   return Sequence(
       embeddings=arrange(text, visual),
       positions=arrange(prompt.text_positions, prompt.visual_positions),
-      order=rows(order, permutation))
+      order=order,
+      visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0))
+
+
+def places(order: jax.Array, wanted: jax.Array) -> jax.Array:
+  """Where tokens stand in a sequence.
+
+  Args:
+    order: [B, L] of a `Sequence`.
+    wanted: [B, N] prompt indices that are in it, or -1.
+
+  Returns:
+    [B, N] int32 indices into L; those of -1 mean nothing.
+  """
+  return jax.vmap(jnp.searchsorted)(order.astype(jnp.uint32), wanted.astype(jnp.uint32)).clip(0, order.shape[1] - 1)
+

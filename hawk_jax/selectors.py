@@ -39,6 +39,55 @@ def random(features, scores, visual_mask, counts, seeds, *, keep_count):
   return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
 
 
+def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
+  """EVS, for videos: tokens unlike the token at their place one frame earlier, 1 - cosine; the first frame comes first.
+
+  Pictures are videos of one frame.
+
+  Args:
+    positions: [B, V, A] int32, rotary position ids; those of a place agree in all axes but the first, time.
+  """
+  del seeds
+  features = features.astype(jnp.float32)
+  unit = features / jnp.maximum(jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True)), 1e-12)
+
+  def row(unit, places, mask):
+    # Stable, so the tokens of a place stand in the order of time.
+    order = jnp.lexsort((*places.T, ~mask))
+    same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
+    with jax.default_matmul_precision("highest"):
+      change = 1 - jnp.einsum("VD,VD->V", unit[order[1:]], unit[order[:-1]])
+    return jnp.full(len(mask), jnp.inf).at[order[1:]].set(jnp.where(same, change, jnp.inf))
+
+  return top_k(jax.vmap(row)(unit, positions[..., 1:], visual_mask), visual_mask, counts, keep_count)
+
+
+def _scaled(values, mask):
+  """Min-max over the real tokens of each row, 0 on padding."""
+  low = jnp.min(values, axis=-1, keepdims=True, initial=jnp.inf, where=mask)
+  high = jnp.max(values, axis=-1, keepdims=True, initial=-jnp.inf, where=mask)
+  return jnp.where(mask, (values - low) / jnp.maximum(high - low, jnp.finfo(jnp.float32).eps), 0.0)
+
+
+def qaprune(features, scores, visual_mask, counts, seeds, *, keep_count, balance=0.5, group=128, bits=4):
+  """QAPruner (arXiv 2604.02816) with HAWK's score: tokens that low-bit weights and activations would hurt are kept longer.
+
+  balance * scaled score + (1 - balance) * sensitivity. In groups of 128 channels, a token's range, and its mean squared
+  error after rounding to 16 levels between the group's least and largest value; both averaged over groups and scaled over
+  the row's tokens, and sensitivity is their mean.
+  """
+  del seeds
+  features = features.astype(jnp.float32)
+  groups = jnp.pad(features, ((0, 0), (0, 0), (0, -features.shape[-1] % group)), mode="edge")
+  groups = groups.reshape(*features.shape[:2], -1, group)
+  low = groups.min(axis=-1, keepdims=True)
+  spread = groups.max(axis=-1, keepdims=True) - low
+  step = jnp.maximum(spread / (2**bits - 1), 1e-12)
+  error = jnp.mean((groups - (low + jnp.round((groups - low) / step) * step))**2, axis=-1)
+  sensitivity = (_scaled(error.mean(-1), visual_mask) + _scaled(spread[..., 0].mean(-1), visual_mask)) / 2
+  return top_k(balance * _scaled(scores, visual_mask) + (1 - balance) * sensitivity, visual_mask, counts, keep_count)
+
+
 def _greedy(pick_all):
   """A selector from a rule for one row: ([V, D] unit features, [V] relevance, [V] mask, K) to [K] picks, best first.
 
@@ -49,16 +98,11 @@ def _greedy(pick_all):
   def select(features, scores, visual_mask, counts, seeds, *, keep_count):
     del seeds
 
-    def row(features, scores, mask):
-      features = features.astype(jnp.float32)
-      norm = jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True))
-      low = jnp.min(scores, initial=jnp.inf, where=mask)
-      high = jnp.max(scores, initial=-jnp.inf, where=mask)
-      relevance = (scores - low) / jnp.maximum(high - low, jnp.finfo(jnp.float32).eps)
-      with jax.default_matmul_precision("highest"):
-        return pick_all(features / jnp.maximum(norm, 1e-12), jnp.where(mask, relevance, 0.0), mask, keep_count)
-
-    return in_order(jax.vmap(row)(features, scores, visual_mask), visual_mask, counts)
+    features = features.astype(jnp.float32)
+    unit = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+    with jax.default_matmul_precision("highest"):
+      picks = jax.vmap(functools.partial(pick_all, keep_count=keep_count))(unit, _scaled(scores, visual_mask), visual_mask)
+    return in_order(picks, visual_mask, counts)
 
   return select
 
@@ -132,4 +176,10 @@ SELECTORS = {
     "divprune": divprune,
     "hawk+dpp": hawk_dpp,
     "hawk+mmr": hawk_mmr,
+    "qaprune": qaprune,
+    "evs": evs,
 }
+# Rules that also take `positions`, the rotary position ids of the visual tokens.
+WITH_POSITIONS = ("evs",)
+# Rules that score tokens inside the decoder; `models.vision_language` carries them out.
+IN_DECODER = ("fastv",)

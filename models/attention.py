@@ -15,7 +15,7 @@ _MASKED = -1e30
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array | None = None,
-              causal: bool = False) -> jax.Array:
+              bias: jax.Array | None = None, causal: bool = False) -> jax.Array:
   """softmax(q k^T / sqrt(d)) v with float32 logits.
 
   Args:
@@ -23,6 +23,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
     key: [B, S, G, d]; query head n reads key head n // (N / G).
     value: [B, S, G, d].
     mask: bool, True where a query may look, broadcastable to [B, T, S].
+    bias: [B, S] float32, added to the logits of each key.
     causal: query t sees keys up to t only (T = S). Rows padded on the right need no mask then.
 
   Returns:
@@ -33,7 +34,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
   query = rearrange(query, "B T (G M) d -> B T G M d", G=key.shape[2])
   block = max(1, MAX_LOGITS // (batch * heads * keys))
   if length <= block:
-    out = _attend(query, key, value, _allowed(mask, causal, 0, length, keys))
+    out = _attend(query, key, value, _allowed(mask, causal, 0, length, keys), bias)
   else:
     count = -(-length // block)
     padded = jnp.pad(query, ((0, 0), (0, count * block - length)) + ((0, 0),) * 3)
@@ -47,7 +48,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
         if mask.shape[-2] != 1:
           rows = jax.lax.dynamic_slice_in_dim(jnp.pad(mask, ((0, 0), (0, count * block - length), (0, 0))),
                                               index * block, block, axis=1)
-      return _attend(queries, key, value, _allowed(rows, causal, index * block, block, keys))
+      return _attend(queries, key, value, _allowed(rows, causal, index * block, block, keys), bias)
 
     out = jax.lax.map(attend, (jnp.arange(count), blocks))
     out = rearrange(out, "C B T G M d -> B (C T) G M d")[:, :length]
@@ -63,9 +64,11 @@ def _allowed(mask, causal, start, length, keys):
   return lower if mask is None else lower & mask
 
 
-def _attend(query, key, value, mask):
+def _attend(query, key, value, mask, bias):
   logits = jnp.einsum("BTGMd,BSGd->BGMTS", query, key, preferred_element_type=jnp.float32)
   logits *= query.shape[-1] ** -0.5
+  if bias is not None:
+    logits += bias[:, None, None, None]
   if mask is not None:
     logits = jnp.where(mask[:, None, None], logits, _MASKED)
   weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)

@@ -6,6 +6,7 @@ Axes: B batch, T tokens, S cache length, N query heads, G key/value heads, d hea
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from einops import rearrange
 from flax import linen as nn
@@ -67,6 +68,28 @@ class Cache:
     return sum(x.size * x.dtype.itemsize for x in self.keys + self.values)
 
 
+@struct.dataclass
+class Intervention:
+  """What an experiment does to the attention of some heads or to some keys; None leaves it alone.
+
+  Attributes:
+    head_gate: [layers, B, N] factors on the heads' outputs: 1 leaves a head, 0 ablates it.
+    hidden: [B, S] bool, keys that an ablated head does not see; None: an ablated head puts out nothing.
+    key_bias: [B, S] float32, added to every head's logits of a key, in all layers.
+  """
+
+  head_gate: jax.Array | None = None
+  hidden: jax.Array | None = None
+  key_bias: jax.Array | None = None
+
+  def layer(self, number: int) -> Intervention:
+    """What one layer sees of it: `head_gate` [B, N]."""
+    return self.replace(head_gate=None if self.head_gate is None else self.head_gate[number])
+
+
+NOTHING = Intervention()
+
+
 class Attention(nn.Module):
   """Grouped-query self-attention with rotary positions."""
 
@@ -80,7 +103,7 @@ class Attention(nn.Module):
     self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.o_proj = nn.Dense(config.hidden_size, use_bias=False)
 
-  def __call__(self, x, rotation, *, mask=None, past=None, head_gate=None):
+  def __call__(self, x, rotation, *, mask=None, past=None, intervention=NOTHING):
     """Attends causally among x, or from x to a cache.
 
     Args:
@@ -88,7 +111,7 @@ class Attention(nn.Module):
       rotation: cosine and sine, [B, T, d/2] each.
       mask: bool, broadcastable to [B, T, S], instead of the causal one.
       past: (keys [B, S, G, d], values, index []): x is written at `index` and attends to all that `mask` allows.
-      head_gate: [B, N] factors on the heads' outputs (0 ablates a head), or None.
+      intervention: a layer's, over the keys.
 
     Returns:
       [B, T, D], and the keys and values: x's own, or the updated cache's.
@@ -101,10 +124,36 @@ class Attention(nn.Module):
       keys, values, index = past
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
-    out = attention(query, key, value, mask=mask, causal=mask is None)
-    if head_gate is not None:
-      out *= head_gate[:, None, :, None].astype(out.dtype)
+    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None)
+    out = attend(mask=mask)
+    if intervention.head_gate is not None:
+      gate = intervention.head_gate[:, None, :, None].astype(out.dtype)
+      out *= gate
+      if intervention.hidden is not None:
+        seen = ~intervention.hidden[:, None]
+        out += (1 - gate) * attend(mask=seen if mask is None else mask & seen)
     return self.o_proj(rearrange(out, "B T N d -> B T (N d)")), (key, value)
+
+
+  def weights(self, x, rotation, at):
+    """What some tokens attend to.
+
+    Args:
+      x: [B, T, D].
+      rotation: cosine and sine, [B, T, d/2] each.
+      at: [B, Q] indices into T.
+
+    Returns:
+      [B, N, Q, T] float32 attention after the causal softmax, rotary positions on.
+    """
+    split = lambda y: rearrange(y, "B T (N d) -> B T N d", d=self.config.head_dim)
+    query, key = (rope.rotate(split(project(x)), *rotation) for project in (self.q_proj, self.k_proj))
+    query = jax.vmap(lambda rows, index: rows[index])(query, at)
+    query = rearrange(query, "B Q (G M) d -> B Q G M d", G=self.config.num_key_value_heads)
+    logits = jnp.einsum("BQGMd,BTGd->BGMQT", query, key, preferred_element_type=jnp.float32)
+    before = jnp.arange(x.shape[1]) <= at[..., None]
+    logits = jnp.where(before[:, None, None], logits / self.config.head_dim**0.5, -jnp.inf)
+    return rearrange(jax.nn.softmax(logits, axis=-1), "B G M Q T -> B (G M) Q T")
 
 
 class MLP(nn.Module):
@@ -153,33 +202,46 @@ class Decoder(nn.Module):
     self.norm = nn.RMSNorm(config.rms_norm_eps)
 
   def prefill(self, x: jax.Array, positions: jax.Array, *, mask: jax.Array | None = None,
-              head_gate: jax.Array | None = None):
+              intervention: Intervention = NOTHING):
     """Runs whole sequences, padded on the right.
 
     Args:
       x: [B, T, D] embeddings.
       positions: [B, T, A] int32.
       mask: [B, T, T] bool instead of the causal mask.
-      head_gate: [B, N] factors on the first layer's heads.
+      intervention: over the T tokens as keys.
 
     Returns:
       [B, T, D] normed hidden states, and the keys and values of every layer, [B, T, G, d] each.
     """
+    x, keys_values = self.blocks(x, positions, 0, len(self.layers), mask=mask, intervention=intervention)
+    return self.norm(x), keys_values
+
+  def blocks(self, x: jax.Array, positions: jax.Array, start: int, stop: int, *, mask: jax.Array | None = None,
+             intervention: Intervention = NOTHING):
+    """Layers `start` to `stop` of `prefill`, with their keys and values; the final norm is the caller's."""
     rotation = rope.rotation(positions, self.config.frequencies)
     keys, values = [], []
-    for number, layer in enumerate(self.layers):
-      x, (key, value) = layer(x, rotation, mask=mask, head_gate=head_gate if number == 0 else None)
+    for number in range(start, stop):
+      x, (key, value) = self.layers[number](x, rotation, mask=mask, intervention=intervention.layer(number))
       keys.append(key)
       values.append(value)
-    return self.norm(x), (tuple(keys), tuple(values))
+    return x, (tuple(keys), tuple(values))
 
-  def extend(self, x: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+  def attention_weights(self, x: jax.Array, positions: jax.Array, at: jax.Array, layer: int) -> jax.Array:
+    """[B, N, Q, T] what tokens `at` [B, Q] attend to in a layer; x [B, T, D] is what enters it."""
+    block = self.layers[layer]
+    return block.self_attn.weights(block.input_layernorm(x), rope.rotation(positions, self.config.frequencies), at)
+
+  def extend(self, x: jax.Array, positions: jax.Array, cache: Cache,
+             intervention: Intervention = NOTHING) -> tuple[jax.Array, Cache]:
     """Runs the next tokens of every row against the cache and among themselves, causally.
 
     Args:
       x: [B, T, D] embeddings; T = 1 is a decoding step.
       positions: [B, T, A] int32.
       cache: with room for T more.
+      intervention: over the cache's slots as keys.
 
     Returns:
       [B, T, D] normed hidden states, and the cache T tokens longer.
@@ -191,8 +253,9 @@ class Decoder(nn.Module):
     new = (ahead >= 0) & (ahead <= jnp.arange(count)[:, None])
     mask = cache.valid[:, None] | new
     keys, values = [], []
-    for layer, key, value in zip(self.layers, cache.keys, cache.values):
-      x, (key, value) = layer(x, rotation, mask=mask, past=(key, value, cache.length))
+    for number, (layer, key, value) in enumerate(zip(self.layers, cache.keys, cache.values)):
+      x, (key, value) = layer(x, rotation, mask=mask, past=(key, value, cache.length),
+                              intervention=intervention.layer(number))
       keys.append(key)
       values.append(value)
     return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)

@@ -9,6 +9,7 @@ Axes: B batch, L compacted prompt length, E end tokens, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from flax import struct
@@ -74,21 +75,25 @@ class Pruning:
     head_importance: [H] or [B, H] float32.
     counts: [B] int32, visual tokens each row keeps.
     seeds: [B] uint32, for selectors that draw.
+    keep_mass: [] float32 share of the softmaxed score that rows keep at most, or None.
     keep_count: static bound on counts.
     normalization: of the scores.
     selector: name of the rule that picks.
+    prune_layer: layers that `fastv` runs on all tokens.
   """
 
   head_importance: jax.Array
   counts: jax.Array
   seeds: jax.Array
+  keep_mass: jax.Array | None
   keep_count: int = struct.field(pytree_node=False)
   normalization: str = struct.field(pytree_node=False)
   selector: str = struct.field(pytree_node=False)
+  prune_layer: int = struct.field(pytree_node=False)
 
 
 def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_count=None, normalization="l2",
-                 rounding="ceil", selector="hawk", selector_seed=0) -> Pruning | None:
+                 rounding="ceil", selector="hawk", selector_seed=0, keep_mass=None, prune_layer=2) -> Pruning | None:
   """Checks the arguments of `generate` that concern pruning; None where nothing is pruned."""
   heads = model.config.text.num_attention_heads
   if head_importance is None:
@@ -100,18 +105,34 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
     raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
   if normalization not in scoring.NORMALIZATIONS:
     raise ValueError(f"normalization: got {normalization!r}, allowed are {', '.join(scoring.NORMALIZATIONS)}")
-  if selector not in selectors.SELECTORS:
-    raise ValueError(f"selector: got {selector!r}, allowed are {', '.join(selectors.SELECTORS)}")
+  if selector not in (allowed := (*selectors.SELECTORS, *selectors.IN_DECODER)):
+    raise ValueError(f"selector: got {selector!r}, allowed are {', '.join(allowed)}")
   seeds = np.asarray(selector_seed)
   if seeds.shape not in ((), (batch,)) or not np.issubdtype(seeds.dtype, np.integer):
     raise ValueError(f"selector_seed: got {seeds.dtype} of shape {seeds.shape}, must be an integer, or one a prompt")
   visual = np.asarray(prompt.visual_order >= 0).sum(-1)
   counts = selection.keep_counts(visual, keep_ratio=keep_ratio, keep_count=keep_count, rounding=rounding)
-  if (counts == visual).all():
+  layers = model.config.text.num_hidden_layers
+  if selector == "fastv" and (int(prune_layer) != prune_layer or not 0 < prune_layer < layers):
+    raise ValueError(f"prune_layer: got {prune_layer}, must be a whole number from 1 to {layers - 1}")
+  if keep_mass is not None and not 0.0 < keep_mass <= 1.0:
+    raise ValueError(f"keep_mass: got {keep_mass}, must be in (0, 1]")
+  if keep_mass is not None and selector == "fastv":
+    raise ValueError("keep_mass: fastv does not use the scores it is a share of; choose another selector")
+  if (counts == visual).all() and keep_mass is None:
     return None
   bound = min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1])
   seeds = np.broadcast_to(seeds.astype(np.uint32), [batch])
-  return Pruning(weights, counts, seeds, bound, normalization, selector)
+  keep_mass = None if keep_mass is None else np.float32(keep_mass)
+  return Pruning(weights, counts, seeds, keep_mass, bound, normalization, selector, int(prune_layer))
+
+
+def pruning_arguments(pruning: Pruning | None) -> dict:
+  """What a port's `prefill` is told, and `prune` unless the selector works inside the decoder."""
+  arguments = {} if pruning is None else {field.name: getattr(pruning, field.name) for field in dataclasses.fields(pruning)}
+  if arguments.get("selector") not in selectors.IN_DECODER:
+    arguments.pop("prune_layer", None)
+  return arguments
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -127,10 +148,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
   Returns:
     The loop's `State`, and [B, L] int32 the prompt positions kept.
   """
-  arguments = {} if pruning is None else dict(
-      head_importance=pruning.head_importance, keep_count=pruning.keep_count, counts=pruning.counts,
-      normalization=pruning.normalization, selector=pruning.selector, seeds=pruning.seeds)
-  out = model.apply({"params": params}, prompt, features, method="prefill", **arguments)
+  out = model.apply({"params": params}, prompt, features, method="prefill", **pruning_arguments(pruning))
   last = jax.vmap(lambda rows, length: rows[length - 1])(out.hidden, out.lengths)
   logits = model.apply({"params": params}, last, method="logits")
   batch, vocabulary = logits.shape
@@ -181,7 +199,8 @@ def prefill_and_decode(params, prompt, features, pruning, sampling, end_ids, *, 
 
 def generate(model, params, inputs, head_importance=None, *, keep_ratio: float | None = None,
              keep_count: int | None = None, normalization: str = "l2", rounding: str = "ceil",
-             selector: str = "hawk", selector_seed=0, max_new_tokens: int = 64, eos_token_ids=(),
+             selector: str = "hawk", selector_seed=0, keep_mass: float | None = None, prune_layer: int = 2,
+             max_new_tokens: int = 64, eos_token_ids=(),
              temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
              return_logits: bool = False) -> Generation:
   """Answers a batch of prompts, after dropping the visual tokens that matter least to each.
@@ -198,8 +217,11 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
     keep_count: number of visual tokens to keep instead. Neither: no pruning.
     normalization: `l2`, `softmax`, `minmax` or `none`, see `hawk_jax.scoring.normalize`.
     rounding: of V * keep_ratio, `ceil` (the authors' code) or `floor` (the paper).
-    selector: the rule that picks, a name of `hawk_jax.selectors.SELECTORS`.
+    selector: the rule that picks, a name of `hawk_jax.selectors.SELECTORS`, or `fastv`.
     selector_seed: integer, or [B], for selectors that draw.
+    keep_mass: adaptive budget: each prompt keeps the fewest tokens that hold this share of its softmaxed scores, in (0, 1],
+      and no more than keep_ratio or keep_count allow; see `hawk_jax.budgets`.
+    prune_layer: layers that the selector `fastv` runs on all tokens.
     max_new_tokens: most tokens to generate.
     eos_token_ids: any of them ends a row.
     temperature: 0 is greedy.
@@ -213,7 +235,8 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
   """
   end_ids, sampling = check_decoding(model, inputs.prompt, max_new_tokens, eos_token_ids, temperature, top_k, top_p, seed)
   pruning = plan_pruning(model, inputs.prompt, head_importance, keep_ratio=keep_ratio, keep_count=keep_count,
-                         normalization=normalization, rounding=rounding, selector=selector, selector_seed=selector_seed)
+                         normalization=normalization, rounding=rounding, selector=selector, selector_seed=selector_seed,
+                         keep_mass=keep_mass, prune_layer=prune_layer)
   features = None if inputs.vision is None else encode(params, inputs.vision, model=model)
   return prefill_and_decode(params, inputs.prompt, features, pruning, sampling, end_ids, model=model,
                             max_new_tokens=max_new_tokens, return_logits=return_logits)

@@ -8,6 +8,7 @@ Axes: B batch, T text slots, V visual slots, K kept slots, L = T + K, F feature 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, ClassVar
 
@@ -17,10 +18,36 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from hawk_jax import budgets
 from hawk_jax import prompt as prompt_lib
 from hawk_jax import scoring
+from hawk_jax import selection
 from hawk_jax import selectors
 from models.decoder import Cache
+from models.decoder import Intervention
+from models.decoder import NOTHING
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A grid of visual tokens that covers a picture.
+
+  Attributes:
+    picture: number of the picture.
+    rows: of tokens.
+    columns: of tokens.
+    newlines: whether each row ends in one more token, which shows nothing.
+  """
+
+  picture: int
+  rows: int
+  columns: int
+  newlines: bool = False
+
+  @property
+  def count(self) -> int:
+    """Visual tokens of the view."""
+    return self.rows * (self.columns + self.newlines)
 
 
 @struct.dataclass
@@ -100,8 +127,8 @@ class VisionLanguageModel(nn.Module):
     """The smallest batch with a picture, for shape inference."""
     raise NotImplementedError
 
-  def token_grids(self, **batch) -> list[tuple[int, int]]:
-    """Rows and columns of the visual tokens of each picture in the arrays of a processor, for drawing."""
+  def views(self, **batch) -> list[View]:
+    """Where the visual tokens of the pictures in a processor's arrays lie, in prompt order, for drawing."""
     raise NotImplementedError
 
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -113,9 +140,26 @@ class VisionLanguageModel(nn.Module):
     return self._scores(prompt, self._embed(prompt.text_tokens), self._gather(prompt, features))
 
   def prefill(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
-              keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
-              selector: str = "hawk", seeds: jax.Array | None = None, head_gate: jax.Array | None = None) -> Prefill:
-    """Scores, prunes, and runs the decoder over what is left.
+              selector: str = "hawk", prune_layer: int = 2, **pruning) -> Prefill:
+    """Scores, prunes, and runs the decoder over what is left: `run` after `prune`.
+
+    Args:
+      prompt: as in `prune`.
+      features: as in `prune`.
+      head_importance: as in `prune`.
+      selector: a name of `hawk_jax.selectors.SELECTORS`; `fastv` prunes inside the decoder.
+      prune_layer: static, layers that `fastv` runs on all tokens.
+      **pruning: as in `prune`.
+    """
+    if selector not in selectors.IN_DECODER or features is None or pruning.get("keep_count") is None:
+      return self.run(self.prune(prompt, features, head_importance, selector=selector, **pruning))
+    return self._prefill_fastv(prompt, features, prune_layer, pruning["keep_count"], pruning.get("counts"))
+
+  def prune(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
+            keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
+            selector: str = "hawk", seeds: jax.Array | None = None,
+            keep_mass: jax.Array | None = None) -> prompt_lib.Sequence:
+    """Scores the visual tokens and drops all but the best.
 
     Args:
       prompt: the language side of a batch.
@@ -126,43 +170,79 @@ class VisionLanguageModel(nn.Module):
       normalization: as in `__call__`.
       selector: a name of `hawk_jax.selectors.SELECTORS`.
       seeds: [B] uint32 for selectors that draw; None: 0.
-      head_gate: [B, H] factors on the first layer's heads (0 ablates one).
+      keep_mass: [] float32, each row keeps only as many of its tokens as hold this share of the softmaxed score.
     """
     text = self._embed(prompt.text_tokens)
     if features is None:
-      sequence = prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
+      return prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
+    visual = self._gather(prompt, features)
+    if keep_count is None:
+      kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
     else:
-      visual = self._gather(prompt, features)
-      if keep_count is None:
-        kept = jnp.where(prompt.visual_mask, jnp.arange(visual.shape[1], dtype=jnp.int32), -1)
-      else:
-        batch, slots = prompt.visual_order.shape
-        keep_count = min(keep_count, slots)
-        counts = jnp.full([batch], keep_count) if counts is None else counts
-        seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
-        raw = self._scores(prompt, text, visual)
-        if head_importance is None:
-          head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
-        fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
-        select = selectors.SELECTORS[selector]
-        kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
-      sequence = prompt_lib.compact(prompt, text, visual, kept)
-    hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, head_gate=head_gate)
+      batch, slots = prompt.visual_order.shape
+      keep_count = min(keep_count, slots)
+      counts = jnp.full([batch], keep_count) if counts is None else counts
+      seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
+      raw = self._scores(prompt, text, visual)
+      if head_importance is None:
+        head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
+      fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
+      if keep_mass is not None:
+        counts = jnp.minimum(counts, budgets.mass_counts(fused, prompt.visual_mask, keep_mass))
+      places = dict(positions=prompt.visual_positions) if selector in selectors.WITH_POSITIONS else {}
+      select = selectors.SELECTORS[selector]
+      kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count, **places)
+    return prompt_lib.compact(prompt, text, visual, kept)
+
+  def run(self, sequence: prompt_lib.Sequence, intervention: Intervention = NOTHING) -> Prefill:
+    """The decoder over a compacted prompt.
+
+    Args:
+      sequence: of `prune`.
+      intervention: over the sequence's L tokens as keys.
+    """
+    hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, intervention=intervention)
     return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
-  def extend(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+  def _prefill_fastv(self, prompt, features, prune_layer, keep_count, counts):
+    """FastV (METHOD section 7): layers 0 to L - 1 see all tokens, the others those that layer L - 1's last query looks at.
+
+    What is dropped leaves the caches of all layers, so the answer's tokens see it in none.
+    """
+    decoder, whole = self.language_model, self.prune(prompt, features)
+    x, early = decoder.blocks(whole.embeddings, whole.positions, 0, prune_layer - 1)
+    attention = decoder.attention_weights(x, whole.positions, whole.lengths[:, None] - 1, prune_layer - 1)
+    scores = attention.mean(axis=1)[:, 0]
+    x, last = decoder.blocks(x, whole.positions, prune_layer - 1, prune_layer)
+
+    rows = jax.vmap(lambda values, index: values[index])
+    keep_count = min(keep_count, prompt.visual_order.shape[1])
+    counts = jnp.full(prompt.next_position.shape, keep_count) if counts is None else counts
+    scores = rows(scores, prompt_lib.places(whole.order, prompt.visual_order))
+    kept = selection.top_k(scores, prompt.visual_mask, counts, keep_count)
+    text, visual = (rows(x, prompt_lib.places(whole.order, order)) for order in (prompt.text_order, prompt.visual_order))
+    sequence = prompt_lib.compact(prompt, text, visual, kept)
+    at = prompt_lib.places(whole.order, sequence.order)
+    early = [[rows(x, at) for x in first + second] for first, second in zip(early, last)]
+    x, late = decoder.blocks(sequence.embeddings, sequence.positions, prune_layer, self.config.text.num_hidden_layers)
+    keys_values = tuple(tuple(first) + second for first, second in zip(early, late))
+    return Prefill(hidden=decoder.norm(x), order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
+
+  def extend(self, tokens: jax.Array, positions: jax.Array, cache: Cache,
+             intervention: Intervention = NOTHING) -> tuple[jax.Array, Cache]:
     """Runs the next text tokens against the cache.
 
     Args:
       tokens: [B, T] int32; T = 1 is a decoding step.
       positions: [B, T] int32, the same for every position axis: text.
       cache: with room for T more.
+      intervention: over the cache's slots as keys.
 
     Returns:
       [B, T, D] normed hidden states, and the cache T tokens longer.
     """
     positions = jnp.repeat(positions[..., None], self.config.text.position_axes, axis=-1)
-    return self.language_model.extend(self._embed(tokens), positions, cache)
+    return self.language_model.extend(self._embed(tokens), positions, cache, intervention)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """[..., D] normed hidden states to [..., vocab] float32 logits."""

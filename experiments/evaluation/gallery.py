@@ -56,21 +56,18 @@ def _question(result, at, settings, model, processor, options) -> Mapping[str, A
   videos = [] if path is None else [video_lib.read(path, options.fps, options.max_frames)]
   views, images = [], pictures
   if pictures or videos:
-    arrays = processor(images=[pictures], videos=[videos], prompts=[""], min_pixels=options.min_pixels,
-                       max_pixels=options.max_pixels)
-    grids = model.token_grids(**arrays)
-    if videos:
-      step = max(1, round(len(videos[0].frames) / len(grids)))
-      images = [Image.fromarray(frame) for frame in videos[0].frames[::step][:len(grids)]]
-    each = len(grids) // len(images)
-    for number, (rows, columns) in enumerate(grids):
-      views.append([number // each, rows, columns, columns])
+    views = model.views(**processor(images=[pictures], videos=[videos], prompts=[""], min_pixels=options.min_pixels,
+                                    max_pixels=options.max_pixels))
+  if videos:
+    step = -(-len(videos[0].frames) // len(views))  # frames of a temporal slice; its first stands for it
+    images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
   answers = [{
       "name": setting.name, "selector": setting.selector or "all tokens", "prediction": answer["prediction"],
       "kept": answer["kept"], "tokens": answer.get("tokens"), "right": bool(scores[at] > 0.5),
   } for setting, answer, scores in zip(settings, entry["answers"], result.scores)]
   return {"file": result.table.name, "index": row.index, "question": row.fields["question"], "answer": row.fields["answer"],
-          "tokens": entry["tokens"], "pictures": [_embedded(image) for image in images], "views": views, "answers": answers}
+          "tokens": entry["tokens"], "pictures": [_embedded(image) for image in images], "answers": answers,
+          "views": [[view.picture, view.rows, view.columns, int(view.newlines)] for view in views]}
 
 
 def _embedded(picture: Image.Image) -> str:

@@ -1,8 +1,4 @@
-"""What has been computed, kept so that a kill at any moment loses nothing that was finished.
-
-Every process appends a line a batch to a file of its own. A line that a kill cut off is no line: it is dropped, and its
-batch computed again.
-"""
+"""What the processes that share an evaluation have finished: a journal each, read by all."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ import json
 import os
 import pathlib
 from typing import Any
+
+from experiments.journal import Journal
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes, process_index: int = 0) -> None:
@@ -19,22 +17,26 @@ def write_atomically(path: pathlib.Path, content: str | bytes, process_index: in
   os.replace(partial, path)
 
 
-class Journal:
+class Shared:
   """The finished batches of all processes that share a directory."""
 
-  def __init__(self, directory: pathlib.Path, process_index: int = 0):
-    self.directory = directory
+  def __init__(self, directory: pathlib.Path, settings: dict[str, Any], process_index: int = 0):
+    """Opens this process's journal.
+
+    Args:
+      directory: of the journals.
+      settings: as for `Journal`, which raises what it raises.
+      process_index: of this process.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    self.own = directory / f"{process_index:05d}.jsonl"
-    whole = self.own.read_bytes() if self.own.exists() else b""
-    if not whole.endswith(b"\n") and whole:
-      os.truncate(self.own, whole.rfind(b"\n") + 1)
+    self._directory = directory
+    self._own = Journal(directory / f"{process_index:05d}.jsonl", settings)
 
   def entries(self) -> dict[int, dict[str, Any]]:
-    """By number, every finished batch of every process."""
+    """By number, every finished batch of every process; a line that a kill cut off is none."""
     found = {}
-    for path in sorted(self.directory.glob("*.jsonl")):
-      for line in path.read_bytes().splitlines(keepends=True):
+    for path in sorted(self._directory.glob("*.jsonl")):
+      for line in path.read_bytes().splitlines(keepends=True)[1:]:
         if line.endswith(b"\n"):
           entry = json.loads(line)
           found[entry["batch"]] = entry
@@ -42,7 +44,7 @@ class Journal:
 
   def append(self, entry: dict[str, Any]) -> None:
     """Adds a finished batch, on disk before this returns."""
-    with open(self.own, "ab") as file:
-      file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-      file.flush()
-      os.fsync(file.fileno())
+    self._own.append(entry)
+
+  def close(self) -> None:
+    self._own.close()

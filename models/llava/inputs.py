@@ -17,6 +17,7 @@ from models import packing
 from models.buckets import bucket
 from models.llava.config import LlavaConfig
 from models.vision_language import Inputs
+from models.vision_language import View
 
 NEWLINE = -1
 
@@ -27,19 +28,25 @@ class Layout:
 
   Attributes:
     tiles: tiles of the picture.
-    grids: rows and columns of each view's tokens, in order; a newline is one column more.
+    grids: rows and columns of each view, in order, and whether a newline follows every row.
     slots: [count] int32 row among the features of the picture's tiles, or NEWLINE.
   """
 
   tiles: int
-  grids: tuple[tuple[int, int], ...]
+  grids: tuple[tuple[int, int, bool], ...]
   slots: np.ndarray
+
+
+def views(layouts: list[Layout]) -> list[View]:
+  """The views of pictures, for drawing."""
+  return [View(number, rows, columns, newlines) for number, layout in enumerate(layouts)
+          for rows, columns, newlines in layout.grids]
 
 
 def whole_layout(config: LlavaConfig) -> Layout:
   """A picture that is one tile."""
   side, tokens = config.vision.side, config.vision.tokens
-  grids = ((1, 1),) * config.vision.keep_class_token + ((side, side),)
+  grids = ((1, 1, False),) * config.vision.keep_class_token + ((side, side, False),)
   return Layout(1, grids, np.arange(tokens, dtype=np.int32))
 
 
@@ -65,8 +72,9 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   else:
     padding = (columns - int(round(width * (rows / height), 7))) // 2
     slots = slots[:, padding:columns - padding]
+  grids = base.grids + ((*slots.shape, True),)
   slots = np.pad(slots, ((0, 0), (0, 1)), constant_values=NEWLINE)
-  return Layout(1 + down * across, base.grids + (slots.shape,), np.concatenate([base.slots, slots.reshape(-1)]))
+  return Layout(1 + down * across, grids, np.concatenate([base.slots, slots.reshape(-1)]))
 
 
 def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:

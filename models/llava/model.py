@@ -15,6 +15,7 @@ from models.llava.vision import VisionTower
 from models.llava.weights import NAMES
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
+from models.vision_language import View
 from models.vision_language import VisionLanguageModel
 
 
@@ -69,10 +70,10 @@ class Llava(VisionLanguageModel):
                      pixel_values=np.zeros((1,) + vision.tile_shape, np.float32))
 
   @nn.nowrap
-  def token_grids(self, pixel_values=(), **batch) -> list[tuple[int, int]]:
-    """Rows and columns of each view's visual tokens: the class token where it is kept, and the patches."""
+  def views(self, pixel_values=(), **batch) -> list[View]:
+    """A view a picture; before it one of the class token, where that is kept."""
     del batch
-    return list(inputs_lib.whole_layout(self.config).grids) * len(pixel_values)
+    return inputs_lib.views([inputs_lib.whole_layout(self.config)] * len(pixel_values))
 
   @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -117,7 +118,7 @@ class LlavaNext(Llava):
                      pixel_values=np.zeros((1, layout.tiles) + vision.tile_shape, np.float32), image_sizes=[size])
 
   @nn.nowrap
-  def token_grids(self, image_sizes=(), **batch) -> list[tuple[int, int]]:
-    """Rows and columns of each view's visual tokens, two views a picture; the tiled view's last column are newlines."""
+  def views(self, image_sizes=(), **batch) -> list[View]:
+    """Two views a picture: the whole of it, and its tiles."""
     del batch
-    return [grid for size in image_sizes for grid in inputs_lib.tiled_layout(self.config, *map(int, size)).grids]
+    return inputs_lib.views([inputs_lib.tiled_layout(self.config, *map(int, size)) for size in image_sizes])

@@ -7,11 +7,13 @@ layers.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from einops import rearrange
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models.attention import attention
 
@@ -56,6 +58,19 @@ def _layer_norm(config: VisionConfig) -> nn.LayerNorm:
   return nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
 
 
+def _sinusoids(key, shape, dtype):
+  """[1 + side^2, D] sines and cosines of each patch's row and column, so that untrained places tell who is beside whom."""
+  del key
+  places, size = shape
+  side = math.isqrt(places - 1)
+  angles = np.arange(side)[:, None] * 100.0 ** (-np.arange(size // 4) / (size // 4))
+  waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+  row, column = np.divmod(np.arange(places - 1), side)
+  table = np.zeros(shape)
+  table[1:, :size // 4 * 4] = np.concatenate([waves[row], waves[column]], axis=-1)
+  return jnp.asarray(table, dtype)
+
+
 class PatchEmbedding(nn.Module):
   """Class token, patches, and their learned places."""
 
@@ -66,7 +81,7 @@ class PatchEmbedding(nn.Module):
     self.class_embedding = self.param("class_embedding", nn.initializers.normal(), (config.hidden_size,))
     # The checkpoints' Conv2d with stride = kernel.
     self.patch_embedding = nn.Dense(config.hidden_size, use_bias=False)
-    self.position_embedding = nn.Embed(config.side**2 + 1, config.hidden_size)
+    self.position_embedding = nn.Embed(config.side**2 + 1, config.hidden_size, embedding_init=_sinusoids)
 
   def __call__(self, tiles):
     side, size = self.config.side, self.config.patch_size

@@ -14,6 +14,7 @@ from models.qwen2_5_vl.vision import VisionTower
 from models.qwen2_5_vl.weights import NAMES
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
+from models.vision_language import View
 from models.vision_language import VisionLanguageModel
 
 
@@ -64,12 +65,13 @@ class Qwen2_5_VL(VisionLanguageModel):
         image_grid_thw=[[1, side, side]])
 
   @nn.nowrap
-  def token_grids(self, image_grid_thw=(), video_grid_thw=(), **batch) -> list[tuple[int, int]]:
-    """Rows and columns of each picture's visual tokens, then those of each video's temporal slices."""
+  def views(self, image_grid_thw=(), video_grid_thw=(), **batch) -> list[View]:
+    """A view a picture, and after them one for every temporal slice of the videos, each numbered as a picture."""
     del batch
     merge = self.config.vision.spatial_merge_size
-    return [(int(height) // merge, int(width) // merge) for grids in (image_grid_thw, video_grid_thw)
-            for frames, height, width in grids for _ in range(frames)]
+    grids = [(height, width) for some in (image_grid_thw, video_grid_thw) for frames, height, width in some
+             for _ in range(frames)]
+    return [View(number, int(height) // merge, int(width) // merge) for number, (height, width) in enumerate(grids)]
 
   @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,4 @@
-"""The committed model really answers. The full figures are `experiments.accuracy`'s; this keeps them from rotting."""
-
-import pathlib
+"""The committed models really answer. The full figures are `experiments.accuracy`'s; this keeps them from rotting."""
 
 from absl.testing import absltest
 import numpy as np
@@ -14,15 +12,17 @@ from models import load_processor
 QUESTIONS = 200
 
 
-class EmbeddedTest(absltest.TestCase):
+class Embedded:
+  """Tests of one architecture."""
+
+  name: str
 
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    directory = embedded.DIRECTORY / "qwen2_5_vl"
-    cls.directory = pathlib.Path(directory)
-    cls.model, cls.params = load_model(str(directory))
-    cls.processor = load_processor(str(directory))
+    cls.directory = embedded.DIRECTORY / cls.name
+    cls.model, cls.params = load_model(str(cls.directory))
+    cls.processor = load_processor(str(cls.directory))
     cls.examples = digits.dataset("test", QUESTIONS, seed=1)
 
   def accuracy(self, with_picture=True, **arguments):
@@ -47,6 +47,10 @@ class EmbeddedTest(absltest.TestCase):
   def test_size(self):
     self.assertLess(sum(path.stat().st_size for path in self.directory.iterdir()), 8_000_000)
     self.assertGreaterEqual(self.model.config.text.num_attention_heads, 8)
+
+
+class QwenTest(Embedded, absltest.TestCase):
+  name = "qwen2_5_vl"
 
 
 if __name__ == "__main__":

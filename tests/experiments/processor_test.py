@@ -44,11 +44,17 @@ class ProcessorTest(parameterized.TestCase):
     self.assertIn("user\na<|vision_start|>", text)
     self.assertIn("<|vision_end|>b<|im_end|>", text)
 
-  def test_training_sees_what_the_processor_makes(self):
-    batch = self.processor(images=[[self.picture]], prompts=["?"])
-    ours = embedded.ARCHITECTURES["qwen2_5_vl"].pixels(self.picture[None])
-    np.testing.assert_allclose(ours["pixel_values"], batch["pixel_values"], atol=1e-6)
-    np.testing.assert_array_equal(ours["image_grid_thw"], batch["image_grid_thw"])
+  @parameterized.parameters(*embedded.ARCHITECTURES)
+  def test_training_sees_what_the_processor_makes(self, name):
+    architecture = embedded.ARCHITECTURES[name]
+    tokenizer = embedded.make_tokenizer(architecture)
+    with tempfile.TemporaryDirectory() as directory:
+      embedded.write_assets(pathlib.Path(directory), architecture, tokenizer)
+      batch = load_processor(directory)(images=[[self.picture]], prompts=["Is it red?"])
+    before, after = embedded.split_prompt(architecture, tokenizer)
+    self.assertEqual(before + tokenizer.encode("Is it red?" + after).ids, batch["input_ids"][0].tolist())
+    for argument, values in architecture.pixels(self.picture[None]).items():
+      np.testing.assert_allclose(values, batch[argument], atol=1e-6)
 
   def test_pixel_limits(self):
     picture = Image.fromarray(self.picture).resize((320, 160))

@@ -56,8 +56,23 @@ def hawk(features, scores, count):
   return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
 
 
-PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr}
-BATCH, SLOTS, WIDTH, KEEP = 4, 24, 40, 12
+def qaprune(features, scores, count):
+  error, spread = np.zeros(len(features)), np.zeros(len(features))
+  for token, vector in enumerate(features):
+    groups = [vector[start:start + 128] for start in range(0, len(vector), 128)]
+    groups[-1] = np.pad(groups[-1], (0, 128 - len(groups[-1])), mode="edge")
+    for group in groups:
+      levels = np.linspace(group.min(), group.max(), 16)
+      nearest = np.abs(group[:, None] - levels).min(axis=1)
+      error[token] += np.mean(nearest**2) / len(groups)
+      spread[token] += np.ptp(group) / len(groups)
+  sensitivity = (relevance_of(error) + relevance_of(spread)) / 2
+  mixed = 0.5 * relevance_of(scores) + 0.5 * sensitivity
+  return sorted(range(len(mixed)), key=lambda i: (-mixed[i], i))[:count]
+
+
+PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune}
+BATCH, SLOTS, WIDTH, KEEP = 4, 24, 160, 12
 
 
 class SelectorsTest(parameterized.TestCase):

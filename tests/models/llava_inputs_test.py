@@ -20,6 +20,7 @@ from models.llava import config as config_lib
 from models.llava import inputs as inputs_lib
 from models.llava.model import Llava
 from models.llava.model import LlavaNext
+from models.vision_language import View
 from tests.reference import llava as reference
 
 # As llava-hf/llava-v1.6-* have them.
@@ -56,22 +57,24 @@ class TilingTest(parameterized.TestCase):
       layout = inputs_lib.tiled_layout(config, height, width)
       expected = LlavaNextProcessor._get_number_of_features(processor, height, width, 336, 336)
       self.assertLen(layout.slots, expected, msg=f"{height} x {width}")
-      self.assertEqual(sum(rows * columns for rows, columns in layout.grids), expected)
+      self.assertEqual(sum(rows * (columns + newlines) for rows, columns, newlines in layout.grids), expected)
 
   def test_rows_of_tiles_are_put_together(self):
     config = config_lib.from_hf(changed("next", "vision_config", patch_size=21))
     # 2 x 2 patches a tile, two tiles side by side after the base view; no padding to cut.
     layout = inputs_lib.tiled_layout(config, 42, 84)
     self.assertEqual(layout.tiles, 3)
-    self.assertEqual(layout.grids, ((2, 2), (2, 5)))
+    self.assertEqual(layout.grids, ((2, 2, False), (2, 4, True)))
     newline = inputs_lib.NEWLINE
     self.assertEqual(layout.slots.tolist(), [0, 1, 2, 3, 4, 5, 8, 9, newline, 6, 7, 10, 11, newline])
 
   def test_grids_of_a_batch(self):
-    self.assertEqual(model_of("next").token_grids(**reference.case("two_tilings")), [(6, 6), (10, 13), (6, 6), (18, 3)])
-    self.assertEqual(model_of("llama").token_grids(**reference.case("two")), [(6, 6), (6, 6)])
-    self.assertEqual(model_of("full").token_grids(**reference.case("with_class_token")), [(1, 1), (6, 6)] * 2)
-    self.assertEqual(model_of("next").token_grids(**reference.case("text_only")), [])
+    self.assertEqual(model_of("next").views(**reference.case("two_tilings")),
+                     [View(0, 6, 6), View(0, 10, 12, True), View(1, 6, 6), View(1, 18, 2, True)])
+    self.assertEqual(model_of("llama").views(**reference.case("two")), [View(0, 6, 6), View(1, 6, 6)])
+    self.assertEqual(model_of("full").views(**reference.case("with_class_token")),
+                     [View(0, 1, 1), View(0, 6, 6), View(1, 1, 1), View(1, 6, 6)])
+    self.assertEqual(model_of("next").views(**reference.case("text_only")), [])
 
 
 class ProcessorTest(parameterized.TestCase):

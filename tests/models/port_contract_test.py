@@ -215,7 +215,7 @@ class PortContractTest(parameterized.TestCase):
     for prompt in subject.prompts:
       arrays = subject.reference.case(prompt)
       count = int(np.isin(arrays["input_ids"], subject.visual_ids).sum())
-      self.assertEqual(sum(rows * columns for rows, columns in model.token_grids(**arrays)), count)
+      self.assertEqual(sum(view.count for view in model.views(**arrays)), count)
 
 
 if __name__ == "__main__":

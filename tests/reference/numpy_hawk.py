@@ -66,6 +66,8 @@ def head_scores(text: np.ndarray, visual: np.ndarray, query_weight: np.ndarray, 
     key = key + key_bias
   head_dim = query.shape[1] // num_heads
   scores = np.zeros([num_heads, len(visual)])
+  if not len(text):
+    return scores
   for head in range(num_heads):
     group = head // (num_heads // num_key_value_heads)
     q = query[:, head * head_dim:(head + 1) * head_dim]

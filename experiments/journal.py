@@ -1,0 +1,76 @@
+"""What a long run has finished: one JSON object a line, appended whole, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+import tqdm
+
+
+class Journal:
+  """An append-only file whose first line holds the run's settings.
+
+  Attributes:
+    records: what has been appended, by this run and those before it.
+  """
+
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any]):
+    """Opens a journal, or begins it.
+
+    Args:
+      path: of the file.
+      settings: all that the records depend on.
+
+    Raises:
+      ValueError: the file is of a run with other settings, or of one that still goes on.
+    """
+    self._path = pathlib.Path(path)
+    self._file = open(self._path, "a+b")
+    try:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      self._file.close()
+      raise ValueError(f"output_dir: another run is writing {self._path}") from error
+    self._file.seek(0)
+    whole = self._file.read()
+    whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
+    lines = [json.loads(line) for line in whole.splitlines()]
+    settings = json.loads(json.dumps(settings))
+    if lines and lines[0] != settings:
+      differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+      self._file.close()
+      raise ValueError(f"output_dir: {self._path} is of a run with other {', '.join(differ)}; give another directory")
+    self.records = lines[1:]
+    self._file.truncate(len(whole))
+    if not lines:
+      self._write(settings)
+
+  def remaining(self, total: int, unit: str) -> Iterator[int]:
+    """Numbers of the records still to be made, with a progress bar."""
+    done = len(self.records)
+    return iter(tqdm.trange(done, total, initial=done, total=total, unit=unit))
+
+  def append(self, record: dict[str, Any]) -> None:
+    """Adds a record; it is on the disk when this returns."""
+    self.records.append(record)
+    self._write(record)
+
+  def close(self) -> None:
+    self._file.close()
+
+  def _write(self, content):
+    self._file.write((json.dumps(content) + "\n").encode())
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Writes a file at once or not at all."""
+  partial = path.with_name(path.name + ".partial")
+  partial.write_text(text)
+  os.replace(partial, path)

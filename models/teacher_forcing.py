@@ -1,0 +1,60 @@
+"""How likely a model finds given answers, without decoding.
+
+A greedy answer equals a reference exactly if every token of it is the likeliest after the prompt and the tokens before, so
+one pass over the reference tells both its likelihood and whether decoding would produce it, token by token.
+
+Axes: B batch, T answer tokens, L compacted prompt length, layers, N heads.
+"""
+
+from __future__ import annotations
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from hawk_jax.prompt import Prompt
+from models import decoder
+from models.vision_language import Prefill
+from models.vision_language import VisionLanguageModel
+
+
+@struct.dataclass
+class Verdict:
+  """What a model makes of reference answers.
+
+  Attributes:
+    log_likelihood: [B] float32, sum over the answer's tokens.
+    right: [B] bool, whether greedy decoding gives exactly these tokens.
+  """
+
+  log_likelihood: jax.Array
+  right: jax.Array
+
+
+def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers: jax.Array,
+          intervention: decoder.Intervention = decoder.NOTHING) -> Verdict:
+  """Judges reference answers; a method for `model.apply`.
+
+  Args:
+    model: a bound port.
+    prompt: the unpruned prompts.
+    prefill: of the same prompts, pruned or not, under the same intervention.
+    answers: [B, T] int32, with their end token, -1 on padding.
+    intervention: over the L tokens of the prefill as keys.
+  """
+  length = answers.shape[1]
+  first = jax.vmap(lambda rows, count: rows[count - 1])(prefill.hidden, prefill.lengths)[:, None]
+  hidden = first
+  if length > 1:
+    cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1)
+    positions = prompt.next_position[:, None] + jnp.arange(length - 1)
+    widen = lambda x: None if x is None else jnp.pad(x, ((0, 0), (0, length - 1)))
+    wide = intervention.replace(hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))
+    later, _ = model.extend(jnp.maximum(answers[:, :-1], 0), positions, cache, wide)
+    hidden = jnp.concatenate([first, later], axis=1)
+  logits = model.logits(hidden)
+  real, wanted = answers >= 0, jnp.maximum(answers, 0)
+  chosen = jax.vmap(jax.vmap(lambda row, token: row[token]))(jax.nn.log_softmax(logits), wanted)
+  return Verdict(log_likelihood=jnp.where(real, chosen, 0.0).sum(-1),
+                 right=jnp.where(real, logits.argmax(-1) == wanted, True).all(-1))
+
