@@ -53,6 +53,6 @@ def limits(dtype: str) -> tuple[Callable[[], object], float, Callable[[], object
   product = jax.jit(lambda a, b: a @ b)
   wide = jnp.ones([16384 if large else 8192, 8192], dtype)
   vector = jnp.ones([1, 8192], dtype)
-  stream = jax.jit(lambda v, w: v @ w.T)
+  stream = jax.jit(lambda v, w: w @ v[0])
   return (lambda: jax.block_until_ready(product(a, b)), 2.0 * rows * size * size,
           lambda: jax.block_until_ready(stream(vector, wide)), float(wide.nbytes))
