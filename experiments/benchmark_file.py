@@ -1,6 +1,6 @@
 """Writes questions of the embedded models' task as a benchmark file: pictures of the test split, one question each.
 
-  python -m experiments.benchmark_file --output=experiments/data/digits.tsv
+  python -m experiments.benchmark_file --output=experiments/benchmark_files/digits.tsv
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from experiments import command
 from experiments import digits
 
-_OUTPUT = flags.DEFINE_string("output", "experiments/data/digits.tsv", "The TSV to write.")
+_OUTPUT = flags.DEFINE_string("output", "experiments/benchmark_files/digits.tsv", "The TSV to write.")
 _QUESTIONS = flags.DEFINE_integer("questions", 100, "How many, the kinds in turn.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 7, "Of the scenes.")
 _PAPER = 16  # levels within which a pixel is paper

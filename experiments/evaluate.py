@@ -1,23 +1,28 @@
 """The paper's table: benchmark files, several selectors and ratios, official metrics.
 
-  python -m experiments.evaluate --data=experiments/data/digits.tsv --selector=hawk --selector=random \
-      --keep_ratio=0.4 --keep_ratio=0.2 --keep_ratio=0.1
+  python -m experiments.evaluate --data=experiments/benchmark_files/digits.tsv --selector=hawk --selector=random
 
 Leaves in --output_dir: table.md, plot.png, report.html (kept tokens of sampled questions), scores.json, predictions.jsonl,
-seconds.jsonl and manifest.json. Killed at any moment, the same command goes on where it was and ends in the same files.
-Several processes share the work: start each with the same flags, its --process_index and the --process_count.
+manifest.json, and seconds.jsonl, which alone differs from run to run. Killed at any moment, the same command goes on where
+it was and ends in the same files. JAX processes share the batches, each with a journal of its own in one directory.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
 
 from absl import flags
 from absl import logging
+import jax
 import tqdm
 
 from experiments import command
 from experiments import embedded
+from experiments import journal
 from experiments.benchmarks import prompts
 from experiments.benchmarks import published
 from experiments.benchmarks import suites
@@ -27,8 +32,6 @@ from experiments.evaluation import gallery
 from experiments.evaluation import manifest
 from experiments.evaluation import plan
 from experiments.evaluation import results as results_lib
-from experiments.evaluation.journal import Shared
-from experiments.evaluation.journal import write_atomically
 from hawk_jax import importance
 from hawk_jax import scoring
 from hawk_jax import selectors
@@ -58,8 +61,6 @@ _STRICT = flags.DEFINE_bool("strict", False, "Stop at the first row that cannot 
                             "wrong.")
 _GALLERY = flags.DEFINE_integer("gallery", 24, "Questions of each file in report.html.", lower_bound=0)
 _DTYPE = flags.DEFINE_enum("dtype", None, list(checkpoint.DTYPES), "By default float32 on CPU, bfloat16 elsewhere.")
-_PROCESS_INDEX = flags.DEFINE_integer("process_index", 0, "Which of the processes this is.", lower_bound=0)
-_PROCESS_COUNT = flags.DEFINE_integer("process_count", 1, "How many processes share the work.", lower_bound=1)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/evaluate", "Where the results go; shared by the processes.")
 
 
@@ -89,11 +90,17 @@ def report(problem: str | None) -> None:
     logging.warning("left out, counts as wrong: %s", problem)
 
 
+def finished(directory: pathlib.Path, run: dict[str, Any]) -> dict[int, dict[str, Any]]:
+  """By number, the batches that any process has finished.
+
+  Raises:
+    ValueError: the directory holds another run.
+  """
+  return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, run)}
+
+
 def main():
   output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  index, count = _PROCESS_INDEX.value, _PROCESS_COUNT.value
-  if index >= count:
-    raise ValueError(f"process_index: got {index}, must be below process_count, {count}")
   tables, found = read_tables()
   settings = plan.settings(_SELECTORS.value, _KEEP_RATIOS.value)
   preset = plan.RESOLUTIONS[_RESOLUTION.value]
@@ -103,45 +110,29 @@ def main():
       max_pixels=preset[1] if _MAX_PIXELS.value is None else _MAX_PIXELS.value,
       fps=_FPS.value, max_frames=_MAX_FRAMES.value, system_prompt=_SYSTEM_PROMPT.value)
 
-  dtype = _DTYPE.value or command.default_dtype()
+  name, dtype = command.model_name(_MODEL.value), _DTYPE.value or command.default_dtype()
   directory = checkpoint.resolve(_MODEL.value)
   model_type = checkpoint.read_config(directory).get("model_type")
   model, params = load_model(str(directory), dtype=dtype)
   processor = load_processor(str(directory))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
-  content = manifest.make(_MODEL.value, {
-      "selectors": _SELECTORS.value, "keep_ratios": [s.keep_ratio for s in settings],
+  run = manifest.make({
+      "model": name, "selectors": _SELECTORS.value, "keep_ratios": sorted(_KEEP_RATIOS.value),
       "head_importance": head_importance.tolist(), "limit": _LIMIT.value, "gallery": _GALLERY.value, "dtype": dtype,
       **dataclasses.asdict(options)}, directory, [table.path for table in tables])
-  manifest.claim(output / "manifest.json", content, index)
 
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, _GALLERY.value)
-  journal = Shared(output / "journal", content["identity"], index)
-  done = journal.entries()
-  mine = [batch for batch in batches if batch.number % count == index]
   answerer = answering.Answerer(model, params, processor, prompts.FAMILIES[model_type], head_importance, settings, options)
-  waiting = [batch for batch in mine if batch.number not in done]
-  total = sum(len(batch.rows) for batch in mine)
-  prepare = lambda batch: answerer.prepare(batch, tables[batch.table], found[batch.table])
-  with tqdm.tqdm(total=total, initial=total - sum(len(batch.rows) for batch in waiting), unit="question") as progress:
-    for prepared in answering.prefetched(prepare, waiting):
-      for problem in prepared.problems.values():
-        report(problem)
-      number = prepared.batch.table
-      journal.append(answerer.answer(prepared, tables[number], shown[number]))
-      progress.update(len(prepared.batch.rows))
-
-  entries = journal.entries()
-  journal.close()
-  if missing := len(batches) - len(entries):
-    print(f"process {index} of {count} is done; the others have {missing} of {len(batches)} batches to go")
+  entries = answer_all(answerer, output / "journal", run, batches, tables, found, shown)
+  if jax.process_index():
     return
+
   results = results_lib.collect(tables, found, batches, entries, len(settings))
-  papers = published.rows(model_type, model.config.text, _RESOLUTION.value)
-  table = results_lib.markdown(results, settings, papers)
-  about = f"{_MODEL.value}, head importance {_HEAD_IMPORTANCE.value}; dimmed tokens were removed"
-  for name, content in {
+  table = results_lib.markdown(results, settings, published.rows(model_type, model.config.text, _RESOLUTION.value))
+  about = f"{name}, head importance {_HEAD_IMPORTANCE.value}; dimmed tokens were removed"
+  for file, content in {
+      "manifest.json": json.dumps(run, indent=1, ensure_ascii=False) + "\n",
       "predictions.jsonl": results_lib.predictions(results, settings),
       "scores.json": results_lib.scores(results, settings),
       "table.md": table,
@@ -149,10 +140,34 @@ def main():
       "report.html": gallery.page(results, settings, shown, model, processor, options, about),
       "seconds.jsonl": results_lib.seconds(entries),
   }.items():
-    write_atomically(output / name, content, index)
+    journal.write(output / file, content)
   asked = sum(len(table.rows) for table in tables)
-  print(f"\n{asked} questions, {_MODEL.value}, head importance {_HEAD_IMPORTANCE.value}\n\n{table}\nwritten to {output}: "
-        "table.md, plot.png, report.html, scores.json, predictions.jsonl, manifest.json, seconds.jsonl")
+  print(f"\n{asked} questions, {name}, head importance {_HEAD_IMPORTANCE.value}; {command.device()}, {command.today()}; "
+        f"{command.versions()}\n\n{table}\nwritten to {output}: table.md, plot.png, report.html, scores.json, "
+        "predictions.jsonl, manifest.json, seconds.jsonl")
+
+
+def answer_all(answerer, directory, run, batches, tables, found, shown) -> dict[int, dict[str, Any]]:
+  """Answers this process's share of the batches and waits for the others'; every batch's record by number."""
+  index, count = jax.process_index(), jax.process_count()
+  directory.mkdir(exist_ok=True)
+  done = finished(directory, run)
+  mine = [batch for batch in batches if batch.number % count == index]
+  waiting = [batch for batch in mine if batch.number not in done]
+  asked = lambda some: sum(len(batch.rows) for batch in some)
+  prepare = lambda batch: answerer.prepare(batch, tables[batch.table], found[batch.table])
+  records = journal.Journal(directory / f"{index:05d}.jsonl", run)
+  with tqdm.tqdm(total=asked(mine), initial=asked(mine) - asked(waiting), unit="question") as progress:
+    for prepared in answering.prefetched(prepare, waiting):
+      for problem in prepared.problems.values():
+        report(problem)
+      number = prepared.batch.table
+      records.append(answerer.answer(prepared, tables[number], shown[number]))
+      progress.update(len(prepared.batch.rows))
+  records.close()
+  while len(entries := finished(directory, run)) < len(batches):
+    time.sleep(1)
+  return entries
 
 
 if __name__ == "__main__":

@@ -37,17 +37,13 @@ class Journal:
       self._file.close()
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
     self._file.seek(0)
-    whole = self._file.read()
-    whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
-    lines = [json.loads(line) for line in whole.splitlines()]
-    settings = json.loads(json.dumps(settings))
-    if lines and lines[0] != settings:
-      differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+    try:
+      self.records, size = _parse(self._path, self._file.read(), settings)
+    except ValueError:
       self._file.close()
-      raise ValueError(f"output_dir: {self._path} is of a run with other {', '.join(differ)}; give another directory")
-    self.records = lines[1:]
-    self._file.truncate(len(whole))
-    if not lines:
+      raise
+    self._file.truncate(size)
+    if not size:
       self._write(settings)
 
   def remaining(self, total: int, unit: str) -> Iterator[int]:
@@ -69,8 +65,32 @@ class Journal:
     os.fsync(self._file.fileno())
 
 
-def write(path: pathlib.Path, text: str) -> None:
+def read(path: pathlib.Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+  """The records of a journal that another process may be writing.
+
+  Args:
+    path: of the file.
+    settings: that the records must depend on.
+
+  Raises:
+    ValueError: the file is of a run with other settings.
+  """
+  return _parse(path, path.read_bytes(), settings)[0]
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
   """Writes a file at once or not at all."""
   partial = path.with_name(path.name + ".partial")
-  partial.write_text(text)
+  partial.write_bytes(content.encode() if isinstance(content, str) else content)
   os.replace(partial, path)
+
+
+def _parse(path, content, settings):
+  """The records of a file's content, and how many bytes of it are whole lines."""
+  content = content[:content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
+  lines = [json.loads(line) for line in content.splitlines()]
+  settings = json.loads(json.dumps(settings))
+  if lines and lines[0] != settings:
+    differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+    raise ValueError(f"output_dir: {path} is of a run with other {', '.join(differ)}; give another directory")
+  return lines[1:], len(content)

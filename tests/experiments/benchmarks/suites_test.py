@@ -93,7 +93,7 @@ class TsvTest(Files):
       ([dict(index=0, image="?" * 80, question="Q", answer="a")], "column image: is not base64"),
       ([dict(index=0, image=base64.b64encode(b"no picture" * 20).decode(), question="Q", answer="a")],
        "x.tsv: row 1 .index 0., column image: .*not a picture"),
-      ([dict(index=0, image="7", question="Q", answer="a")], "column image: '7' is neither base64 of a picture nor the index"),
+      ([dict(index=0, image="7", question="Q", answer="a")], "column image: '7' is neither base64 of a picture nor"),
       ([dict(index=0, image_path="none.png", question="Q", answer="a")], "column image_path: there is no file none.png"),
       ([dict(index=0, image=encoded(), question="Q", answer="")], "row 1 .index 0., column answer: is empty"),
       ([dict(index=0, image=encoded(), question="Q", A="a", B="b", answer="C")],
@@ -133,7 +133,7 @@ class TsvTest(Files):
     self.refused(self.write("x", {"index": 1, "question": "Q", "answer": "a"}), "lacks a column image, image_path")
     self.refused(self.write("MME", self.row(answer="Yes", category="OCR")), "lacks image_path, which MME's score needs")
     self.refused(self.write("CCBench", self.row("a", A="x", B="y", answer="A")), "column index: must be a number")
-    self.refused(self.write("HallusionBench", self.row("a_b", answer="Yes", **{"l2-category": "c"})), "must name set, figure")
+    self.refused(self.write("HallusionBench", self.row("a_b", answer="Yes", **{"l2-category": "c"})), "must name set, fig")
     ragged = self.directory / "ragged.tsv"
     ragged.write_text("index\timage\tquestion\tanswer\n1\tx\n")
     self.refused(ragged, "ragged.tsv: row 1 has 2 cells, the header has 4 columns")
