@@ -1,7 +1,8 @@
-"""Video files to frames, with PyAV: what is sampled, and when."""
+"""Video files to frames and back, with PyAV: what is sampled, and when."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import os
@@ -111,6 +112,24 @@ def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
     wanted = sample(decoded, info.fps, fps, max_frames)
     frames, _ = _decode(path, wanted)
   return Video(np.stack(frames), tuple((wanted / info.fps).tolist()), decoded / info.fps / len(wanted))
+
+
+def write(path, frames: Sequence[np.ndarray], fps: int) -> None:
+  """A file in H.264, or VP8 for webm; the same bytes for the same frames.
+
+  Args:
+    path: of it; its suffix names the container.
+    frames: [H, W, 3] uint8 each, of even height and width.
+    fps: frames a second.
+  """
+  with av.open(os.fspath(path), "w") as container:
+    codec = "libvpx" if path.suffix == ".webm" else "libx264"
+    stream = container.add_stream(codec, rate=fps, options={"crf": "18", "threads": "1"})
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = "yuv420p"
+    for frame in frames:
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    container.mux(stream.encode())
 
 
 def _decode(path, wanted):
