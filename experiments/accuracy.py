@@ -22,6 +22,7 @@ from hawk_jax import importance
 from models import generation
 from models import load_model
 from models import load_processor
+from models import sharding
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
 _QUESTIONS = flags.DEFINE_integer("questions", 2000, "Held-out questions, the kinds in turn.", lower_bound=1)
@@ -34,7 +35,7 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/accuracy", "Where accuracy.
 
 def main():
   output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  model, params = load_model(_MODEL.value)
+  model, params = load_model(_MODEL.value, mesh=command.mesh())
   processor = load_processor(_MODEL.value)
   weights = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
   examples = digits.dataset("test", _QUESTIONS.value)
@@ -50,6 +51,9 @@ def main():
                                         max_new_tokens=4, return_logits=False)
     return processor.decode(out.tokens, out.lengths)
 
+  def encode(inputs):
+    return generation.encode(params, sharding.place(inputs.vision, model.mesh), model=model)
+
   def note(name, texts, chosen):
     right[name] += [text == question.answer for text, (_, question) in zip(texts, chosen)]
 
@@ -58,13 +62,13 @@ def main():
     pictures, asked = [[picture] for picture, _ in chosen], [question.text for _, question in chosen]
 
     inputs = model.pack(**processor(images=pictures, prompts=asked))
-    features = jax.block_until_ready(generation.encode(params, inputs.vision, model=model))
+    features = jax.block_until_ready(encode(inputs))
     for name, arguments in settings:
       seeds = np.arange(start, start + len(chosen))
       note(name, answers(inputs, features, selector_seed=seeds, **arguments), chosen)
     note("no picture", answers(model.pack(**processor(prompts=asked)), None), chosen)
     silent = model.pack(**processor(images=pictures, prompts=[""] * len(chosen)))
-    note("no question", answers(silent, generation.encode(params, silent.vision, model=model)), chosen)
+    note("no question", answers(silent, encode(silent)), chosen)
 
   kinds = np.asarray([question.kind for _, question in examples])
   table = {name: {"all": float(np.mean(hits)), **{kind: float(np.mean(np.asarray(hits)[kinds == kind]))

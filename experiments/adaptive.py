@@ -11,6 +11,7 @@ import numpy as np
 from experiments import data
 from hawk_jax import budgets
 from hawk_jax import scoring
+from models import sharding
 
 # No prompt keeps more than this many times the mean: the static bound.
 BOUND = 2.0
@@ -42,7 +43,8 @@ def calibrate(model, params, processor, examples: Sequence[data.Example], head_i
   scores, masks = [], []
   for start in range(0, len(examples), batch_size):
     batch = data.make_batch(model, params, processor, examples[start:start + batch_size])
-    scores.append(np.asarray(fused_scores(params, batch.prompt, batch.features, head_importance, model=model)))
+    fused = fused_scores(params, batch.prompt, batch.features, head_importance, model=model)
+    scores.append(sharding.fetch(fused, model.mesh))
     masks.append(np.asarray(batch.prompt.visual_mask))
   width = max(mask.shape[1] for mask in masks)
   scores, masks = (np.concatenate([np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in rows]) for rows in (scores, masks))

@@ -170,7 +170,6 @@ class Ours:
     return order[order >= 0]
 
 
-
 def open_model(output: pathlib.Path, dtype: str):
   """The model, its parameters, and the directory of its checkpoint; random weights are written only for a baseline."""
   if _MODEL.value:
@@ -277,8 +276,7 @@ def main():
     _add_baseline(clock, baseline, tensors, ours, batch, mixed)
   clock.run(_ROUNDS.value)
 
-  rate = product_flops / min(clock.seconds["matmul"])
-  bandwidth = stream_bytes / min(clock.seconds["stream"])
+  rate, bandwidth = product_flops / clock.median("matmul"), stream_bytes / clock.median("stream")
   itemsize = jnp.dtype(dtype).itemsize
   report = {
       "config": _MODEL.value or _PRESET.value, "dtype": dtype, "device": command.device(), "date": command.today(),

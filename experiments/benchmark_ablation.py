@@ -69,7 +69,7 @@ def plain_loop(model, params, rows, metric: str) -> np.ndarray:
 
 
 def main():
-  model, params = load_model(_MODEL.value)
+  model, params = load_model(_MODEL.value, mesh=command.mesh())
   processor = load_processor(_MODEL.value)
   examples = data.from_digits("calibration", digits.KINDS, _EXAMPLES.value)
   settings = estimators.Settings(metric=_METRIC.value)

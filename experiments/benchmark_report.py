@@ -63,6 +63,8 @@ def summarize(report: dict[str, Any]) -> str:
   lines += ["", f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s read. "
             f"Vision: {report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
             f"{100 * floor / median('vision'):.0f} % of that rate."]
+  lines += ["The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are "
+            "ours for a whole answer, and what would be left if the language prefill took no time."]
   lines += ["KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes an element."]
   if "batch" in seconds:
     text = f"Four pictures of unlike sizes in one batch, {steps + 1} tokens each: {4 / median('batch'):.2f} samples/s"

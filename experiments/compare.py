@@ -28,6 +28,7 @@ from hawk_jax import importance
 from models import generation
 from models import load_model
 from models import load_processor
+from models import sharding
 from models import teacher_forcing
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -130,7 +131,7 @@ def settings_of(rows, ratios, budgets, heads) -> dict[str, dict]:
 
 def main():
   output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  model, params = load_model(_MODEL.value)
+  model, params = load_model(_MODEL.value, mesh=command.mesh())
   processor = load_processor(_MODEL.value)
   heads = model.config.text.num_attention_heads
   examples = (data.from_jsonl(_DATA.value) if _DATA.value
@@ -153,7 +154,8 @@ def main():
     for name, arguments in variants.items():
       seeds = np.arange(number * size, number * size + len(batches[number]))
       pruning = generation.plan_pruning(model, batch.prompt, **arguments, selector_seed=seeds)
-      hits, kept = outcome(params, batch.prompt, batch.features, batch.answers, pruning, model=model)
+      hits, kept = sharding.fetch(
+          outcome(params, batch.prompt, batch.features, batch.answers, pruning, model=model), model.mesh)
       bits[name], shares[name] = "".join(np.where(hits, "1", "0")), float(np.asarray(kept, np.float64).sum())
     records.append({"right": bits, "kept": shares})
   records.close()

@@ -15,8 +15,10 @@ import numpy as np
 
 from experiments import digits
 from hawk_jax.prompt import Prompt
+from models import checkpoint
 from models import generation
 from models import processor as processor_lib
+from models import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +104,11 @@ def _checksums(params):
   """Two sums a parameter over its bits, as wrapping integers: the same on every machine."""
 
   def sums(x):
-    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
-    place = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
+    number = jnp.zeros([], jnp.uint32)  # of each element, in row order; not by reshaping, which a mesh would have to gather
+    for axis, size in enumerate(x.shape):
+      number = number * np.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    place = 2 * number + 1
     return bits.sum(dtype=jnp.uint32), (bits * place).sum(dtype=jnp.uint32)
 
   return jax.tree.map(sums, params)
@@ -111,7 +116,8 @@ def _checksums(params):
 
 def params_fingerprint(params: Any) -> str:
   """Of a model's parameters: their shapes, and checksums of their bits."""
-  parts = [f"{leaf.shape}{leaf.dtype}" for leaf in jax.tree.leaves(params)]
+  flat = jax.tree_util.tree_leaves_with_path(params)
+  parts = [f"{checkpoint.flat_shape(path[-1].key, leaf.shape)}{leaf.dtype}" for path, leaf in flat]
   parts += [str(int(value)) for value in jax.tree.leaves(jax.device_get(_checksums(params)))]
   return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
@@ -130,5 +136,5 @@ def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
   """Encodes each picture once."""
   arrays = processor(images=[[example.picture] for example in examples], prompts=[example.question for example in examples])
   inputs = model.pack(**arrays)
-  features = generation.encode(params, inputs.vision, model=model)
+  features = generation.encode(params, sharding.place(inputs.vision, model.mesh), model=model)
   return Batch(inputs.prompt, features, reference_answers(processor, examples), [example.dataset for example in examples])

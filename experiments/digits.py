@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 from sklearn import datasets
 
 GRID = 12
@@ -28,6 +29,8 @@ COLORS = {
 GREY = (150, 150, 150)
 # scikit-learn keeps the digits of one writer together, so ranges keep writers apart.
 SPLITS = {"train": (0, 1200), "calibration": (1200, 1440), "test": (1440, 1797)}
+# Ways in which training writes every digit.
+VARIANTS = 40
 
 TEMPLATES = {
     "color_to_digit": (
@@ -95,9 +98,10 @@ class Scene:
   Attributes:
     digits: [12, 12] int, the digit in each cell, -1 if empty.
     colors: [12, 12] int, index into COLORS, 8 for grey, -1 if empty.
-    glyphs: [12, 12] int, index of the handwriting.
+    glyphs: [12, 12] int, index of the handwriting, or of the varied one in the training split.
     shifts: [12, 12, 2] int, pixels each digit is off its cell.
     box: (row, column) of the boxed digit.
+    varied: whether the handwriting is the varied one.
   """
 
   digits: np.ndarray
@@ -105,6 +109,7 @@ class Scene:
   glyphs: np.ndarray
   shifts: np.ndarray
   box: tuple[int, int]
+  varied: bool
 
 
 @functools.cache
@@ -114,6 +119,23 @@ def handwriting() -> tuple[np.ndarray, np.ndarray]:
   ink = [np.asarray(Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.BICUBIC))
          for image in data.images]
   return np.stack(ink).astype(np.float32) / 255, data.target
+
+
+@functools.cache
+def varied_handwriting() -> np.ndarray:
+  """The digits for training, [VARIANTS * 1200, 16, 16]: as they are, then slanted, turned, sized, bent, thin and thick."""
+  low, high = SPLITS["train"]
+  ink, rng = handwriting()[0][low:high], np.random.default_rng(0)
+  offsets = np.stack(np.meshgrid(*[np.arange(CELL) - (CELL - 1) / 2] * 2, indexing="ij"))
+  smooth = ndimage.zoom(np.eye(4), (CELL / 4, 1), order=3, mode="nearest")  # [16, 4], a coarse grid to pixels
+  variants = [ink]
+  for _ in range(VARIANTS - 1):
+    mapping = np.eye(2) + rng.uniform(-0.2, 0.2, [len(ink), 2, 2])
+    bend = np.einsum("hi,naij,wj->nahw", smooth, rng.normal(0, 0.7, [len(ink), 2, 4, 4]), smooth)
+    places = np.einsum("nab,bhw->nahw", mapping, offsets) + bend + (CELL - 1) / 2
+    bent = np.stack([ndimage.map_coordinates(image, place, order=1) for image, place in zip(ink, places)])
+    variants.append(bent.clip(0, 1) ** np.exp(rng.uniform(-0.5, 0.5, [len(ink), 1, 1])))
+  return np.concatenate(variants).astype(np.float32)
 
 
 def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) -> Scene:
@@ -157,12 +179,15 @@ def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) ->
     glyphs[cells] = low + rng.choice(np.flatnonzero(labels == digit), int(cells.sum()))
   filled = np.argwhere(digits >= 0)
   box = tuple(int(x) for x in filled[rng.integers(len(filled))])
-  return Scene(digits, colors, glyphs, rng.integers(-2, 3, [GRID, GRID, 2]), box)
+  shifts, varied = rng.integers(-2, 3, [GRID, GRID, 2]), split == "train"
+  if varied:
+    glyphs += (high - low) * rng.integers(VARIANTS, size=glyphs.shape)
+  return Scene(digits, colors, glyphs, shifts, box, varied)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
   """Paints a scene, [192, 192, 3] uint8; `rng` chooses paper and noise."""
-  ink_of, _ = handwriting()
+  ink_of = varied_handwriting() if scene.varied else handwriting()[0]
   size, margin = GRID * CELL, CELL
   paper = 255 - rng.integers(0, 20, 3)
   canvas = np.broadcast_to(paper, (size + 2 * margin, size + 2 * margin, 3)).astype(np.float32).copy()

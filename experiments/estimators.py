@@ -19,6 +19,7 @@ import optax
 from experiments.data import Batch
 from hawk_jax import prompt as prompt_lib
 from hawk_jax import scoring
+from models import sharding
 from models import teacher_forcing
 from models.decoder import Intervention
 
@@ -69,7 +70,8 @@ def _ablate(params, batch_arrays, *, model, settings):
 
 def ablation(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """What the score loses when a head is ablated (the paper's estimate)."""
-  return np.asarray(_ablate(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings))
+  return sharding.fetch(_ablate(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings),
+                        model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
@@ -81,7 +83,8 @@ def _gradient(params, batch_arrays, *, model, settings):
 
 def gradient(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """First-order estimate of the log-likelihood that ablation would cost: one backward pass, no ablation."""
-  return np.asarray(_gradient(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings))
+  return sharding.fetch(_gradient(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings),
+                        model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -100,7 +103,7 @@ def _attention_mass(params, prompt, features, *, model):
 def attention_mass(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """Share of the query tokens' first-layer attention that a head puts on visual tokens."""
   del settings
-  return np.asarray(_attention_mass(params, batch.prompt, batch.features, model=model))
+  return sharding.fetch(_attention_mass(params, batch.prompt, batch.features, model=model), model.mesh)
 
 
 ESTIMATORS = {"ablation": ablation, "gradient": gradient, "attention_mass": attention_mass}

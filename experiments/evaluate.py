@@ -4,7 +4,8 @@
 
 Leaves in --output_dir: table.md, plot.png, report.html (kept tokens of sampled questions), scores.json, predictions.jsonl,
 manifest.json, and seconds.jsonl, which alone differs from run to run. Killed at any moment, the same command goes on where
-it was and ends in the same files. JAX processes share the batches, each with a journal of its own in one directory.
+it was and ends in the same files. Under --distributed each process holds the model on its own devices and answers its share
+of the batches; all see one directory.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def finished(directory: pathlib.Path, run: dict[str, Any]) -> dict[int, dict[str
 
 
 def main():
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
+  output = command.output_directory("output_dir", _OUTPUT_DIR.value, shared=True)
   tables, found = read_tables()
   settings = plan.settings(_SELECTORS.value, _KEEP_RATIOS.value)
   preset = plan.RESOLUTIONS[_RESOLUTION.value]
@@ -113,12 +114,14 @@ def main():
   name, dtype = command.model_name(_MODEL.value), _DTYPE.value or command.default_dtype()
   directory = checkpoint.resolve(_MODEL.value)
   model_type = checkpoint.read_config(directory).get("model_type")
-  model, params = load_model(str(directory), dtype=dtype)
+  mesh = command.mesh(apart=True)
+  model, params = load_model(str(directory), mesh=mesh, dtype=dtype)
   processor = load_processor(str(directory))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
   run = manifest.make({
       "model": name, "selectors": _SELECTORS.value, "keep_ratios": sorted(_KEEP_RATIOS.value),
       "head_importance": head_importance.tolist(), "limit": _LIMIT.value, "gallery": _GALLERY.value, "dtype": dtype,
+      "mesh": mesh and dict(mesh.shape),
       **dataclasses.asdict(options)}, directory, [table.path for table in tables])
 
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
@@ -156,7 +159,7 @@ def answer_all(answerer, directory, run, batches, tables, found, shown) -> dict[
   waiting = [batch for batch in mine if batch.number not in done]
   asked = lambda some: sum(len(batch.rows) for batch in some)
   prepare = lambda batch: answerer.prepare(batch, tables[batch.table], found[batch.table])
-  records = journal.Journal(directory / f"{index:05d}.jsonl", run)
+  records = journal.Journal(directory / f"{index:05d}.jsonl", run, apart=True)
   with tqdm.tqdm(total=asked(mine), initial=asked(mine) - asked(waiting), unit="question") as progress:
     for prepared in answering.prefetched(prepare, waiting):
       for problem in prepared.problems.values():

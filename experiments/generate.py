@@ -24,6 +24,7 @@ from models import generation
 from models import load_model
 from models import load_processor
 from models import processor as processor_lib
+from models import sharding
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
 _IMAGE = flags.DEFINE_multi_string("image", [str(embedded.DIRECTORY / "picture.png")],
@@ -71,7 +72,7 @@ def main():
   pictures = [processor_lib.open_picture(path) for path in paths]
   processor = load_processor(_MODEL.value)
   batch = processor(images=[pictures], prompts=[_PROMPT.value], min_pixels=_MIN_PIXELS.value, max_pixels=_MAX_PIXELS.value)
-  model, params = timed("load", lambda: load_model(_MODEL.value, dtype=dtype))
+  model, params = timed("load", lambda: load_model(_MODEL.value, mesh=command.mesh(), dtype=dtype))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
   inputs = model.pack(**batch)
   prompt = inputs.prompt
@@ -82,8 +83,9 @@ def main():
 
   features = None
   if pictures:
-    encode = timed("compile", lambda: compiled(generation.encode, params, inputs.vision, model=model))
-    features = timed("vision", lambda: encode(params, inputs.vision))
+    vision = sharding.place(inputs.vision, model.mesh)
+    encode = timed("compile", lambda: compiled(generation.encode, params, vision, model=model))
+    features = timed("vision", lambda: encode(params, vision))
   prefill_args = (params, prompt, features, pruning, sampling, end_ids)
   static = dict(model=model, max_new_tokens=_MAX_NEW_TOKENS.value)
   prefill = timed("compile", lambda: compiled(generation.prefill, *prefill_args, **static))
@@ -127,7 +129,7 @@ def main():
     score = jax.jit(fused_scores, static_argnums=(0, 5))
     scores = score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
     figures.kept_tokens(output / "kept_tokens.png", pictures, model.views(**batch),
-                        np.asarray(scores)[0][:len(visual_positions)], kept,
+                        sharding.fetch(scores, model.mesh)[0][:len(visual_positions)], kept,
                         f"{_PROMPT.value}\nanswer: {answer}")
 
   print(f"question        {_PROMPT.value}")

@@ -31,6 +31,7 @@ from hawk_jax import selection
 from models import generation
 from models import load_model
 from models import load_processor
+from models import sharding
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
 _ESTIMATOR = flags.DEFINE_string(
@@ -59,7 +60,7 @@ def main():
   if name not in (*estimators.ESTIMATORS, "learned", *_FIXED) or (name == "one_hot") != bool(detail):
     raise ValueError(f"estimator: got {_ESTIMATOR.value!r}, allowed are {', '.join(estimators.ESTIMATORS)}, learned, "
                      "uniform, random, one_hot:HEAD")
-  model, params = load_model(_MODEL.value)
+  model, params = load_model(_MODEL.value, mesh=command.mesh())
   heads = model.config.text.num_attention_heads
   settings = {"estimator": _ESTIMATOR.value, "model_name": command.model_name(_MODEL.value), "heads": heads,
               "seed": _SEED.value}
@@ -141,6 +142,7 @@ def _learn(model, params, encode, count, processor, records):
     temperature = 0.5 - 0.4 * step / _STEPS.value
     state, loss = estimators.learn_step(state, params, batch.prompt, batch.features, answers, counts, temperature,
                                         model=model, optimizer=optimizer)
+    state, loss = sharding.fetch((state, loss), model.mesh)
     records.append({"loss": float(loss), "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]})
   records.close()
   return np.asarray(jax.nn.softmax(state[0]))

@@ -11,6 +11,8 @@ from typing import Any
 
 import tqdm
 
+from experiments import command
+
 
 class Journal:
   """An append-only file whose first line holds the run's settings.
@@ -19,12 +21,13 @@ class Journal:
     records: what has been appended, by this run and those before it.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict[str, Any]):
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
     """Opens a journal, or begins it.
 
     Args:
       path: of the file.
       settings: all that the records depend on.
+      apart: this process does work of its own; else all have the first one's records.
 
     Raises:
       ValueError: the file is of a run with other settings, or of one that still goes on.
@@ -37,12 +40,15 @@ class Journal:
       self._file.close()
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
     self._file.seek(0)
+    held = self._file.read()
+    content = held if apart else command.from_first(held)
     try:
-      self.records, size = _parse(self._path, self._file.read(), settings)
+      self.records, size = _parse(self._path, content, settings)
     except ValueError:
       self._file.close()
       raise
-    self._file.truncate(size)
+    self._file.truncate(min(len(held), size))
+    self._file.write(content[len(held):size])  # in processes that are not the first
     if not size:
       self._write(settings)
 

@@ -5,8 +5,11 @@
 Several questions a picture share its cache: each sees the picture and itself, at the positions it would have alone.
 At first an auxiliary loss asks every visual token for its cell's contents, as a pretrained vision tower would know them,
 and two heads half way up the decoder to look from the question's last token at the cells it is about; and pictures hold
-fewer digits. Later, half the pictures lose visual tokens that no question is about, so that the model gets used to gaps
-as large models are.
+fewer digits. `--point_first` asks heads of the first layer as well, from all of the question and without rotary positions:
+two to look at the cells it is about, and half of them at the grey digits, whatever the question. So in large models: some
+heads' scores follow the text, others look at the same places always, and head importance has something to find.
+Later, half the pictures lose visual tokens that no question is about, so that the model gets used to gaps as large models
+are.
 Killed at any moment, the same command goes on from the last checkpoint; every batch follows from the seed and the step
 alone, so the result is that of an undisturbed run.
 """
@@ -44,6 +47,8 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate."
 _INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint to go on from instead of random weights; pictures are then full and lose tokens at once.")
 _PROBE_LEFT = flags.DEFINE_bool("probe_left", False, "Ask visual tokens half way up the decoder for the cell to their left.")
+_POINT_FIRST = flags.DEFINE_bool("point_first", False, "Ask heads of the first layer where to look: two at what is asked "
+                                 "about, half always at the grey digits.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 250, "Steps between evaluations.", lower_bound=1)
@@ -121,7 +126,7 @@ def forward(model, batch):
 
   Returns:
     [B, Q, 2, vocab] answer logits, [B, V, D] visual features, [B, V, d] what they look like to the middle layer's first
-    key head, and [B, V] their places in the prompt.
+    key head, [B, V] their places in the prompt, and [B, Q, H, V] their raw scores.
   """
   prompt, tokens = batch["inputs"].prompt, batch["tokens"]
   size, number, length = tokens.shape
@@ -136,11 +141,21 @@ def forward(model, batch):
   keys = prefill.keys_values[0][_middle(model)][:, :, 0]
   places = prompt_lib.places(prefill.order, prompt.visual_order)
   keys = jax.vmap(lambda rows, at: rows[at])(keys, places)
-  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys, places
+  asked = jax.tree.map(lambda x: jnp.repeat(x, number, axis=0), prompt).replace(
+      text_tokens=tokens.reshape(-1, length), query_mask=jnp.arange(length) <= batch["target_index"].reshape(-1, 2)[:, :1])
+  scores = model.scores(asked, features).reshape(size, number, model.config.text.num_attention_heads, -1)
+  return model.logits(answers).reshape(size, number, 2, -1), features[prompt.visual_slots], keys, places, scores
 
 
 def _middle(model):
   return model.config.text.num_hidden_layers // 2
+
+
+def _pointer(logits, cells, prompt):
+  """Cross-entropy of attention logits [B, Q, M, V] and the cells to look at, [B, Q, V], summing to 1."""
+  slots = cells.shape[-1]
+  logits = jnp.where(prompt.visual_mask[:, None, None, :slots], logits[..., :slots], -1e9)
+  return optax.softmax_cross_entropy(logits, cells[:, :, None]).mean()
 
 
 def _pointing(text, batch, queries, keys):
@@ -153,14 +168,17 @@ def _pointing(text, batch, queries, keys):
     keys: [B, V, d] rotated keys of the visual tokens.
   """
   last = batch["target_index"][..., :1]
-  prompt, slots = batch["inputs"].prompt, batch["cells"].shape[1]
+  prompt = batch["inputs"].prompt
   queries = jax.vmap(lambda rows, at: rows[at])(queries, last.reshape(-1))
   queries = queries.reshape(*last.shape[:2], text.num_attention_heads, text.head_dim)
   positions = jnp.repeat(prompt.next_position[:, None, None] + last, max(len(text.mrope_section), 1), axis=-1)
   queries = rope.rotate(queries, *rope.rotation(positions, text.frequencies))
-  queries = queries[:, :, :text.num_attention_heads // text.num_key_value_heads]
-  logits = jnp.einsum("BQMd,BVd->BQMV", queries, keys[:, :slots]) / text.head_dim**0.5
-  return jnp.where(prompt.visual_mask[:, None, None, :slots], logits, -1e9)
+  return jnp.einsum("BQMd,BVd->BQMV", queries[:, :, :_sharing(text)], keys) / text.head_dim**0.5
+
+
+def _sharing(text):
+  """Query heads that share a key head."""
+  return text.num_attention_heads // text.num_key_value_heads
 
 
 def _probe(logits, cells, sizes):
@@ -170,12 +188,12 @@ def _probe(logits, cells, sizes):
              for number, part in enumerate(parts))
 
 
-def loss_fn(params, batch, auxiliary, model):
+def loss_fn(params, batch, auxiliary, model, point_first=False):
   """Cross-entropy of the answers, plus `auxiliary` times that of the cells; and its parts."""
   middle = _middle(model)
   query_path = ("language_model", f"layers_{middle}", "self_attn", "q_proj")
   below_path = ("language_model", f"layers_{middle - 1}")
-  (logits, visual, keys, places), captured = model.apply(
+  (logits, visual, keys, places, scores), captured = model.apply(
       {"params": params["model"]}, batch, method=forward, mutable="intermediates",
       capture_intermediates=lambda module, _: module.path in (query_path, below_path))
   calls = lambda path: functools.reduce(lambda tree, name: tree[name], path, captured["intermediates"])["__call__"]
@@ -186,15 +204,20 @@ def loss_fn(params, batch, auxiliary, model):
   if "left" in params:
     below = jax.vmap(lambda rows, at: rows[at])(calls(below_path)[0][0], places)
     probe += _probe(below @ params["left"], cells[..., len(_PROBES):], _LEFT_PROBES)
-  pointing = _pointing(model.config.text, batch, calls(query_path)[1], keys)
-  pointer = optax.softmax_cross_entropy(pointing, batch["about"][:, :, None]).mean()
+  prompt = batch["inputs"].prompt
+  pointer = _pointer(_pointing(model.config.text, batch, calls(query_path)[1], keys), batch["about"], prompt)
+  if point_first:
+    grey = (cells[..., 1] == len(digits.COLORS)) & prompt.visual_mask[:, :cells.shape[1]]
+    grey = jnp.broadcast_to((grey / jnp.maximum(grey.sum(-1, keepdims=True), 1))[:, None], batch["about"].shape)
+    pointer += _pointer(scores[:, :, :_sharing(model.config.text)], batch["about"], prompt)
+    pointer += _pointer(scores[:, :, scores.shape[2] // 2:], grey, prompt)
   right = logits[:, :, 0].argmax(-1) == batch["targets"][:, :, 0]
   return answer + auxiliary * (probe + pointer), {"answer": answer, "probe": probe, "pointer": pointer, "right": right}
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames=("state",))
-def train_step(state, batch, auxiliary, *, model, optimizer):
-  grads, metrics = jax.grad(loss_fn, has_aux=True)(state["params"], batch, auxiliary, model)
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "point_first"), donate_argnames=("state",))
+def train_step(state, batch, auxiliary, *, model, optimizer, point_first):
+  grads, metrics = jax.grad(loss_fn, has_aux=True)(state["params"], batch, auxiliary, model, point_first)
   updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
   return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
 
@@ -222,7 +245,7 @@ def main():
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   settings = {name: flags.FLAGS[name].value
               for name in ("architecture", "steps", "batch_size", "questions", "learning_rate", "seed", "init_from",
-                           "probe_left")}
+                           "probe_left", "point_first")}
   settings_file = output / "settings.json"
   if settings_file.exists() and (before := json.loads(settings_file.read_text())) != settings:
     raise ValueError(f"output_dir: {output} holds a run with other settings {before}, not {settings}")
@@ -271,7 +294,8 @@ def main():
       batch = pending.result()
       pending = pool.submit(batch_at, step + 1)
       auxiliary = max(0.0, 1.0 - step / (_AUXILIARY_UNTIL * _STEPS.value))
-      state, metrics = train_step(state, batch, auxiliary, model=model, optimizer=optimizer)
+      state, metrics = train_step(state, batch, auxiliary, model=model, optimizer=optimizer,
+                                  point_first=_POINT_FIRST.value)
       done = step + 1
       if done % 25 == 0:
         jax.block_until_ready(metrics)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -23,7 +24,14 @@ import ml_dtypes  # registers bfloat16 with NumPy, which safetensors asks for by
 import numpy as np
 import safetensors
 import safetensors.numpy
+import tqdm
 
+from models import mesh_loading
+from models import sharding
+from models.mesh_loading import Tally
+
+# Of safetensors files.
+_STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What Flax layers call the tensors that PyTorch calls weight.
@@ -117,26 +125,61 @@ def init_params(model, seed: int = 0, dtype: str = "float32", scale: float = 0.0
       path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())})
 
 
-def load_hf(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, Any]:
+def load_hf(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally | None = None) -> dict[str, Any]:
   """Parameters from the safetensors files of a directory.
 
   Args:
     directory: with model.safetensors, or shards and their index.
-    model: the port the config asks for; its `names` map tensors to parameters.
+    model: the port the config asks for; its `names` map tensors to parameters, its `mesh` says where they go.
     dtype: what the parameters are cast to; the compute dtype.
+    tally: counts the bytes read.
 
   Raises:
     ValueError: an unknown dtype, no or unreadable files, pickled weights, or tensors that are missing, unexpected or
       wrongly shaped: one error lists them all.
   """
+  wanted = traverse_util.flatten_dict(abstract_params(model))
+  found = find_tensors(directory, model, wanted)
+  tally = Tally() if tally is None else tally
+  mesh = model.mesh
+  targets = None if mesh is None else traverse_util.flatten_dict(
+      sharding.param_specs(traverse_util.unflatten_dict(wanted), model.config, mesh))
+  params = {}
+  for path, value in progress(wanted.items(), "loading", "tensor"):
+    if mesh is None:
+      params[path] = jnp.asarray(read_param(path, value.shape, *found[path], dtype, tally))
+    else:
+      params[path] = mesh_loading.read(path, value.shape, *found[path], dtype, tally, mesh, targets[path])
+  return traverse_util.unflatten_dict(params)
+
+
+def progress(items, what: str, unit: str):
+  """A bar for work that takes longer than a blink; of the first process only."""
+  return tqdm.tqdm(items, desc=what, unit=unit, delay=2, disable=jax.process_index() > 0)
+
+
+def check_dtype(dtype: str) -> None:
+  """Refuses a dtype that parameters cannot have."""
   if dtype not in DTYPES:
     raise ValueError(f"dtype: got {dtype!r}, allowed are {', '.join(DTYPES)}")
+
+
+def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[str, ...], tuple[str, Any]]:
+  """Each parameter's tensor and the open file that holds it.
+
+  Args:
+    directory: as in `load_hf`.
+    model: a port.
+    wanted: its abstract parameters by path.
+
+  Raises:
+    ValueError: as in `load_hf`.
+  """
   sources = _open(directory)
   tensors = {}
   for tensor, source in sources.items():
     if tensor.rsplit(".", 1)[-1] not in _COMPUTED:
       tensors.setdefault(model.names.canonical(tensor), []).append((tensor, source))
-  wanted = traverse_util.flatten_dict(abstract_params(model))
   dotted = {path: _dotted(path) for path in wanted}
 
   problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
@@ -149,17 +192,34 @@ def load_hf(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str,
       shape = tuple(source.get_slice(tensor).get_shape())
       if not _fits(path, shape, value.shape):
         problems.append(f"wrong shape: {tensor} is {list(shape)}, the config asks for {_torch_shape(path, value.shape)}")
+      if stored_dtype(tensor, source) is None:
+        problems.append(f"wrong dtype: {tensor} is {source.get_slice(tensor).get_dtype()}, allowed are "
+                        f"{', '.join(_STORED_DTYPES)}")
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
 
-  def load(path, value):
-    tensor, source = tensors[dotted[path]][0]
-    array = source.get_tensor(tensor)
-    if path[-1] == "kernel":
-      array = array.reshape(array.shape[0], -1).T
-    return jnp.asarray(np.ascontiguousarray(array.reshape(value.shape), DTYPES[dtype]))
+  return {path: tensors[dotted[path]][0] for path in wanted}
 
-  return traverse_util.unflatten_dict({path: load(path, value) for path, value in wanted.items()})
+
+def read_param(path, shape, tensor: str, source, dtype: str, tally: Tally) -> np.ndarray:
+  """One parameter, whole.
+
+  Args:
+    path: of the parameter.
+    shape: of it.
+    tensor: its name in the file.
+    source: the open file.
+    dtype: to cast it to.
+    tally: counts the bytes.
+  """
+  array = source.get_tensor(tensor)
+  tally.bytes_read += array.nbytes
+  return np.ascontiguousarray(mesh_loading.as_param(array, path[-1] == "kernel", shape), DTYPES[dtype])
+
+
+def stored_dtype(tensor: str, source) -> str | None:
+  """What a tensor is stored in, as `DTYPES` calls it; None if it is none of them."""
+  return _STORED_DTYPES.get(source.get_slice(tensor).get_dtype())
 
 
 def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
@@ -174,8 +234,8 @@ def save_hf(directory: pathlib.Path, model, params: dict[str, Any], dtype: str =
   tensors = {}
   for path, value in traverse_util.flatten_dict(params).items():
     array = np.asarray(value)
-    array = array.T if path[-1] == "kernel" else array
-    shape = model.stored_shapes().get(_dotted(path), array.shape)
+    array = array.reshape(array.shape[0], -1).T if path[-1] == "kernel" else array
+    shape = model.stored_shapes().get(_dotted(path), _torch_shape(path, value.shape))
     tensors[model.names.saved(_dotted(path))] = np.ascontiguousarray(array.reshape(shape), DTYPES[dtype])
   path = pathlib.Path(directory) / "model.safetensors"
   partial = path.with_suffix(".partial")
@@ -189,8 +249,16 @@ def _dotted(path: tuple[str, ...]) -> str:
   return ".".join(parts + ["weight" if path[-1] in _WEIGHTS else path[-1]])
 
 
+def flat_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """Shape of a parameter with its outputs, which may have several axes, on one: [in, out] of a kernel, [out] of a bias."""
+  if name == "kernel":
+    return shape[0], math.prod(shape[1:])
+  return (math.prod(shape),) if name == "bias" else tuple(shape)
+
+
 def _torch_shape(path, shape):
-  return list(shape[::-1]) if path[-1] == "kernel" else list(shape)
+  flat = list(flat_shape(path[-1], shape))
+  return flat[::-1] if path[-1] == "kernel" else flat
 
 
 def _fits(path, stored, shape):

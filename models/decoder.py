@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from models import rope
+from models import sharding
 from models.attention import attention
+from models.matmul import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +96,15 @@ class Attention(nn.Module):
   """Grouped-query self-attention with rotary positions."""
 
   config: DecoderConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     config = self.config
-    dense = lambda heads, bias: nn.Dense(heads * config.head_dim, use_bias=bias)
+    dense = lambda heads, bias: nn.Dense(heads * config.head_dim, use_bias=bias, dot_general=dot_general)
     self.q_proj = dense(config.num_attention_heads, config.attention_bias)
     self.k_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
-    self.o_proj = nn.Dense(config.hidden_size, use_bias=False)
+    self.o_proj = nn.Dense(config.hidden_size, use_bias=False, dot_general=dot_general)
 
   def __call__(self, x, rotation, *, mask=None, past=None, intervention=NOTHING):
     """Attends causally among x, or from x to a cache.
@@ -116,15 +119,16 @@ class Attention(nn.Module):
     Returns:
       [B, T, D], and the keys and values: x's own, or the updated cache's.
     """
-    split = lambda y: rearrange(y, "B T (N d) -> B T N d", d=self.config.head_dim)
-    query = rope.rotate(split(self.q_proj(x)), *rotation)
-    key = rope.rotate(split(self.k_proj(x)), *rotation)
-    value = split(self.v_proj(x))
+    query = rope.rotate(self._split(self.q_proj(x)), *rotation)
+    key = rope.rotate(self._split(self.k_proj(x)), *rotation)
+    value = self._split(self.v_proj(x))
     if past is not None:
       keys, values, index = past
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
-    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None)
+      key, value = sharding.heads(key, self.mesh), sharding.heads(value, self.mesh)
+    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None,
+                               mesh=self.mesh)
     out = attend(mask=mask)
     if intervention.head_gate is not None:
       gate = intervention.head_gate[:, None, :, None].astype(out.dtype)
@@ -132,8 +136,8 @@ class Attention(nn.Module):
       if intervention.hidden is not None:
         seen = ~intervention.hidden[:, None]
         out += (1 - gate) * attend(mask=seen if mask is None else mask & seen)
-    return self.o_proj(rearrange(out, "B T N d -> B T (N d)")), (key, value)
-
+    out = rearrange(sharding.heads(out, self.mesh), "B T N d -> B T (N d)")
+    return self.o_proj(out), (key, value)
 
   def weights(self, x, rotation, at):
     """What some tokens attend to.
@@ -146,14 +150,16 @@ class Attention(nn.Module):
     Returns:
       [B, N, Q, T] float32 attention after the causal softmax, rotary positions on.
     """
-    split = lambda y: rearrange(y, "B T (N d) -> B T N d", d=self.config.head_dim)
-    query, key = (rope.rotate(split(project(x)), *rotation) for project in (self.q_proj, self.k_proj))
+    query, key = (rope.rotate(self._split(project(x)), *rotation) for project in (self.q_proj, self.k_proj))
     query = jax.vmap(lambda rows, index: rows[index])(query, at)
     query = rearrange(query, "B Q (G M) d -> B Q G M d", G=self.config.num_key_value_heads)
     logits = jnp.einsum("BQGMd,BTGd->BGMQT", query, key, preferred_element_type=jnp.float32)
     before = jnp.arange(x.shape[1]) <= at[..., None]
     logits = jnp.where(before[:, None, None], logits / self.config.head_dim**0.5, -jnp.inf)
     return rearrange(jax.nn.softmax(logits, axis=-1), "B G M Q T -> B (G M) Q T")
+
+  def _split(self, x):
+    return sharding.heads(rearrange(x, "B T (N d) -> B T N d", d=self.config.head_dim), self.mesh)
 
 
 class MLP(nn.Module):
@@ -162,43 +168,47 @@ class MLP(nn.Module):
   hidden_size: int
   intermediate_size: int
   use_bias: bool = False
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    self.gate_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
-    self.up_proj = nn.Dense(self.intermediate_size, use_bias=self.use_bias)
-    self.down_proj = nn.Dense(self.hidden_size, use_bias=self.use_bias)
+    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dot_general=dot_general)
+    self.gate_proj = dense(self.intermediate_size)
+    self.up_proj = dense(self.intermediate_size)
+    self.down_proj = dense(self.hidden_size)
 
   def __call__(self, x):
-    return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+    return self.down_proj(sharding.width(nn.silu(self.gate_proj(x)) * self.up_proj(x), self.mesh))
 
 
 class Block(nn.Module):
   """Pre-norm transformer block."""
 
   config: DecoderConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     config = self.config
     self.input_layernorm = nn.RMSNorm(config.rms_norm_eps)
-    self.self_attn = Attention(config)
+    self.self_attn = Attention(config, self.mesh)
     self.post_attention_layernorm = nn.RMSNorm(config.rms_norm_eps)
-    self.mlp = MLP(config.hidden_size, config.intermediate_size)
+    self.mlp = MLP(config.hidden_size, config.intermediate_size, mesh=self.mesh)
 
   def __call__(self, x, rotation, **attention_args):
     attended, key_value = self.self_attn(self.input_layernorm(x), rotation, **attention_args)
-    x += attended
-    return x + self.mlp(self.post_attention_layernorm(x)), key_value
+    x = sharding.residual(x + attended, self.mesh)
+    return sharding.residual(x + self.mlp(self.post_attention_layernorm(x)), self.mesh), key_value
 
 
 class Decoder(nn.Module):
   """Token embedding, blocks and final norm; the head on top is the port's."""
 
   config: DecoderConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     config = self.config
     self.embed_tokens = nn.Embed(config.vocab_size, config.hidden_size)
-    self.layers = [Block(config) for _ in range(config.num_hidden_layers)]
+    self.layers = [Block(config, self.mesh) for _ in range(config.num_hidden_layers)]
     self.norm = nn.RMSNorm(config.rms_norm_eps)
 
   def prefill(self, x: jax.Array, positions: jax.Array, *, mask: jax.Array | None = None,
@@ -220,6 +230,7 @@ class Decoder(nn.Module):
   def blocks(self, x: jax.Array, positions: jax.Array, start: int, stop: int, *, mask: jax.Array | None = None,
              intervention: Intervention = NOTHING):
     """Layers `start` to `stop` of `prefill`, with their keys and values; the final norm is the caller's."""
+    x = sharding.residual(x, self.mesh)
     rotation = rope.rotation(positions, self.config.frequencies)
     keys, values = [], []
     for number in range(start, stop):
@@ -247,6 +258,7 @@ class Decoder(nn.Module):
       [B, T, D] normed hidden states, and the cache T tokens longer.
     """
     count = x.shape[1]
+    x = sharding.residual(x, self.mesh)
     rotation = rope.rotation(positions, self.config.frequencies)
     # How many of the new tokens precede a slot: negative in the part filled before.
     ahead = jnp.arange(cache.valid.shape[1]) - cache.length
@@ -261,16 +273,17 @@ class Decoder(nn.Module):
     return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)
 
 
-def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int) -> Cache:
+def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) -> Cache:
   """A cache as long as the prompt plus what is generated.
 
   Args:
     keys_values: what `Decoder.prefill` returned, [B, T, G, d] each.
     lengths: [B] real tokens of each row.
     max_new_tokens: room to leave.
+    mesh: what the cache is spread over.
   """
   keys, values = keys_values
   length = keys[0].shape[1]
-  grow = lambda x: jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0)))
+  grow = lambda x: sharding.heads(jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0))), mesh)
   valid = jnp.arange(length + max_new_tokens) < lengths[:, None]
   return Cache(tuple(map(grow, keys)), tuple(map(grow, values)), valid, jnp.asarray(length, jnp.int32))

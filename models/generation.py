@@ -23,6 +23,7 @@ from hawk_jax import selection
 from hawk_jax import selectors
 from models import decoder
 from models import sampling as sampling_lib
+from models import sharding
 from models.buckets import bucket
 
 KEEP_MINIMUM = 8
@@ -158,8 +159,8 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
       tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
       lengths=jnp.zeros([batch], jnp.int32),
       logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
-      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens))
-  return _choose(state, logits, sampling, end_ids), out.order
+      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh))
+  return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
@@ -183,7 +184,7 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
     positions = (next_position + state.step - 1)[:, None]
     hidden, cache = model.apply({"params": params}, last, positions, state.cache, method="extend")
     logits = model.apply({"params": params}, hidden[:, 0], method="logits")
-    return _choose(state.replace(cache=cache), logits, sampling, end_ids)
+    return _choose(state.replace(cache=cache), logits, sampling, end_ids, model.mesh)
 
   return jax.lax.while_loop(running, advance, state)
 
@@ -194,7 +195,8 @@ def prefill_and_decode(params, prompt, features, pruning, sampling, end_ids, *, 
   state, order = prefill(params, prompt, features, pruning, sampling, end_ids, model=model,
                          max_new_tokens=max_new_tokens, return_logits=return_logits)
   state = decode(params, state, prompt.next_position, sampling, end_ids, model=model)
-  return finish(state, order)
+  # Whole on every device: each process may read it.
+  return jax.tree.map(lambda x: sharding.constrain(x, model.mesh), finish(state, order))
 
 
 def generate(model, params, inputs, head_importance=None, *, keep_ratio: float | None = None,
@@ -237,7 +239,7 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
   pruning = plan_pruning(model, inputs.prompt, head_importance, keep_ratio=keep_ratio, keep_count=keep_count,
                          normalization=normalization, rounding=rounding, selector=selector, selector_seed=selector_seed,
                          keep_mass=keep_mass, prune_layer=prune_layer)
-  features = None if inputs.vision is None else encode(params, inputs.vision, model=model)
+  features = None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
   return prefill_and_decode(params, inputs.prompt, features, pruning, sampling, end_ids, model=model,
                             max_new_tokens=max_new_tokens, return_logits=return_logits)
 
@@ -254,17 +256,18 @@ def check_decoding(model, prompt, max_new_tokens, eos_token_ids=(), temperature=
   return end_ids, sampling_lib.make(temperature, top_k, top_p, seed)
 
 
-def _choose(state: State, logits: jax.Array, sampling, end_ids) -> State:
+def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
   """Writes the next token of every row; what ended rows get is overwritten by `finish`."""
-  token = sampling_lib.choose(logits, state.step, sampling)
+  token = sharding.constrain(sampling_lib.choose(logits, state.step, sampling), mesh)
   if state.logits is not None:
     state = state.replace(
         logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
+  tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1)
   return state.replace(
       step=state.step + 1,
       done=state.done | jnp.isin(token, end_ids),
-      tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1),
-      lengths=state.lengths + ~state.done)
+      tokens=sharding.constrain(tokens, mesh),
+      lengths=sharding.constrain(state.lengths + ~state.done, mesh))
 
 
 def finish(state: State, order: jax.Array) -> Generation:

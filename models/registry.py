@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from models import checkpoint
+from models import orbax_store
 from models.llava import config as llava_config
 from models.llava import processor as llava_processor
 from models.llava.model import Llava
@@ -51,24 +52,26 @@ def find(directory, config: dict[str, Any]) -> Port:
   return PORTS[model_type]
 
 
-def build(directory, config: dict[str, Any]):
-  """The model a config.json describes.
+def build(directory, config: dict[str, Any], mesh=None):
+  """The model a config.json describes, on a mesh or on one device.
 
   Raises:
     ValueError: an unknown model_type, or values the port does not support or cannot read.
   """
   port = find(directory, config)
   try:
-    return port.model(port.from_hf(config))
+    return port.model(port.from_hf(config), mesh)
   except Exception as error:  # transformers' config classes raise many kinds
     raise ValueError(f"model: {directory}/config.json: {error}") from error
 
 
-def load_model(path_or_hub_id: str, dtype: str = "float32"):
-  """Loads a checkpoint in Hugging Face layout.
+def load_model(path_or_hub_id: str, mesh=None, dtype: str = "float32"):
+  """Loads a checkpoint in Hugging Face layout, or one that `experiments.convert` wrote.
 
   Args:
     path_or_hub_id: directory, or hub id (downloaded, or from the local hub cache).
+    mesh: of `models.sharding.make_mesh`: what the parameters are spread over, each process reading its part; None: one
+      device.
     dtype: `float32`, `bfloat16` or `float16`, what parameters are cast to and computed in. Use float32 on CPU.
 
   Returns:
@@ -77,6 +80,8 @@ def load_model(path_or_hub_id: str, dtype: str = "float32"):
   Raises:
     ValueError: with what is missing, unknown, unreadable or of the wrong shape.
   """
+  checkpoint.check_dtype(dtype)
   directory = checkpoint.resolve(path_or_hub_id)
-  model = build(directory, checkpoint.read_config(directory))
-  return model, checkpoint.load_hf(directory, model, dtype)
+  model = build(directory, checkpoint.read_config(directory), mesh)
+  load = orbax_store.load if orbax_store.found(directory) else checkpoint.load_hf
+  return model, load(directory, model, dtype)

@@ -46,7 +46,7 @@ def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers:
   first = jax.vmap(lambda rows, count: rows[count - 1])(prefill.hidden, prefill.lengths)[:, None]
   hidden = first
   if length > 1:
-    cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1)
+    cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1, model.mesh)
     positions = prompt.next_position[:, None] + jnp.arange(length - 1)
     widen = lambda x: None if x is None else jnp.pad(x, ((0, 0), (0, length - 1)))
     wide = intervention.replace(hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))

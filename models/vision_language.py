@@ -23,9 +23,11 @@ from hawk_jax import prompt as prompt_lib
 from hawk_jax import scoring
 from hawk_jax import selection
 from hawk_jax import selectors
+from models import sharding
 from models.decoder import Cache
 from models.decoder import Intervention
 from models.decoder import NOTHING
+from models.matmul import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +96,15 @@ class Output:
 
 
 class VisionLanguageModel(nn.Module):
-  """Base of the ports. The compute dtype is the parameters'."""
+  """Base of the ports. The compute dtype is the parameters'.
+
+  Attributes:
+    config: the port's configuration.
+    mesh: devices that share the work, see `models.sharding`; None: one device.
+  """
 
   config: Any
+  mesh: jax.sharding.Mesh | None = None
   names: ClassVar[Any]  # models.checkpoint.Names of the port
 
   def __call__(self, inputs: Inputs, head_importance: jax.Array | None = None, *, keep_count: int | None = None,
@@ -248,15 +256,22 @@ class VisionLanguageModel(nn.Module):
     """[..., D] normed hidden states to [..., vocab] float32 logits."""
     if self.config.text.tie_word_embeddings:
       table = self.language_model.embed_tokens.embedding
-      return jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
-    return self.lm_head(hidden)
+      logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+    else:
+      logits = self.lm_head(hidden)
+    return sharding.constrain(logits, self.mesh, sharding.BATCH, *(None,) * (logits.ndim - 2), "tensor")
 
   def _embed(self, tokens):
-    return self.language_model.embed_tokens(tokens)
+    # As the table lies first: each device looks up its own rows and columns.
+    embeddings = sharding.constrain(self.language_model.embed_tokens(tokens), self.mesh, "data", None, "fsdp")
+    return sharding.residual(embeddings, self.mesh)
 
   def _gather(self, prompt, features):
     dtype = self.language_model.embed_tokens.embedding.dtype
-    return features.astype(dtype)[prompt.visual_slots]
+    # Any prompt may show any row: split by columns, every device looks up its own.
+    features = sharding.constrain(features.astype(dtype), self.mesh, None, sharding.BATCH)
+    visual = sharding.constrain(features[prompt.visual_slots], self.mesh, None, None, sharding.BATCH)
+    return sharding.constrain(visual, self.mesh, sharding.BATCH)
 
   def _scores(self, prompt, text, visual):
     layer = self.language_model.layers[0]
@@ -274,5 +289,5 @@ class VisionLanguageModel(nn.Module):
 
 def make_lm_head(vocab_size: int) -> nn.Dense:
   """An untied head with float32 logits."""
-  dot = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+  dot = functools.partial(dot_general, preferred_element_type=jnp.float32)
   return nn.Dense(vocab_size, use_bias=False, dot_general=dot)

@@ -24,6 +24,7 @@ from experiments.evaluation.plan import Batch
 from experiments.evaluation.plan import Setting
 from hawk_jax import scoring
 from models import generation
+from models import sharding
 from models import video as video_lib
 
 _AHEAD = 3  # batches that may wait for the device
@@ -153,7 +154,8 @@ class Answerer:
     began = time.perf_counter()
     features, summary = None, None
     if prepared.inputs.vision is not None:
-      features = jax.block_until_ready(generation.encode(self.params, prepared.inputs.vision, model=self.model))
+      features = jax.block_until_ready(generation.encode(self.params, sharding.place(prepared.inputs.vision, self.model.mesh),
+                                                       model=self.model))
       entry["seconds"]["vision"], began = time.perf_counter() - began, time.perf_counter()
       summary = np.asarray(_summary(self.params, prompt, features, self.head_importance, model=self.model,
                                     normalization=self.options.normalization))

@@ -77,7 +77,8 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   return Layout(1 + down * across, grids, np.concatenate([base.slots, slots.reshape(-1)]))
 
 
-def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:
+def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None,
+         shards: int = 1) -> Inputs:
   """Plans a batch; see `Llava.pack` and `LlavaNext.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
   if config.grid_pinpoints:
@@ -90,7 +91,7 @@ def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None,
     tiles = _check_pixels(config, pixel_values, "pictures")
     sizes, layouts = [tile.shape for tile in tiles], [whole_layout(config)] * len(tiles)
 
-  room, per_tile = bucket(len(tiles), minimum=1), config.vision.tokens
+  room, per_tile = -(-bucket(len(tiles), minimum=1) // shards) * shards, config.vision.tokens
   slots, start = [], 0
   for layout in layouts:
     # The newline's feature row follows those of all tiles.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models import sharding
 from models.decoder import Decoder
 from models.llava import inputs as inputs_lib
 from models.llava.config import LlavaConfig
@@ -23,13 +24,14 @@ class Projector(nn.Module):
   """linear_2(gelu(linear_1(x))), with the exact gelu."""
 
   config: LlavaConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     dense = lambda: nn.Dense(self.config.text.hidden_size, use_bias=self.config.projector_bias)
     self.linear_1, self.linear_2 = dense(), dense()
 
   def __call__(self, x):
-    return self.linear_2(nn.gelu(self.linear_1(x), approximate=False))
+    return self.linear_2(sharding.width(nn.gelu(self.linear_1(x), approximate=False), self.mesh))
 
 
 class Llava(VisionLanguageModel):
@@ -39,9 +41,9 @@ class Llava(VisionLanguageModel):
   names = NAMES
 
   def setup(self):
-    self.vision_tower = VisionTower(self.config.vision)
-    self.multi_modal_projector = Projector(self.config)
-    self.language_model = Decoder(self.config.text)
+    self.vision_tower = VisionTower(self.config.vision, self.mesh)
+    self.multi_modal_projector = Projector(self.config, self.mesh)
+    self.language_model = Decoder(self.config.text, self.mesh)
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
@@ -61,7 +63,7 @@ class Llava(VisionLanguageModel):
     Raises:
       ValueError: arrays that do not fit one another or the model, with the argument's name.
     """
-    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values)
+    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, shards=sharding.shards(self.mesh))
 
   @nn.nowrap
   def example(self) -> Inputs:
@@ -107,7 +109,7 @@ class LlavaNext(Llava):
     Raises:
       ValueError: arrays that do not fit one another or the model, with the argument's name.
     """
-    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, image_sizes)
+    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, image_sizes, sharding.shards(self.mesh))
 
   @nn.nowrap
   def example(self) -> Inputs:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models import sharding
 from models.attention import attention
 
 
@@ -96,28 +97,31 @@ class VisionAttention(nn.Module):
   """Self-attention among a tile's tokens."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     dense = lambda: nn.Dense(self.config.hidden_size)
     self.q_proj, self.k_proj, self.v_proj, self.out_proj = dense(), dense(), dense(), dense()
 
   def __call__(self, x):
-    split = lambda y: rearrange(y, "P T (N d) -> P T N d", N=self.config.num_attention_heads)
-    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)))
-    return self.out_proj(rearrange(out, "P T N d -> P T (N d)"))
+    heads = self.config.num_attention_heads
+    split = lambda y: sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=heads), self.mesh)
+    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)), mesh=self.mesh)
+    return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
 
 class VisionMLP(nn.Module):
   """fc2(quick_gelu(fc1(x))), with quick_gelu(x) = x sigmoid(1.702 x)."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     self.fc1 = nn.Dense(self.config.intermediate_size)
     self.fc2 = nn.Dense(self.config.hidden_size)
 
   def __call__(self, x):
-    x = self.fc1(x)
+    x = sharding.width(self.fc1(x), self.mesh)
     return self.fc2(x * nn.sigmoid(1.702 * x))
 
 
@@ -125,25 +129,27 @@ class VisionBlock(nn.Module):
   """Pre-norm transformer block."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     self.layer_norm1 = _layer_norm(self.config)
-    self.self_attn = VisionAttention(self.config)
+    self.self_attn = VisionAttention(self.config, self.mesh)
     self.layer_norm2 = _layer_norm(self.config)
-    self.mlp = VisionMLP(self.config)
+    self.mlp = VisionMLP(self.config, self.mesh)
 
   def __call__(self, x):
-    x += self.self_attn(self.layer_norm1(x))
-    return x + self.mlp(self.layer_norm2(x))
+    x = sharding.residual(x + self.self_attn(self.layer_norm1(x)), self.mesh)
+    return sharding.residual(x + self.mlp(self.layer_norm2(x)), self.mesh)
 
 
 class Encoder(nn.Module):
   """The stack of blocks."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    self.layers = [VisionBlock(self.config) for _ in range(self.config.num_hidden_layers)]
+    self.layers = [VisionBlock(self.config, self.mesh) for _ in range(self.config.num_hidden_layers)]
 
   def __call__(self, x):
     """[P, T, D] to all hidden states, what entered the first layer first. XLA drops what nobody reads."""
@@ -157,11 +163,12 @@ class VisionTower(nn.Module):
   """Tiles to features; attribute names are the checkpoints'."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     self.embeddings = PatchEmbedding(self.config)
     self.pre_layrnorm = _layer_norm(self.config)
-    self.encoder = Encoder(self.config)
+    self.encoder = Encoder(self.config, self.mesh)
     self.post_layernorm = _layer_norm(self.config)
 
   def __call__(self, tiles: jax.Array) -> jax.Array:
@@ -173,7 +180,7 @@ class VisionTower(nn.Module):
     Returns:
       [P, T, W] the chosen hidden states, T with or without the class token.
     """
-    states = self.encoder(self.pre_layrnorm(self.embeddings(tiles)))
+    states = self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
     if self.is_initializing():
       self.post_layernorm(states[-1])  # a parameter of the checkpoints that no feature passes through
     x = jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)

@@ -11,7 +11,7 @@ from models.vision_language import Inputs
 
 
 def pack(config: Qwen2_5_VLConfig, input_ids, attention_mask=None, pixel_values=None, image_grid_thw=None,
-         pixel_values_videos=None, video_grid_thw=None, second_per_grid_ts=None) -> Inputs:
+         pixel_values_videos=None, video_grid_thw=None, second_per_grid_ts=None, shards: int = 1) -> Inputs:
   """Plans a batch; see `Qwen2_5_VL.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
   images = _check_grids("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
@@ -26,7 +26,7 @@ def pack(config: Qwen2_5_VLConfig, input_ids, attention_mask=None, pixel_values=
   grids = np.concatenate([images, videos])
   if len(grids):
     pixels = [np.asarray(x, np.float32) for x in (pixel_values, pixel_values_videos) if x is not None]
-    planned, slots = vision.plan(np.concatenate(pixels), grids, config.vision)
+    planned, slots = vision.plan(np.concatenate(pixels), grids, config.vision, shards)
   slots = np.split(slots, np.cumsum(grids.prod(axis=1) // config.vision.merge_unit))
   intervals = np.concatenate([np.zeros(len(images)), seconds * config.vision.tokens_per_second])
   positions = [_positions(grid, interval, config.vision.spatial_merge_size) for grid, interval in zip(grids, intervals)]

@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from models import sharding
 from models.decoder import Decoder
 from models.qwen2_5_vl import inputs as inputs_lib
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
@@ -25,8 +26,8 @@ class Qwen2_5_VL(VisionLanguageModel):
   names = NAMES
 
   def setup(self):
-    self.visual = VisionTower(self.config.vision)
-    self.language_model = Decoder(self.config.text)
+    self.visual = VisionTower(self.config.vision, self.mesh)
+    self.language_model = Decoder(self.config.text, self.mesh)
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
@@ -53,7 +54,7 @@ class Qwen2_5_VL(VisionLanguageModel):
     """
     del mm_token_type_ids
     return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, image_grid_thw, pixel_values_videos,
-                           video_grid_thw, second_per_grid_ts)
+                           video_grid_thw, second_per_grid_ts, sharding.shards(self.mesh))
 
   @nn.nowrap
   def example(self) -> Inputs:

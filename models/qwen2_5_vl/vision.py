@@ -20,9 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import rope
+from models import sharding
 from models.attention import attention
 from models.buckets import bucket
 from models.decoder import MLP
+
+_HEADS = ("tensor", "fsdp", "data")  # mesh axes that full attention splits its heads over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +80,14 @@ class VisionInputs:
   slot_places: jax.Array
 
 
-def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig) -> tuple[VisionInputs, np.ndarray]:
+def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: int = 1) -> tuple[VisionInputs, np.ndarray]:
   """Lays patches out for the tower. Runs on the host.
 
   Args:
     pixels: [patches, C], pictures one after the other in the order of Hugging Face processors (merged token by merged
       token, U patches each).
     grids: [pictures, 3] temporal, height and width in patches; sides divisible by the merge size.
+    shards: the number of rows is a multiple of it.
 
   Returns:
     The tower's arrays, padded to buckets, and [merged tokens] int32: the slot of each, in reading order.
@@ -107,7 +111,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig) -> tuple[V
       start += rows * cols
 
   windows = [[window] for window in full] + _fill_rows(ragged, width)
-  row_count = bucket(len(windows), minimum=4)
+  row_count = -(-bucket(len(windows), minimum=4) // shards) * shards
   slots = np.full([row_count, width], -1, np.int32)
   window_ids = np.full([row_count, width], -1, np.int32)
   for row, members in enumerate(windows):
@@ -164,9 +168,11 @@ class VisionAttention(nn.Module):
 
   config: VisionConfig
   full: bool
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    self.qkv = nn.Dense(3 * self.config.hidden_size)
+    # Query, key and value on an axis of their own, so that heads can be split over devices.
+    self.qkv = nn.DenseGeneral((3, self.config.hidden_size))
     self.proj = nn.Dense(self.config.hidden_size)
 
   def __call__(self, x, rotation, inputs):
@@ -181,20 +187,22 @@ class VisionAttention(nn.Module):
       [R, W * U, D].
     """
     unit = self.config.merge_unit
-    query, key, value = rearrange(self.qkv(x), "R P (three N d) -> three R P N d", three=3, N=self.config.num_heads)
+    split = rearrange(self.qkv(x), "R P three (N d) -> three R P N d", N=self.config.num_heads)
+    query, key, value = (sharding.heads(y, self.mesh) for y in split)
     query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
     if not self.full:
       ids = jnp.repeat(inputs.window_ids, unit, axis=1)
       out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :])
     else:
-      rows, patches, heads, _ = query.shape
-      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) (U N d)", U=unit)
-      in_slices = lambda y: rearrange(by_slot(y)[inputs.slice_slots], "I L (U N d) -> I (L U) N d", U=unit, N=heads)
-      mask = jnp.repeat(inputs.slice_slots >= 0, unit, axis=1)[:, None]
-      out = attention(in_slices(query), in_slices(key), in_slices(value), mask=mask)
-      out = rearrange(out, "I (L U) N d -> (I L) (U N d)", U=unit)[inputs.slot_places.reshape(-1)]
-      out = out.reshape(rows, patches, heads, -1)
-    return self.proj(rearrange(out, "R P N d -> R P (N d)"))
+      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
+      # Slices gather patches from all rows, so the heads are split instead: every device has all patches of its heads.
+      by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
+      in_slices = lambda y: rearrange(by_slot(by_head(y))[inputs.slice_slots], "I L U N d -> I (L U) N d")
+      lengths = (inputs.slice_slots >= 0).sum(-1) * unit
+      out = attention(in_slices(query), in_slices(key), in_slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
+      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[inputs.slot_places.reshape(-1)]
+      out = by_head(out.reshape(query.shape))
+    return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
 
 
 class VisionBlock(nn.Module):
@@ -202,17 +210,18 @@ class VisionBlock(nn.Module):
 
   config: VisionConfig
   full: bool
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     config = self.config
     self.norm1 = nn.RMSNorm(1e-6)
-    self.attn = VisionAttention(config, self.full)
+    self.attn = VisionAttention(config, self.full, self.mesh)
     self.norm2 = nn.RMSNorm(1e-6)
-    self.mlp = MLP(config.hidden_size, config.intermediate_size, use_bias=True)
+    self.mlp = MLP(config.hidden_size, config.intermediate_size, use_bias=True, mesh=self.mesh)
 
   def __call__(self, x, rotation, inputs):
-    x += self.attn(self.norm1(x), rotation, inputs)
-    return x + self.mlp(self.norm2(x))
+    x = sharding.residual(x + self.attn(self.norm1(x), rotation, inputs), self.mesh)
+    return sharding.residual(x + self.mlp(self.norm2(x)), self.mesh)
 
 
 class PatchEmbed(nn.Module):
@@ -252,11 +261,13 @@ class VisionTower(nn.Module):
   """Patches to merged visual tokens."""
 
   config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
     config = self.config
     self.patch_embed = PatchEmbed(config)
-    self.blocks = [VisionBlock(config, number in config.fullatt_block_indexes) for number in range(config.depth)]
+    full = [number in config.fullatt_block_indexes for number in range(config.depth)]
+    self.blocks = [VisionBlock(config, each, self.mesh) for each in full]
     self.merger = PatchMerger(config)
 
   def __call__(self, inputs: VisionInputs) -> jax.Array:
@@ -270,6 +281,7 @@ class VisionTower(nn.Module):
     """
     dtype = self.patch_embed.proj.variables["params"]["kernel"].dtype if not self.is_initializing() else jnp.float32
     x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C").astype(dtype))
+    x = sharding.residual(x, self.mesh)
     frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
     rotation = rope.rotation(rearrange(inputs.positions, "R W U A -> R (W U) A"), frequencies)
     for block in self.blocks:

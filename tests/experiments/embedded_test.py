@@ -53,5 +53,9 @@ class QwenTest(Embedded, absltest.TestCase):
   name = "qwen2_5_vl"
 
 
+class LlavaTest(Embedded, absltest.TestCase):
+  name = "llava"
+
+
 if __name__ == "__main__":
   absltest.main()

@@ -13,13 +13,6 @@ from absl.testing import absltest
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
 RESULTS = ("manifest.json", "plot.png", "predictions.jsonl", "report.html", "scores.json", "table.md")
-# The app in one of several JAX processes on this machine.
-SHARED = """
-import sys, jax
-jax.distributed.initialize("127.0.0.1:" + sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1)))
-from experiments import command, evaluate
-command.run(evaluate.main)
-"""
 
 
 class EvaluateTest(absltest.TestCase):
@@ -39,10 +32,10 @@ class EvaluateTest(absltest.TestCase):
     cls.whole = cls.finish(cls.start("whole"))
 
   @classmethod
-  def start(cls, name, *arguments, program=("-m", "experiments.evaluate")):
+  def start(cls, name, *arguments):
     flags = [f"--data={cls.data}", "--selector=hawk", "--keep_ratio=0.2", "--batch_size=2", "--max_new_tokens=4",
              "--gallery=3", f"--compilation_cache={cls.directory / 'cache'}", f"--output_dir={cls.directory / name}"]
-    return subprocess.Popen([sys.executable, *program, *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "experiments.evaluate", *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
 
@@ -90,8 +83,9 @@ class EvaluateTest(absltest.TestCase):
   def test_two_processes_equal_one(self):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
-      port = str(free.getsockname()[1])
-    processes = [self.start("shared", program=("-c", SHARED, port, "2", str(index))) for index in range(2)]
+      address = "127.0.0.1:%d" % free.getsockname()[1]
+    processes = [self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2",
+                            f"--process_id={index}") for index in range(2)]
     for process in processes:
       self.finish(process)
     self.same_as_whole("shared")

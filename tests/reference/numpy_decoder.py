@@ -1,0 +1,107 @@
+"""A decoder of the LLaMA kind for one prompt, in float64 NumPy without a cache: what interventions are tested against.
+
+Axes: S tokens, H query heads, d head dim, D hidden size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.reference import numpy_hawk
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+  exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+  return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def rotate(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
+  """[S, H, d] turned by positions [S]."""
+  half = x.shape[-1] // 2
+  angles = (positions[:, None] * theta ** (-np.arange(half) / half))[:, None]
+  first, second = x[..., :half], x[..., half:]
+  return np.concatenate([first * np.cos(angles) - second * np.sin(angles),
+                         second * np.cos(angles) + first * np.sin(angles)], axis=-1)
+
+
+def attention(layer, text, x, positions, key_bias) -> np.ndarray:
+  """[H, S, S] logits of one layer, -inf where they look ahead.
+
+  Args:
+    layer: its parameters.
+    text: the decoder's config, without biases and mRoPE.
+    x: [S, D] what enters the layer, normed.
+    positions: [S].
+    key_bias: [S].
+  """
+  split = lambda name: (x @ np.asarray(layer["self_attn"][name]["kernel"], np.float64)).reshape(len(x), -1, text.head_dim)
+  query, key = (rotate(split(name), positions, text.rope_theta) for name in ("q_proj", "k_proj"))
+  logits = np.zeros([text.num_attention_heads, len(x), len(x)])
+  for head in range(text.num_attention_heads):
+    group = head * text.num_key_value_heads // text.num_attention_heads
+    logits[head] = query[:, head] @ key[:, group].T / np.sqrt(text.head_dim) + key_bias
+  return np.where(np.tril(np.ones([len(x), len(x)], bool)), logits, -np.inf)
+
+
+def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -> tuple[np.ndarray, np.ndarray]:
+  """A whole sequence.
+
+  Args:
+    params: of a port with an untied head.
+    text: its decoder's config.
+    x: [S, D] embeddings.
+    positions: [S].
+    gates: [layers, H]; 1 leaves a head, 0 ablates it.
+    hidden: [S] bool, keys that an ablated head does not see; None: it puts out nothing.
+    key_bias: [S] added to all logits of a key.
+
+  Returns:
+    [S, vocab] logits, and [H, S, S] attention of the first layer.
+  """
+  decoder, x = params["language_model"], np.asarray(x, np.float64)
+  gates = np.ones([text.num_hidden_layers, text.num_attention_heads]) if gates is None else gates
+  key_bias = np.zeros(len(x)) if key_bias is None else key_bias
+  kernel = lambda tree, name: np.asarray(tree[name]["kernel"], np.float64)
+  norm = lambda values, tree: numpy_hawk.rms_norm(values, tree["scale"], text.rms_norm_eps)
+  first = None
+  for number in range(text.num_hidden_layers):
+    layer = decoder[f"layers_{number}"]
+    normed = norm(x, layer["input_layernorm"])
+    logits = attention(layer, text, normed, positions, key_bias)
+    first = softmax(logits) if first is None else first
+    value = (normed @ kernel(layer["self_attn"], "v_proj")).reshape(len(x), -1, text.head_dim)
+    outputs = []
+    for head, gate in enumerate(gates[number]):
+      values = value[:, head * text.num_key_value_heads // text.num_attention_heads]
+      out = gate * softmax(logits[head]) @ values
+      if hidden is not None:
+        out += (1 - gate) * softmax(np.where(hidden, -np.inf, logits[head])) @ values
+      outputs.append(out)
+    x = x + np.concatenate(outputs, axis=-1) @ kernel(layer["self_attn"], "o_proj")
+    normed, mlp = norm(x, layer["post_attention_layernorm"]), layer["mlp"]
+    gated = normed @ kernel(mlp, "gate_proj")
+    x = x + (gated / (1 + np.exp(-gated)) * (normed @ kernel(mlp, "up_proj"))) @ kernel(mlp, "down_proj")
+  return norm(x, decoder["norm"]) @ kernel(params, "lm_head"), first
+
+
+def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bool]:
+  """Log-likelihood of an answer after a prompt, and whether each of its tokens is the likeliest.
+
+  Args:
+    params: as in `run`.
+    text: as in `run`.
+    x: [S, D] the prompt's embeddings.
+    positions: [S] its positions; the answer goes on from the largest.
+    answer: token ids.
+    **intervention: of `run`, over the prompt's tokens.
+  """
+  table, more = np.asarray(params["language_model"]["embed_tokens"]["embedding"]), len(answer) - 1
+  x = np.concatenate([x, table[list(answer[:-1])].reshape(more, -1)])
+  positions = np.concatenate([positions, positions.max() + 1 + np.arange(more)])
+  for name in ("hidden", "key_bias"):
+    if intervention.get(name) is not None:
+      intervention[name] = np.pad(intervention[name], (0, more))
+  logits, _ = run(params, text, x, positions, **intervention)
+  logits = logits[len(x) - more - 1:]
+  chosen = np.log(softmax(logits))[np.arange(len(answer)), list(answer)]
+  return float(chosen.sum()), bool((logits.argmax(axis=-1) == answer).all())
