@@ -71,9 +71,9 @@ def main():
   batches = plan.batches([table], options.batch_size, None, None)
   processor = load_processor(_MODEL.value)
 
-  print(f"{len(table.rows)} questions, {command.model_name(_MODEL.value)}, {options.batch_size} a batch; {command.device()}, "
-        f"{command.today()}; {command.versions()}\n\n| settings | one by one, questions/s | batches, questions/s | ratio |\n"
-        "|---|---:|---:|---:|")
+  print(f"{len(table.rows)} questions, {command.model_name(_MODEL.value)}, {options.batch_size} a batch; "
+        f"{command.device()}, {command.today()}; {command.versions()}\n\n"
+        "| settings | one by one, questions/s | batches, questions/s | ratio |\n|---|---:|---:|---:|")
   for chosen in (settings[:1], settings):
     answerer = answering.Answerer(model, params, processor, family, weights, chosen, options)
     ways = {"one by one": lambda answerer=answerer: one_by_one(answerer, table, suite),

@@ -154,8 +154,8 @@ class Answerer:
     began = time.perf_counter()
     features, summary = None, None
     if prepared.inputs.vision is not None:
-      features = jax.block_until_ready(generation.encode(self.params, sharding.place(prepared.inputs.vision, self.model.mesh),
-                                                       model=self.model))
+      vision = sharding.place(prepared.inputs.vision, self.model.mesh)
+      features = jax.block_until_ready(generation.encode(self.params, vision, model=self.model))
       entry["seconds"]["vision"], began = time.perf_counter() - began, time.perf_counter()
       summary = np.asarray(_summary(self.params, prompt, features, self.head_importance, model=self.model,
                                     normalization=self.options.normalization))

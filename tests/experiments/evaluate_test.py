@@ -33,11 +33,11 @@ class EvaluateTest(absltest.TestCase):
 
   @classmethod
   def start(cls, name, *arguments):
-    flags = [f"--data={cls.data}", "--selector=hawk", "--keep_ratio=0.2", "--batch_size=2", "--max_new_tokens=4",
+    flags = [f"--data={cls.data}", "--keep_ratio=0.2", "--batch_size=2", "--max_new_tokens=4",
              "--gallery=3", f"--compilation_cache={cls.directory / 'cache'}", f"--output_dir={cls.directory / name}"]
-    return subprocess.Popen([sys.executable, "-m", "experiments.evaluate", *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.evaluate", *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
 
   @classmethod
   def finish(cls, process):
@@ -83,7 +83,7 @@ class EvaluateTest(absltest.TestCase):
   def test_two_processes_equal_one(self):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
-      address = "127.0.0.1:%d" % free.getsockname()[1]
+      address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2",
                             f"--process_id={index}") for index in range(2)]
     for process in processes:

@@ -89,7 +89,7 @@ class TsvTest(Files):
     self.assertLen(tsv.read(path).rows, 5)
 
   @parameterized.parameters(
-      ([dict(index=0, image="x" * 80, question="Q", answer="a")], "row 1 .index 0., column image: the content is not a picture"),
+      ([dict(index=0, image="x" * 80, question="Q", answer="a")], "row 1 .index 0., column image: the content is not a pic"),
       ([dict(index=0, image="?" * 80, question="Q", answer="a")], "column image: is not base64"),
       ([dict(index=0, image=base64.b64encode(b"no picture" * 20).decode(), question="Q", answer="a")],
        "x.tsv: row 1 .index 0., column image: .*not a picture"),
