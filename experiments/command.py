@@ -66,6 +66,11 @@ def run(main) -> None:
   app.run(wrapped)
 
 
+def default_dtype() -> str:
+  """What to compute in where nobody says: float32 on CPU, bfloat16 elsewhere."""
+  return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def _join() -> None:
   """Meets the other processes.
 
@@ -100,7 +105,7 @@ def mesh(devices=None) -> jax.sharding.Mesh | None:
   """What the flag asks for, over the devices of all processes; None on a single device.
 
   Args:
-    devices: others instead.
+    devices: others instead; a process's own, and processes need not run the same programs.
 
   Raises:
     ValueError: a mesh that these devices cannot form.
@@ -139,7 +144,7 @@ def today() -> str:
   return datetime.date.today().isoformat()
 
 
-def output_directory(name: str, value: str) -> pathlib.Path:
+def output_directory(name: str, value: str, shared: bool = False) -> pathlib.Path:
   """Makes a directory and proves that it can be written to, before any work is done.
 
   Results are the first process's: the others get a directory that is deleted at their end.
@@ -147,11 +152,12 @@ def output_directory(name: str, value: str) -> pathlib.Path:
   Args:
     name: of the flag.
     value: the directory.
+    shared: all processes get it, and see what the others write.
 
   Raises:
     ValueError: it cannot be made or written to.
   """
-  if jax.process_index():
+  if jax.process_index() and not shared:
     value = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, value, ignore_errors=True)
   path = pathlib.Path(value).expanduser().absolute()

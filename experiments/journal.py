@@ -21,12 +21,13 @@ class Journal:
     records: what has been appended, by this run and those before it.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict[str, Any]):
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
     """Opens a journal, or begins it.
 
     Args:
       path: of the file.
       settings: all that the records depend on.
+      apart: this process does work of its own; else all have the first one's records.
 
     Raises:
       ValueError: the file is of a run with other settings, or of one that still goes on.
@@ -40,18 +41,15 @@ class Journal:
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
     self._file.seek(0)
     held = self._file.read()
-    whole = command.from_first(held)
-    whole = whole[:whole.rfind(b"\n") + 1]  # a line that was being written when the run was killed
-    lines = [json.loads(line) for line in whole.splitlines()]
-    settings = json.loads(json.dumps(settings))
-    if lines and lines[0] != settings:
-      differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+    content = held if apart else command.from_first(held)
+    try:
+      self.records, size = _parse(self._path, content, settings)
+    except ValueError:
       self._file.close()
-      raise ValueError(f"output_dir: {self._path} is of a run with other {', '.join(differ)}; give another directory")
-    self.records = lines[1:]
-    self._file.truncate(min(len(held), len(whole)))
-    self._file.write(whole[len(held):])  # in processes that are not the first
-    if not lines:
+      raise
+    self._file.truncate(min(len(held), size))
+    self._file.write(content[len(held):size])  # in processes that are not the first
+    if not size:
       self._write(settings)
 
   def remaining(self, total: int, unit: str) -> Iterator[int]:
@@ -73,8 +71,32 @@ class Journal:
     os.fsync(self._file.fileno())
 
 
-def write(path: pathlib.Path, text: str) -> None:
+def read(path: pathlib.Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+  """The records of a journal that another process may be writing.
+
+  Args:
+    path: of the file.
+    settings: that the records must depend on.
+
+  Raises:
+    ValueError: the file is of a run with other settings.
+  """
+  return _parse(path, path.read_bytes(), settings)[0]
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
   """Writes a file at once or not at all."""
   partial = path.with_name(path.name + ".partial")
-  partial.write_text(text)
+  partial.write_bytes(content.encode() if isinstance(content, str) else content)
   os.replace(partial, path)
+
+
+def _parse(path, content, settings):
+  """The records of a file's content, and how many bytes of it are whole lines."""
+  content = content[:content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
+  lines = [json.loads(line) for line in content.splitlines()]
+  settings = json.loads(json.dumps(settings))
+  if lines and lines[0] != settings:
+    differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+    raise ValueError(f"output_dir: {path} is of a run with other {', '.join(differ)}; give another directory")
+  return lines[1:], len(content)

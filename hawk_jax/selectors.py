@@ -39,6 +39,29 @@ def random(features, scores, visual_mask, counts, seeds, *, keep_count):
   return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
 
 
+def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
+  """EVS, for videos: tokens unlike the token at their place one frame earlier, 1 - cosine; the first frame comes first.
+
+  Pictures are videos of one frame.
+
+  Args:
+    positions: [B, V, A] int32, rotary position ids; those of a place agree in all axes but the first, time.
+  """
+  del seeds
+  features = features.astype(jnp.float32)
+  unit = features / jnp.maximum(jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True)), 1e-12)
+
+  def row(unit, places, mask):
+    # Stable, so the tokens of a place stand in the order of time.
+    order = jnp.lexsort((*places.T, ~mask))
+    same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
+    with jax.default_matmul_precision("highest"):
+      change = 1 - jnp.einsum("VD,VD->V", unit[order[1:]], unit[order[:-1]])
+    return jnp.full(len(mask), jnp.inf).at[order[1:]].set(jnp.where(same, change, jnp.inf))
+
+  return top_k(jax.vmap(row)(unit, positions[..., 1:], visual_mask), visual_mask, counts, keep_count)
+
+
 def _scaled(values, mask):
   """Min-max over the real tokens of each row, 0 on padding."""
   low = jnp.min(values, axis=-1, keepdims=True, initial=jnp.inf, where=mask)
@@ -154,6 +177,9 @@ SELECTORS = {
     "hawk+dpp": hawk_dpp,
     "hawk+mmr": hawk_mmr,
     "qaprune": qaprune,
+    "evs": evs,
 }
+# Rules that also take `positions`, the rotary position ids of the visual tokens.
+WITH_POSITIONS = ("evs",)
 # Rules that score tokens inside the decoder; `models.vision_language` carries them out.
 IN_DECODER = ("fastv",)

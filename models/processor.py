@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import io
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ import transformers
 
 from models import checkpoint
 from models import registry
+from models.video import Video
 
 MAX_PICTURE_PIXELS = 100_000_000
 
@@ -33,7 +36,8 @@ class Processor:
     tokenizer: transformers' tokenizer.
     images: the port's pictures-to-arrays.
     chat_template: Jinja source.
-    image_token: the placeholder of a visual token.
+    image_token: the placeholder of a picture's visual token.
+    video_token: of a video's; None for models without.
     eos_token_ids: the tokens that end an answer.
   """
 
@@ -41,22 +45,25 @@ class Processor:
   images: Any
   chat_template: str
   image_token: str
+  video_token: str | None
   eos_token_ids: tuple[int, ...]
 
   def __call__(self, images: Sequence[Sequence[Any]] | None = None, prompts: Sequence[str] | None = None, *,
-               messages: Sequence[Sequence[dict]] | None = None, min_pixels: int | None = None,
-               max_pixels: int | None = None) -> dict[str, np.ndarray]:
+               messages: Sequence[Sequence[dict]] | None = None, videos: Sequence[Sequence[Video]] | None = None,
+               min_pixels: int | None = None, max_pixels: int | None = None) -> dict[str, np.ndarray]:
     """Arrays of a batch.
 
     Args:
       images: for each prompt its pictures: PIL images, [H, W, 3] uint8 arrays or paths.
       prompts: for each prompt its text; pictures stand before it.
-      messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry where each picture stands.
-      min_pixels: smaller pictures are scaled up to this (ports that scale by pixels).
+      messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry where each picture stands, and
+        "video" for videos.
+      videos: for each prompt its videos, `models.video.read`; they stand after its pictures.
+      min_pixels: smaller pictures and frames are scaled up to this (ports that scale by pixels).
       max_pixels: larger ones are scaled down to this.
 
     Returns:
-      `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture arrays.
+      `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture and video arrays.
 
     Raises:
       ValueError: neither or both of prompts and messages, unreadable pictures, or not as many as the messages say.
@@ -69,18 +76,27 @@ class Processor:
     images = [[]] * count if images is None else images
     if len(images) != count:
       raise ValueError(f"images: got pictures for {len(images)} prompts, there are {count}")
+    videos = [[]] * count if videos is None else videos
+    if len(videos) != count:
+      raise ValueError(f"videos: got videos for {len(videos)} prompts, there are {count}")
     if messages is None:
-      messages = [_user_message(len(pictures), text) for pictures, text in zip(images, prompts)]
-    pictures = [open_picture(picture) for row in images for picture in row]
-    arrays, token_counts = self.images(pictures, min_pixels, max_pixels) if pictures else ({}, [])
-    rows, remaining = [], list(token_counts)
-    for number, (row, chat) in enumerate(zip(images, messages)):
+      messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts)]
+    pictures, clips = [open_picture(picture) for row in images for picture in row], sum(map(list, videos), [])
+    if clips and self.video_token is None:
+      raise ValueError("videos: this model takes pictures only")
+    arrays, image_counts = self.images(pictures, min_pixels, max_pixels) if pictures else ({}, [])
+    video_arrays, video_counts = self.images.videos(clips, min_pixels, max_pixels) if clips else ({}, [])
+    remaining = {self.image_token: list(image_counts), self.video_token: list(video_counts)}
+    tokens = [token for token in remaining if token]
+    rows = []
+    for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
       text = self.tokenizer.apply_chat_template(chat, chat_template=self.chat_template, tokenize=False,
                                                 add_generation_prompt=True)
-      pieces = text.split(self.image_token)
-      if len(pieces) - 1 != len(row):
-        raise ValueError(f"images: prompt {number} has {len(row)} pictures, its text has {len(pieces) - 1} places for them")
-      text = pieces[0] + "".join(self.image_token * remaining.pop(0) + piece for piece in pieces[1:])
+      for name, noun, token, given in (("images", "pictures", self.image_token, row),
+                                       ("videos", "videos", self.video_token, clips)):
+        if token and (places := text.count(token)) != len(given):
+          raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
+      text = re.sub("|".join(map(re.escape, tokens)), lambda found: found[0] * remaining[found[0]].pop(0), text)
       # Some templates write the token that begins a text, some leave it to the tokenizer.
       begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
       rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
@@ -90,6 +106,7 @@ class Processor:
         "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
         "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
         **arrays,
+        **video_arrays,
     }
 
   def decode(self, tokens, lengths) -> list[str]:
@@ -121,8 +138,10 @@ def load_processor(path_or_hub_id: str) -> Processor:
   except (OSError, ValueError) as error:
     raise ValueError(f"model: {directory} has no usable tokenizer or image processor ({error})") from error
   image_token_id = config.get("image_token_id", config.get("image_token_index"))
+  takes_videos = hasattr(images, "videos") and "video_token_id" in config
   return Processor(tokenizer=tokenizer, images=images, chat_template=_chat_template(directory, tokenizer),
                    image_token=tokenizer.convert_ids_to_tokens(image_token_id),
+                   video_token=tokenizer.convert_ids_to_tokens(config["video_token_id"]) if takes_videos else None,
                    eos_token_ids=_eos_token_ids(directory, tokenizer))
 
 
@@ -130,7 +149,7 @@ def open_picture(picture) -> Image.Image:
   """A picture as an RGB image.
 
   Args:
-    picture: PIL image, [H, W, 3] uint8 array or path.
+    picture: PIL image, [H, W, 3] uint8 array, path, or a file's bytes.
 
   Raises:
     ValueError: it is missing, not a picture, truncated, empty, or has more than 100 million pixels.
@@ -140,6 +159,9 @@ def open_picture(picture) -> Image.Image:
     if isinstance(picture, (str, os.PathLike)):
       name = f"images: {picture}"
       picture = Image.open(picture)
+    elif isinstance(picture, bytes):
+      name = "the content"
+      picture = Image.open(io.BytesIO(picture))
     elif isinstance(picture, np.ndarray):
       if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
         raise ValueError(f"images: got a {picture.dtype} array of shape {picture.shape}, must be uint8 [H, W, 3]")
@@ -163,8 +185,9 @@ def open_picture(picture) -> Image.Image:
   return ImageOps.exif_transpose(picture).convert("RGB")
 
 
-def _user_message(pictures: int, text: str) -> list[dict]:
-  return [{"role": "user", "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}]
+def _user_message(pictures: int, videos: int, text: str) -> list[dict]:
+  content = [{"type": "image"}] * pictures + [{"type": "video"}] * videos + [{"type": "text", "text": text}]
+  return [{"role": "user", "content": content}]
 
 
 def _chat_template(directory: pathlib.Path, tokenizer) -> str:

@@ -197,8 +197,9 @@ class VisionLanguageModel(nn.Module):
       fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
       if keep_mass is not None:
         counts = jnp.minimum(counts, budgets.mass_counts(fused, prompt.visual_mask, keep_mass))
+      places = dict(positions=prompt.visual_positions) if selector in selectors.WITH_POSITIONS else {}
       select = selectors.SELECTORS[selector]
-      kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count)
+      kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count, **places)
     return prompt_lib.compact(prompt, text, visual, kept)
 
   def run(self, sequence: prompt_lib.Sequence, intervention: Intervention = NOTHING) -> Prefill:

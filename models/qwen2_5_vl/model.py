@@ -66,11 +66,13 @@ class Qwen2_5_VL(VisionLanguageModel):
         image_grid_thw=[[1, side, side]])
 
   @nn.nowrap
-  def views(self, image_grid_thw=(), **batch) -> list[View]:
+  def views(self, image_grid_thw=(), video_grid_thw=(), **batch) -> list[View]:
+    """A view a picture, and after them one for every temporal slice of the videos, each numbered as a picture."""
     del batch
     merge = self.config.vision.spatial_merge_size
-    return [View(number, int(height) // merge, int(width) // merge)
-            for number, (_, height, width) in enumerate(image_grid_thw)]
+    grids = [(height, width) for some in (image_grid_thw, video_grid_thw) for frames, height, width in some
+             for _ in range(frames)]
+    return [View(number, int(height) // merge, int(width) // merge) for number, (height, width) in enumerate(grids)]
 
   @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,11 +1,17 @@
-"""Pictures of a Qwen2.5-VL prompt to patches, by transformers' image processor."""
+"""Pictures and videos of a Qwen2.5-VL prompt to patches: pictures by transformers' image processor, videos likewise."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import warnings
 
+from einops import rearrange
 import numpy as np
+from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from models.video import Video
 
 
 class Images:
@@ -30,6 +36,48 @@ class Images:
     Raises:
       ValueError: limits below one visual token or in the wrong order, or a picture over 200 times as long as wide.
     """
+    low, high = self._limits(min_pixels, max_pixels)
+    arrays = self.processor(images=list(pictures), size={"shortest_edge": low, "longest_edge": high},
+                            return_tensors="np")
+    grids = np.asarray(arrays["image_grid_thw"])
+    counts = grids.prod(axis=1) // self.processor.merge_size**2
+    return {"pixel_values": np.asarray(arrays["pixel_values"]), "image_grid_thw": grids}, counts.tolist()
+
+  def videos(self, videos: Sequence[Video], min_pixels: int | None = None, max_pixels: int | None = None):
+    """Patches of videos, two frames deep.
+
+    Args:
+      videos: sampled frames; an odd number is filled up with the last one.
+      min_pixels: frames with fewer pixels are scaled up to this; None: as the checkpoint says.
+      max_pixels: frames with more are scaled down to this.
+
+    Returns:
+      A dict of `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos]; and
+      each video's visual tokens.
+
+    Raises:
+      ValueError: as for pictures.
+    """
+    low, high = self._limits(min_pixels, max_pixels)
+    patches, grids = zip(*(self._video_patches(video.frames, low, high) for video in videos))
+    deep, merge = self.processor.temporal_patch_size, self.processor.merge_size
+    arrays = {"pixel_values_videos": np.concatenate(patches), "video_grid_thw": np.asarray(grids),
+              "second_per_grid_ts": np.asarray([deep * video.interval for video in videos])}
+    return arrays, [frames * height * width // merge**2 for frames, height, width in grids]
+
+  def _video_patches(self, frames, low, high):
+    """[patches, C] and the grid of one video's [T, H, W, 3] uint8 frames."""
+    size, merge, deep = self.processor.patch_size, self.processor.merge_size, self.processor.temporal_patch_size
+    height, width = smart_resize(*frames.shape[1:3], factor=size * merge, min_pixels=low, max_pixels=high)
+    resized = [np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)) for frame in frames]
+    resized += resized[-1:] * (-len(resized) % deep)
+    mean, deviation = (255 * np.asarray(x, np.float32) for x in (self.processor.image_mean, self.processor.image_std))
+    pixels = (np.stack(resized).astype(np.float32) - mean) / deviation
+    patches = rearrange(pixels, "(t f) (h m p) (w n q) c -> (t h w m n) (c f p q)", f=deep, m=merge, n=merge, p=size, q=size)
+    return patches, (len(resized) // deep, height // size, width // size)
+
+  def _limits(self, min_pixels, max_pixels):
+    """The least and most pixels of a picture or frame."""
     size = dict(self.processor.size)
     low = size["shortest_edge"] if min_pixels is None else min_pixels
     high = size["longest_edge"] if max_pixels is None else max_pixels
@@ -38,8 +86,4 @@ class Images:
       raise ValueError(f"max_pixels: got {max_pixels}, must be at least {token}, one visual token")
     if not 0 < low <= high:
       raise ValueError(f"min_pixels and max_pixels: got {low} and {high}, must be positive and in this order")
-    arrays = self.processor(images=list(pictures), size={"shortest_edge": low, "longest_edge": high},
-                            return_tensors="np")
-    grids = np.asarray(arrays["image_grid_thw"])
-    counts = grids.prod(axis=1) // self.processor.merge_size**2
-    return {"pixel_values": np.asarray(arrays["pixel_values"]), "image_grid_thw": grids}, counts.tolist()
+    return low, high

@@ -71,8 +71,16 @@ def qaprune(features, scores, count):
   return sorted(range(len(mixed)), key=lambda i: (-mixed[i], i))[:count]
 
 
-PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune}
+def evs(features, scores, count):
+  del scores
+  change = [1 - unit(now) @ unit(before) for before, now in zip(features, features[PLACES:])]
+  change = [np.inf] * PLACES + change
+  return sorted(range(len(features)), key=lambda i: (-change[i], i))[:count]
+
+
+PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune, "evs": evs}
 BATCH, SLOTS, WIDTH, KEEP = 4, 24, 160, 12
+PLACES = 4  # tokens of a frame, two by two
 
 
 class SelectorsTest(parameterized.TestCase):
@@ -87,10 +95,15 @@ class SelectorsTest(parameterized.TestCase):
       self.mask[row, rng.permutation(SLOTS)[:real]] = True
     self.counts = np.asarray([9, 12, 3, 0], np.int32)
     self.seeds = np.arange(BATCH, dtype=np.uint32)
+    number = np.cumsum(self.mask, axis=1) - 1
+    places = np.stack([3 * (number // PLACES), 7 + number % PLACES // 2, 7 + number % 2], axis=-1)
+    self.positions = np.where(self.mask[..., None], places, 0).astype(np.int32)
 
   def select(self, name, rows=slice(None), **changes):
     arguments = dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts,
                      seeds=self.seeds) | changes
+    if name in selectors.WITH_POSITIONS:
+      arguments["positions"] = self.positions
     function = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
     return np.asarray(function(**{key: jnp.asarray(value[rows]) for key, value in arguments.items()}, keep_count=KEEP))
 
@@ -131,6 +144,12 @@ class SelectorsTest(parameterized.TestCase):
       few, many = self.select(name, counts=np.asarray([4, 6, 2, 0])), self.select(name)
       for row in range(BATCH):
         self.assertContainsSubset(few[row], [*many[row], -1])
+
+  def test_evs_keeps_one_frame_from_the_start(self):
+    self.positions[..., 1:] = np.arange(SLOTS)[:, None]  # no place occurs twice: a picture
+    kept = self.select("evs")
+    for row in range(BATCH):
+      np.testing.assert_array_equal(kept[row, :self.counts[row]], np.flatnonzero(self.mask[row])[:self.counts[row]])
 
   def test_random_follows_the_seed_and_favours_none(self):
     np.testing.assert_array_equal(self.select("random"), self.select("random"))

@@ -1,0 +1,269 @@
+"""Benchmark files in VLMEvalKit's layout: one TSV a benchmark, pictures inside as base64 or beside as files.
+
+A file is scanned once without holding its pictures: what stays in memory of a row is its text, the sizes of its pictures,
+and where in the file they stand. `Table.pictures` goes back for them, from any thread.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+import csv
+import dataclasses
+import io
+import pathlib
+import string
+import sys
+
+from PIL import Image
+
+from models import processor as processor_lib
+from models import video as video_lib
+
+LETTERS = string.ascii_uppercase
+_PICTURES = ("image", "image_path")
+_VIDEOS = ("video_path", "video")
+_REFERENCE = 64  # an `image` cell this short is the index of the row whose picture it shares
+
+
+class RowError(ValueError):
+  """What is wrong with one row; the message names file, row and column."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A question.
+
+  Attributes:
+    number: of the row in the file, the first below the header is 1.
+    index: the file's own name for it.
+    fields: every column but pictures, as text; empty where the file has nothing.
+    options: letter to text, of multiple choice.
+    sizes: (width, height) of its pictures, or of all frames' area for videos.
+    source: where in the file the record with its pictures begins, in bytes.
+    problem: why it cannot be asked, or None.
+  """
+
+  number: int
+  index: str
+  fields: Mapping[str, str]
+  options: Mapping[str, str]
+  sizes: tuple[tuple[int, int], ...]
+  source: int
+  problem: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A file.
+
+  Attributes:
+    path: of it.
+    columns: its header.
+    rows: questions in file order.
+    skipped: rows left out because they have no picture while others do, as VLMEvalKit does.
+  """
+
+  path: pathlib.Path
+  columns: tuple[str, ...]
+  rows: tuple[Row, ...]
+  skipped: int
+
+  @property
+  def name(self) -> str:
+    """The file's name without its suffix, which tells the benchmark."""
+    return self.path.stem
+
+  def pictures(self, row: Row) -> list[Image.Image]:
+    """A row's pictures, decoded to RGB.
+
+    Raises:
+      RowError: one cannot be read.
+    """
+    column = next((name for name in _PICTURES if name in self.columns), None)
+    if column is None:
+      return []
+    _, cells = next(_records(self.path, row.source, row.number))
+    cell = cells[self.columns.index(column)]
+    return [self._picture(row, column, value) for value in as_list(cell)]
+
+  def video(self, row: Row) -> pathlib.Path | None:
+    """The path of a row's video, or None."""
+    for column in _VIDEOS:
+      if column in self.columns and row.fields[column]:
+        return _beside(self.path, row.fields[column], column)
+    return None
+
+  def _picture(self, row, column, value):
+    try:
+      source = _beside(self.path, value, column) if column == "image_path" else _decode(value)
+      return processor_lib.open_picture(source)
+    except ValueError as error:
+      raise RowError(describe(self.path, row.number, row.index, column, error)) from error
+
+
+def describe(path, number, index, column, problem) -> str:
+  """'file: row 3 (index 7), column image: problem'."""
+  return f"{path}: row {number} (index {index}), column {column}: {problem}"
+
+
+def as_list(cell: str) -> list[str]:
+  """A cell that holds one value, or several written as a Python list."""
+  if len(cell) > 1 and cell[0] == "[" and cell[-1] == "]":
+    try:
+      values = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+      return [cell]
+    if isinstance(values, list):
+      return [str(value) for value in values]
+  return [cell]
+
+
+def read(path: str, *, limit: int | None = None, needs: Sequence[str] = ("index", "question", "answer")) -> Table:
+  """Scans a file.
+
+  Args:
+    path: of a TSV with a header. Pictures stand in `image` (base64, or the index of the row that has it) or `image_path`
+      (beside the file), videos in `video_path` or `video`; several in one cell as a Python list.
+    limit: only so many rows from the start.
+    needs: columns that must be there.
+
+  Raises:
+    ValueError: no such file, no rows, missing columns, or two rows with one index.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f"data: there is no file {path}")
+  records = _records(path)
+  _, header = next(records, (0, []))
+  if not header:
+    raise ValueError(f"data: {path} is empty, its first line must name the columns")
+  missing = [name for name in needs if name not in header]
+  if missing:
+    raise ValueError(f"data: {path}, row 0 (the header): lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+                     f"it has {', '.join(header)}")
+  if twice := sorted({name for name in header if header.count(name) > 1}):
+    raise ValueError(f"data: {path}, row 0 (the header): names the column {twice[0]} twice")
+  columns, seen, drafts, pictured = tuple(header), {}, [], "image" in header
+  for number, (offset, cells) in enumerate(records, 1):
+    if len(cells) != len(columns):
+      raise ValueError(f"data: {path}: row {number} has {len(cells)} cells, the header has {len(columns)} columns")
+    row = dict(zip(columns, cells))
+    index = row["index"].strip()
+    if not index:
+      raise ValueError(f"data: {path}: row {number}, column index: is empty")
+    if index in seen:
+      raise ValueError(f"data: {path}: rows {seen[index][0]} and {number}, column index: both have {index}")
+    seen[index] = number, offset, len(row.get("image", "")) > _REFERENCE or not pictured
+    if limit is None or len(drafts) < limit:
+      drafts.append((number, index, offset, row if not pictured or len(row["image"]) <= _REFERENCE else _measured(row)))
+  rows = tuple(_row(path, columns, seen, *draft) for draft in drafts if not pictured or draft[3]["image"])
+  if not rows:
+    raise ValueError(f"data: {path} has no row{' with a picture' if drafts else ''} below its header")
+  return Table(path, columns, rows, len(drafts) - len(rows))
+
+
+def _measured(row):
+  """A row with the sizes of its pictures, or what is wrong with them, in place of the pictures."""
+  try:
+    return {**row, "image": [_size(value) for value in as_list(row["image"])]}
+  except ValueError as error:
+    return {**row, "image": error}
+
+
+def _row(path, columns, seen, number, index, offset, row) -> Row:
+  options = {letter: row[letter].strip() for letter in LETTERS if row.get(letter, "").strip()}
+  if not options and row.get("candidates"):
+    options = dict(zip(LETTERS, as_list(row["candidates"])))
+  fields = {name: row[name] for name in columns if name != "image"}
+  sizes, problem = (), None
+
+  def refuse(column, message):
+    nonlocal problem
+    problem = problem or describe(path, number, index, column, message)
+
+  try:
+    if "image" in columns and isinstance(row["image"], str):
+      target = row["image"].strip()
+      if target not in seen or not seen[target][2]:
+        raise ValueError(f"{target!r} is neither base64 of a picture nor the index of a row that has one")
+      number_there, offset, _ = seen[target]
+      _, cells = next(_records(path, offset, number_there))
+      row = _measured(dict(zip(columns, cells)))
+    if "image" in columns:
+      if isinstance(row["image"], ValueError):
+        raise row["image"]
+      sizes = tuple(row["image"])
+    elif row.get("image_path"):
+      sizes = tuple(_size(_beside(path, value, "image_path")) for value in as_list(row["image_path"]))
+  except ValueError as error:
+    refuse("image" if "image" in columns else "image_path", error)
+  for column in _VIDEOS:
+    if row.get(column) and problem is None and not sizes:
+      try:
+        info = video_lib.probe(_beside(path, row[column], column))
+        sizes = ((info.width, info.height * info.frames),)
+      except ValueError as error:
+        refuse(column, error)
+  answer = fields.get("answer", "").strip()
+  if not answer:
+    refuse("answer", "is empty")
+  elif options and answer not in options:
+    refuse("answer", f"is {answer!r}, the row's options are {', '.join(options)}")
+  return Row(number, index, fields, options, sizes, offset, problem)
+
+
+def _records(path, start: int = 0, number: int = 0) -> Iterator[tuple[int, list[str]]]:
+  """Every record and the byte it begins at; a quoted cell may hold newlines."""
+  csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+  with open(path, "rb") as file:
+    file.seek(start)
+    began = position = start
+
+    def lines():
+      nonlocal position
+      for line in file:
+        first, position = position, position + len(line)
+        yield line.decode("utf-8-sig" if first == 0 else "utf-8")
+
+    records = csv.reader(lines(), delimiter="\t")
+    while True:
+      try:
+        cells = next(records, None)
+      except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"data: {path}: row {number} cannot be read ({error})") from error
+      if cells is None:
+        return
+      if cells:
+        yield began, cells
+        number += 1
+      began = position
+
+
+def _decode(value: str) -> bytes:
+  try:
+    return base64.b64decode("".join(value.split()), validate=True)
+  except (binascii.Error, ValueError) as error:
+    raise ValueError(f"is not base64 ({error})") from error
+
+
+def _size(source: str | pathlib.Path) -> tuple[int, int]:
+  """Width and height of a base64 picture or a file, from its first bytes where they tell."""
+  try:
+    return Image.open(source if isinstance(source, pathlib.Path) else io.BytesIO(_decode(source[:65_536]))).size
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    return processor_lib.open_picture(source if isinstance(source, pathlib.Path) else _decode(source)).size
+
+
+def _beside(path: pathlib.Path, value: str, column: str) -> pathlib.Path:
+  """A file that a cell names: relative to the TSV, or in the folder VLMEvalKit keeps such files in."""
+  value = value.strip()
+  names = [value] if column != "video" or pathlib.Path(value).suffix else [value + end for end in (".mp4", ".webm", ".avi")]
+  folders = [path.parent, path.parent / "images" / path.stem, path.parent / "video", path.parent / "videos"]
+  for name in names:
+    for folder in folders:
+      if (folder / name).is_file():
+        return folder / name
+  raise ValueError(f"there is no file {names[0]} beside {path.name}")

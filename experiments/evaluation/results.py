@@ -1,0 +1,192 @@
+"""Finished batches to files: predictions, scores, the table laid out as the paper's, and the plot.
+
+Nothing here holds a time, so that a run that was killed and resumed ends in the very same files; times are in seconds.jsonl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+import json
+import statistics
+from typing import Any
+
+from experiments.benchmarks import suites
+from experiments.benchmarks.published import Published
+from experiments.benchmarks.suites import Suite
+from experiments.benchmarks.tsv import Table
+from experiments.evaluation.plan import Batch
+from experiments.evaluation.plan import Setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A file's answers and scores.
+
+  Attributes:
+    suite: the benchmark.
+    table: its rows.
+    answers: for each row its journal entry: `answers` in the order of the settings, or `problem`.
+    scores: setting by setting, every row's score.
+    totals: setting by setting, the benchmark's scores, headline first.
+  """
+
+  suite: Suite
+  table: Table
+  answers: Sequence[Mapping[str, Any]]
+  scores: Sequence[Sequence[float]]
+  totals: Sequence[Mapping[str, float]]
+
+  @property
+  def problems(self) -> list[str]:
+    return [entry["problem"] for entry in self.answers if "problem" in entry]
+
+
+def collect(tables: Sequence[Table], found_suites: Sequence[Suite], batches: Sequence[Batch],
+            entries: Mapping[int, Mapping[str, Any]], count: int) -> list[Result]:
+  """Scores everything.
+
+  Args:
+    tables: the files.
+    found_suites: their benchmarks.
+    batches: all of the plan's.
+    entries: the journal's, by batch number, complete.
+    count: of settings.
+
+  Returns:
+    A result a file. Rows that could not be asked count as wrong.
+  """
+  answers = [[{"problem": row.problem} for row in table.rows] for table in tables]
+  for batch in batches:
+    for at, entry in entries[batch.number]["rows"].items():
+      answers[batch.table][int(at)] = entry
+  results = []
+  for table, suite, rows in zip(tables, found_suites, answers):
+    scores, totals = [], []
+    for setting in range(count):
+      said = ["" if "problem" in entry else entry["answers"][setting]["prediction"] for entry in rows]
+      scores.append([0.0 if "problem" in entry else suites.score(suite, row, prediction)
+                     for row, entry, prediction in zip(table.rows, rows, said)])
+      totals.append(suites.aggregate(suite, table, said, scores[-1]))
+    results.append(Result(suite, table, rows, scores, totals))
+  return results
+
+
+def predictions(results: Sequence[Result], settings: Sequence[Setting]) -> str:
+  """predictions.jsonl: a line a question."""
+  lines = []
+  for result in results:
+    for number, (row, entry) in enumerate(zip(result.table.rows, result.answers)):
+      line = {"data": result.table.path.name, "index": row.index, "answer": row.fields["answer"]}
+      if "problem" in entry:
+        line["problem"] = entry["problem"]
+      else:
+        line["visual_tokens"] = entry["tokens"]
+        if "scores" in entry:
+          line["fused_scores"] = dict(zip(("least", "mean", "largest"), entry["scores"]))
+        line["settings"] = {
+            setting.name: {"prediction": answer["prediction"], "score": scores[number], "kept": answer["kept"]}
+            for setting, answer, scores in zip(settings, entry["answers"], result.scores)}
+      lines.append(json.dumps(line, ensure_ascii=False))
+  return "".join(line + "\n" for line in lines)
+
+
+def scores(results: Sequence[Result], settings: Sequence[Setting]) -> str:
+  """scores.json: every benchmark's scores under every setting."""
+  content = {}
+  for result in results:
+    kept = [statistics.fmean(entry["answers"][number]["kept"] / entry["tokens"] for entry in result.answers
+                             if entry.get("tokens")) if any(entry.get("tokens") for entry in result.answers) else None
+            for number in range(len(settings))]
+    content[result.table.name] = {
+        "benchmark": result.suite.title,
+        "headline": result.suite.headline,
+        "questions": len(result.table.rows),
+        "unreadable": len(result.problems),
+        "without_picture": result.table.skipped,
+        "settings": {setting.name: {"kept_share": share, "scores": dict(total)}
+                     for setting, share, total in zip(settings, kept, result.totals)},
+    }
+  return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def markdown(results: Sequence[Result], settings: Sequence[Setting], published: Sequence[Published]) -> str:
+  """table.md: a row a setting, a column a benchmark, each cell with its share of the unpruned score; then the mean share.
+
+  The paper's rows stand beside ours, labelled, with what the paper prints.
+  """
+  titles = _titles(results)
+  lines = ["| visual tokens | method | " + " | ".join(titles) + " | mean share |", "|---|---|" + "---:|" * (len(titles) + 1)]
+  headlines = [_headlines(results, number) for number in range(len(settings))]
+  whole = {paper.pruned: paper for paper in published}.get(0.0)
+
+  def line(kept, label, values, base, share):
+    cells = [_cell(values.get(title), base.get(title)) for title in titles]
+    lines.append(f"| {kept} | {label} | " + " | ".join(cells) + f" | {'' if share is None else f'{share:.1f} %'} |")
+
+  for number, setting in enumerate(settings):
+    values, base = headlines[number], headlines[0]
+    shares = [100 * values[title] / base[title] for title in titles if base[title]]
+    kept = "100 %" if setting.keep_ratio is None else f"{100 * setting.keep_ratio:g} %"
+    line(kept, setting.selector or "unpruned", values, base, statistics.fmean(shares) if shares else None)
+    last = number + 1 == len(settings) or settings[number + 1].keep_ratio != setting.keep_ratio
+    for paper in published:
+      if last and abs((1 - paper.pruned) - (setting.keep_ratio or 1.0)) < 0.004:
+        line(f"{100 * (1 - paper.pruned):g} %", paper.label, paper.scores, whole.scores if whole else {}, paper.share)
+  notes = [f"{title}: {len(result.problems)} of {len(result.table.rows)} questions could not be asked and count "
+           "as wrong." for title, result in zip(titles, results) if result.problems]
+  if published:
+    notes.append("Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned "
+                 "scores.")
+  return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
+
+
+def _titles(results):
+  """A benchmark's name, or its file's where several files are of one benchmark."""
+  titles = [result.suite.title for result in results]
+  return [title if titles.count(title) == 1 else result.table.name for title, result in zip(titles, results)]
+
+
+def _headlines(results, number):
+  return {title: result.totals[number][result.suite.headline] for title, result in zip(_titles(results), results)}
+
+
+def _cell(value, base):
+  if value is None:
+    return ""
+  share = f" ({100 * value / base:.1f} %)" if base else ""
+  return (f"{value:.0f}" if value > 200 else f"{value:.1f}") + share
+
+
+def plot(results: Sequence[Result], settings: Sequence[Setting]) -> bytes:
+  """plot.png: the score against the share of visual tokens removed, a panel a benchmark, a line a selector."""
+  import matplotlib
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  columns = min(3, len(results))
+  rows = -(-len(results) // columns)
+  figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, layout="constrained")
+  for panel in axes.flat[len(results):]:
+    panel.set_axis_off()
+  for panel, result, title in zip(axes.flat, results, _titles(results)):
+    whole = result.totals[0][result.suite.headline]
+    panel.axhline(whole, color="0.6", linestyle="--", linewidth=1, label="all tokens")
+    for selector in dict.fromkeys(setting.selector for setting in settings if setting.selector):
+      points = sorted((100 * (1 - setting.keep_ratio), total[result.suite.headline])
+                      for setting, total in zip(settings, result.totals) if setting.selector == selector)
+      panel.plot(*zip((0.0, whole), *points), marker="o", markersize=4, label=selector)
+    panel.set(title=title, xlabel="visual tokens removed, %", ylabel=f"score ({result.suite.headline})")
+    panel.set_ylim(bottom=0)
+    panel.legend(fontsize=8)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, dpi=110, format="png")
+  plt.close(figure)
+  return buffer.getvalue()
+
+
+def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:
+  """seconds.jsonl: for every batch, its questions and the seconds of each stage, compiling included."""
+  return "".join(json.dumps({"batch": number, "questions": len(entry["rows"]), "seconds": entry["seconds"]}) + "\n"
+                 for number, entry in sorted(entries.items()))

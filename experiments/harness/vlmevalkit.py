@@ -1,0 +1,41 @@
+"""Our models in VLMEvalKit, through its own command line:
+
+  python -m experiments.harness.vlmevalkit --config=config.json --work-dir=out/vlmevalkit
+
+where the configuration names the class `Hawk` with the settings of `pruned_model.PrunedModel`:
+
+  {"model": {"hawk-0.2": {"class": "Hawk", "model": "DIRECTORY", "keep_ratio": 0.2}},
+   "data": {"MME": {"class": "ImageYORNDataset", "dataset": "MME"}}}
+
+Needs VLMEvalKit (requirements-harness.txt).
+"""
+
+from __future__ import annotations
+
+import runpy
+
+import vlmeval.vlm
+from vlmeval.vlm.base import BaseModel
+
+from experiments.harness.pruned_model import PrunedModel
+
+
+class Hawk(BaseModel):
+  """A model for VLMEvalKit."""
+
+  INTERLEAVE = True
+  VIDEO_LLM = True
+
+  def __init__(self, **settings):
+    super().__init__()
+    self._pruned = PrunedModel(**settings)
+
+  def generate_inner(self, message, dataset=None):
+    """The answer to pictures, videos and texts in their order; VLMEvalKit asks one question at a time."""
+    del dataset
+    return self._pruned.answer([message])[0]
+
+
+if __name__ == "__main__":
+  vlmeval.vlm.Hawk = Hawk
+  runpy.run_module("vlmeval.run", run_name="__main__", alter_sys=True)
