@@ -1,0 +1,123 @@
+"""Meshes: what they refuse, where parameters lie, and that generation on them is generation on one device.
+
+Programs on several devices run in processes of their own, which count their devices at start.
+"""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+from flax import traverse_util
+import jax
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from models import checkpoint
+from models import registry
+from models import sharding
+from tests.reference import llava
+from tests.reference import process_checks
+from tests.reference import qwen2_5_vl
+
+
+def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
+  """A program on simulated devices."""
+  flags = ["--xla_backend_optimization_level=0", f"--xla_force_host_platform_device_count={devices}",
+           # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
+           "--xla_cpu_enable_concurrency_optimized_scheduler=false"]
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(sys.path)}
+  return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen) -> str:
+  """What the program printed; fails if it did."""
+  output, errors = process.communicate(timeout=600)
+  if process.returncode:
+    raise AssertionError(f"{process.args}: exit status {process.returncode}\n{errors[-3000:]}")
+  return output
+
+
+def specs(reference, config_name, sizes):
+  """PartitionSpecs by path on a mesh of abstract devices."""
+  mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+  model = registry.build("tiny", reference.CONFIGS[config_name])
+  tree = sharding.param_specs(checkpoint.abstract_params(model), model.config, mesh)
+  return {"/".join(path): value.spec for path, value in traverse_util.flatten_dict(tree).items()}
+
+
+class ShardingTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ("data:2", "asks for 2 devices, there are 1"),
+      ("model:1", "got 'model:1' in 'model:1', must be like data:2,fsdp:2,tensor:2"),
+      ("data:x", "got 'data:x'"),
+      ("data:0", "got 'data:0'"),
+      ("data:1,data:1", "each of data, fsdp, tensor at most once"),
+      ("", "got ''"),
+  )
+  def test_meshes_that_cannot_be(self, spec, message):
+    with self.assertRaisesRegex(ValueError, f"mesh: .*{message}"):
+      sharding.make_mesh(spec, jax.devices()[:1])
+
+  def test_one_device(self):
+    for spec in (None, "tensor:1"):
+      self.assertEqual(dict(sharding.make_mesh(spec, jax.devices()[:1]).shape), {"data": 1, "fsdp": 1, "tensor": 1})
+
+  def test_every_matrix_of_every_port_has_its_place(self):
+    for reference in (llava, qwen2_5_vl):
+      for config_name in reference.CONFIGS:
+        for path, spec in specs(reference, config_name, (1, 2, 2)).items():
+          if path.endswith("kernel"):
+            self.assertIn("fsdp", spec, f"{config_name} {path}")
+
+  def test_heads_are_never_split(self):
+    found = {size: specs(qwen2_5_vl, "gqa", (1, 2, size)) for size in (2, 4, 16)}
+    attention = "language_model/layers_0/self_attn/"
+    at = lambda size, name: found[size][attention + name + "/kernel"]
+    self.assertEqual([at(size, "q_proj") for size in found], [P("fsdp", "tensor"), P("fsdp", "tensor"), P("fsdp", None)])
+    self.assertEqual([at(size, "k_proj") for size in found], [P("fsdp", "tensor"), P("fsdp", None), P("fsdp", None)])
+    self.assertEqual([at(size, "o_proj") for size in found], [P("tensor", "fsdp"), P("tensor", "fsdp"), P(None, "fsdp")])
+    self.assertEqual([found[size]["visual/blocks_0/attn/qkv/kernel"] for size in (2, 4)],
+                     [P("fsdp", None, "tensor"), P("fsdp", None, None)])
+
+  def test_unknown_parameter(self):
+    model = registry.build("tiny", qwen2_5_vl.CONFIGS["gqa"])
+    mesh = jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES)
+    with self.assertRaisesRegex(ValueError, "mesh: no rule says where extra/kernel lies"):
+      sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model.config, mesh)
+
+  @parameterized.parameters(
+      ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+      ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
+  )
+  def test_generation_equals_one_device(self, name, spec):
+    self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
+
+  def test_gathered_weights(self):
+    self.assertIn("fsdp:4 decode", finish(start(8, "tests.reference.compiled_checks")))
+
+  def test_two_processes(self):
+    with tempfile.TemporaryDirectory() as directory:
+      qwen2_5_vl.write_checkpoint(pathlib.Path(directory), "gqa")
+      with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+      processes = [start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
+                   for number in range(2)]
+      results = [json.loads(finish(process).splitlines()[-1]) for process in processes]
+      expected = process_checks.answers(*registry.load_model(directory))
+    for result in results:
+      self.assertEqual(result["tokens"], expected)
+      self.assertLessEqual(result["read"], 1.05 * result["share"])
+      self.assertLess(result["share"], 0.6 * result["all"])
+
+
+if __name__ == "__main__":
+  absltest.main()
