@@ -134,8 +134,13 @@ def collectives(text: str) -> list[Collective]:
   Args:
     text: HLO, of `compiled.as_text()`.
   """
-  found = []
+  found, channels = [], set()
   for shapes, kind, started, rest in _COLLECTIVE.findall(text):
+    # A message that runs beside several fusions is written in each of them.
+    channel = re.search(r"channel_id=(\d+)", rest)
+    if channel and (kind, channel[1]) in channels:
+      continue
+    channels.add((kind, channel and channel[1]))
     sizes = [_ITEM_BYTES[dtype] * math.prod(map(int, dims.split(",")))
              for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]+)\]", shapes) if dtype in _ITEM_BYTES]
     if started and kind in ("all-gather", "collective-permute"):
@@ -145,10 +150,14 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _group(rest: str) -> int:
+  """Chips that take part, in any of the ways that HLO writes them; pairs where it names pairs."""
   if match := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
     return int(match[1])
   if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
     return match[1].count(",") + 1
+  if match := re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", rest):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+    return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
   return 2
 
 

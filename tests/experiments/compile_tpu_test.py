@@ -26,6 +26,8 @@ HLO = "\n".join([
     "replica_groups={{0,1,2,3},{4,5,6,7}}",
     "  %agd = bf16[1024,512]{1,0} all-gather-done((bf16[256,512]{1,0}, bf16[1024,512]{1,0}) %ags)",
     "  ROOT %ar = (f32[128]{0}, f32[64]{0}) all-reduce(f32[128]{0} %a, f32[64]{0} %b), replica_groups=[1,8]<=[8]",
+    "  %m = s32[8]{0} all-gather(%g), channel_id=7, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}",
+    "  %n = s32[8]{0} all-gather(%g), channel_id=7, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}",
     "  %rs = f32[16]{0} reduce-scatter(f32[128]{0} %a), replica_groups=[1,8]<=[8], dimensions={0}",
     "  %cps = (f32[32]{0}, f32[32]{0}, u32[], u32[]) collective-permute-start(f32[32]{0} %a), source_target_pairs={{0,1}}",
     '  %dot = f32[32,32]{1,0} dot(f32[32,32]{1,0} %a, f32[32,32]{1,0} %b), metadata={op_name="all-gather(x)"}',
@@ -44,9 +46,9 @@ class CompileTpuTest(parameterized.TestCase):
     gathered = 1024 * 512 * 2
     found = programs.collectives(HLO)
     self.assertEqual([(x.kind, x.result, x.group) for x in found], [
-        ("all-gather", gathered, 4), ("all-gather", gathered, 4), ("all-reduce", 192 * 4, 8), ("reduce-scatter", 64, 8),
-        ("collective-permute", 128, 2)])
-    self.assertEqual([x.moved for x in found], [gathered * 3 / 4, gathered * 3 / 4, 2 * 768 * 7 / 8, 64 * 7, 128])
+        ("all-gather", gathered, 4), ("all-gather", gathered, 4), ("all-reduce", 192 * 4, 8), ("all-gather", 32, 4),
+        ("reduce-scatter", 64, 8), ("collective-permute", 128, 2)])
+    self.assertEqual([x.moved for x in found], [gathered * 3 / 4, gathered * 3 / 4, 2 * 768 * 7 / 8, 24, 64 * 7, 128])
 
   def test_prediction(self):
     chip = programs.Chip(flops=100.0, bandwidth=10.0, memory=1.0, interconnect=5.0)
