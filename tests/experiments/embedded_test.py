@@ -9,7 +9,7 @@ from models import generate
 from models import load_model
 from models import load_processor
 
-QUESTIONS = 200
+QUESTIONS = 120
 
 
 class Embedded:
