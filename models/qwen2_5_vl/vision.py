@@ -192,7 +192,7 @@ class VisionAttention(nn.Module):
     query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
     if not self.full:
       ids = jnp.repeat(inputs.window_ids, unit, axis=1)
-      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :])
+      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
     else:
       by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
       # Slices gather patches from all rows, so the heads are split instead: every device has all patches of its heads.
