@@ -26,6 +26,7 @@ import numpy as np
 from experiments import benchmark_report
 from experiments import command
 from experiments import flops
+from experiments import prompts
 from experiments import timing
 from models import checkpoint
 from models import generation
@@ -65,31 +66,6 @@ class Case:
   pruning: object
   visual: np.ndarray
   tokens: np.ndarray
-
-
-def make_batch(model, sizes, text_tokens: int, rng) -> dict[str, np.ndarray]:
-  """A processor's arrays: for each (height, width) a prompt with a picture of noise before random words.
-
-  Only for models whose pictures keep their size (Qwen2.5-VL) or become one tile (LLaVA-1.5).
-  """
-  config = model.config
-  words = lambda count: rng.integers(5, min(config.text.vocab_size, 8000), count).tolist()
-  normal = lambda *shape: rng.standard_normal(shape, np.float32)
-  if hasattr(config, "vision_end_token_id"):
-    unit = config.vision.patch_size * config.vision.spatial_merge_size
-    merge = config.vision.spatial_merge_size
-    grids = np.asarray([[1, merge * (height // unit), merge * (width // unit)] for height, width in sizes])
-    arrays = {"pixel_values": normal(int(grids.prod(axis=1).sum()), config.vision.patch_dim), "image_grid_thw": grids}
-    counts = grids.prod(axis=1) // config.vision.merge_unit
-    around = ([config.vision_start_token_id], [config.vision_end_token_id])
-  else:
-    arrays = {"pixel_values": normal(len(sizes), *config.vision.tile_shape)}
-    counts, around = [config.vision.tokens] * len(sizes), ([], [])
-  rows = [words(text_tokens // 2 - 1) + around[0] + [config.image_token_id] * int(count) + around[1] +
-          words(text_tokens - text_tokens // 2 - 1) for count in counts]
-  length = max(map(len, rows))
-  return {"input_ids": np.asarray([row + [0] * (length - len(row)) for row in rows]),
-          "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]), **arrays}
 
 
 def plan(model, arrays, keep_ratio: float, name: str) -> Case:
@@ -216,7 +192,7 @@ def compile_only(dtype: str) -> None:
   config = _CONFIGS / _PRESET.value
   model = registry.build(config, checkpoint.read_config(config))
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), checkpoint.abstract_params(model))
-  case = plan(model, make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, np.random.default_rng(0)),
+  case = plan(model, prompts.make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, np.random.default_rng(0)),
               _KEEP_RATIOS.value[0], "")
   end_ids, sampling = generation.check_decoding(model, case.inputs.prompt, _STEPS.value + 1)
   features = jax.eval_shape(functools.partial(generation.encode, model=model), params, case.inputs.vision)
@@ -243,7 +219,7 @@ def main():
     return compile_only(dtype)
   model, params, directory = open_model(output, dtype)
   text, rng = model.config.text, np.random.default_rng(0)
-  arrays = make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, rng)
+  arrays = prompts.make_batch(model, [(_SIDE.value, _SIDE.value)], _TEXT_TOKENS.value, rng)
   ratios = [1.0] + [ratio for ratio in _KEEP_RATIOS.value if ratio < 1]
   ours = [Ours(model, params, plan(model, arrays, ratio, f"{ratio:g}"), _STEPS.value) for ratio in ratios]
   clock = timing.Clock()
@@ -257,12 +233,12 @@ def main():
       clock.add(f"{stage} {name}", getattr(one, stage))
     clock.add(f"decode {name}", one.decode, lambda one=one: one.first_token()[:1])
 
-  mixed = make_batch(model, [(side, _SIDE.value) for side in _sides(_SIDE.value)], _TEXT_TOKENS.value, rng)
+  mixed = prompts.make_batch(model, [(side, _SIDE.value) for side in _sides(_SIDE.value)], _TEXT_TOKENS.value, rng)
   batch = Ours(model, params, plan(model, mixed, ratios[1], "batch"), _STEPS.value)
   clock.add("batch", batch.answer)
   batches = {1: ours[1]}
   for size in (4, 8):
-    same = make_batch(model, [(_SIDE.value, _SIDE.value)] * size, _TEXT_TOKENS.value, rng)
+    same = prompts.make_batch(model, [(_SIDE.value, _SIDE.value)] * size, _TEXT_TOKENS.value, rng)
     batches[size] = Ours(model, params, plan(model, same, ratios[1], f"x{size}"), _STEPS.value)
     clock.add(f"decode x{size}", batches[size].decode, lambda one=batches[size]: one.first_token()[:1])
 

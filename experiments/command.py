@@ -19,6 +19,7 @@ import tempfile
 
 from absl import app
 from absl import flags
+from absl import logging as absl_logging
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -47,6 +48,8 @@ def run(main) -> None:
     if len(argv) > 1:
       raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every backend it does not find
+    if not flags.FLAGS["verbosity"].present:
+      absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file
     if _CACHE.value:
       jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
       jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -98,16 +101,16 @@ def _silence():
     yield
 
 
-def mesh(apart: bool = False) -> jax.sharding.Mesh | None:
+def mesh(devices=None) -> jax.sharding.Mesh | None:
   """What the flag asks for, over the devices of all processes; None on a single device.
 
   Args:
-    apart: a mesh for each process, of its own devices; processes then need not run the same programs.
+    devices: others instead; a process's own, and processes need not run the same programs.
 
   Raises:
     ValueError: a mesh that these devices cannot form.
   """
-  devices = jax.local_devices() if apart else jax.devices()
+  devices = jax.devices() if devices is None else devices
   return None if _MESH.value is None and len(devices) == 1 else sharding.make_mesh(_MESH.value, devices)
 
 

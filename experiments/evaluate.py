@@ -114,7 +114,7 @@ def main():
   name, dtype = command.model_name(_MODEL.value), _DTYPE.value or command.default_dtype()
   directory = checkpoint.resolve(_MODEL.value)
   model_type = checkpoint.read_config(directory).get("model_type")
-  mesh = command.mesh(apart=True)
+  mesh = command.mesh(jax.local_devices())
   model, params = load_model(str(directory), mesh=mesh, dtype=dtype)
   processor = load_processor(str(directory))
   head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)

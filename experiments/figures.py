@@ -16,6 +16,7 @@ from PIL import Image  # noqa: E402
 from models.vision_language import View  # noqa: E402
 
 DIMMED = 0.22
+_COLORS = 10  # of matplotlib's cycle
 
 
 def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequence[View],
@@ -63,7 +64,7 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequ
 
 
 def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
-  """Draws curves over one x axis, from zero up.
+  """Draws curves over one x axis, from zero up; the legend lists them as they stand on the left.
 
   Args:
     path: PNG to write.
@@ -72,12 +73,17 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
     x_label: of the axis.
     y_label: of the axis.
   """
-  figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-  for name, values in series.items():
-    axes.plot(x, values, marker="o", label=name)
+  figure, axes = plt.subplots(figsize=(9 if len(series) > _COLORS else 7, 4.5), layout="constrained")
+  left = int(np.argmin(x))
+  for number, (name, values) in enumerate(sorted(series.items(), key=lambda item: -item[1][left])):
+    axes.plot(x, values, color=f"C{number % _COLORS}", linestyle=("-", "--", ":")[number // _COLORS % 3], marker="o",
+              markersize=4, label=name)
   axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
   axes.grid(alpha=0.3)
-  axes.legend()
+  if len(series) > _COLORS:
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+  else:
+    axes.legend()
   figure.savefig(path, dpi=110)
   plt.close(figure)
 

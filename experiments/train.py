@@ -23,7 +23,6 @@ import json
 import time
 
 from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,8 +258,8 @@ def main():
   params = {"model": params, "probe": jnp.zeros([size, sum(_PROBES)])}
   if _PROBE_LEFT.value:
     params["left"] = jnp.zeros([size, sum(_LEFT_PROBES)])
-  logging.info("%s: %.2f million parameters, vocabulary %d", _ARCHITECTURE.value,
-               sum(x.size for x in jax.tree.leaves(params["model"])) / 1e6, tokenizer.get_vocab_size())
+  print(f"{_ARCHITECTURE.value}: {sum(x.size for x in jax.tree.leaves(params['model'])) / 1e6:.2f} million parameters, "
+        f"vocabulary {tokenizer.get_vocab_size()}", flush=True)
   state = {"params": params, "opt_state": optimizer.init(params)}
 
   def batch_at(step):
@@ -287,7 +286,7 @@ def main():
     start = manager.latest_step() or 0
     if start:
       state = manager.restore(start, args=ocp.args.StandardRestore(state))
-      logging.info("going on from step %d", start)
+      print(f"going on from step {start}", flush=True)
     pending = pool.submit(batch_at, start)
     began, seen = time.perf_counter(), start
     for step in range(start, _STEPS.value):
@@ -300,20 +299,20 @@ def main():
       if done % 25 == 0:
         jax.block_until_ready(metrics)
         rate = (done - seen) / (time.perf_counter() - began)
-        logging.info("step %d of %d: answer %.3f probe %.3f pointer %.3f right %.3f; %.2f steps/s, %.0f min left", done,
-                     _STEPS.value, metrics["answer"], metrics["probe"], metrics["pointer"], metrics["right"].mean(), rate,
-                     (_STEPS.value - done) / rate / 60)
+        means, left = [f"{name} {float(values.mean()):.3f}" for name, values in metrics.items()], _STEPS.value - done
+        print(f"step {done} of {_STEPS.value}: {', '.join(means)}; {rate:.2f} steps/s, {left / rate / 60:.0f} min left",
+              flush=True)
         began, seen = time.perf_counter(), done
       manager.save(done, args=ocp.args.StandardSave(state), force=done == _STEPS.value)
       if done % _EVALUATE_EVERY.value == 0 or done == _STEPS.value:
         accuracy = evaluate(state["params"])
-        logging.info("step %d: right on new handwriting: %s", done,
-                     ", ".join(f"{kind} {share:.3f}" for kind, share in accuracy.items()))
+        print(f"step {done}: right on new handwriting: "
+              f"{', '.join(f'{kind} {share:.3f}' for kind, share in accuracy.items())}", flush=True)
     manager.wait_until_finished()
 
   embedded.write_assets(output / "model", architecture, tokenizer)
   checkpoint.save_hf(output / "model", model, jax.device_get(state["params"]["model"]), dtype="float16")
-  logging.info("model written to %s", output / "model")
+  print(f"model written to {output / 'model'}")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _pallas(query, key, value, lengths, *, causal):
 
 
 def _whole_blocks(x):
-  """[B, T, N, d] padded along T to whole blocks, and the block: the largest that adds at most an eighth."""
+  """[B, T, N, d] padded along T to whole blocks, and the block: the largest that adds at most a sixteenth."""
   length = x.shape[1]
-  block = next(size for size in _BLOCKS if size == _LANES or 8 * (-length % size) <= length)
+  block = next(size for size in _BLOCKS if size == _LANES or 16 * (-length % size) <= length)
   return jnp.pad(x, ((0, 0), (0, -length % block), (0, 0), (0, 0))), block

@@ -40,6 +40,28 @@ PORTS = {
 }
 
 
+PUBLISHED = {
+    **{name: (Llava, config) for name, config in llava_config.PUBLISHED.items()},
+    **{name: (Qwen2_5_VL, config) for name, config in qwen2_5_vl_config.PUBLISHED.items()},
+}
+
+
+def published(name: str, mesh=None):
+  """A model of a published size: shapes only, nothing is read or allocated.
+
+  Args:
+    name: a key of `PUBLISHED`.
+    mesh: as in `load_model`.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  if name not in PUBLISHED:
+    raise ValueError(f"model_config: got {name!r}, allowed are {', '.join(PUBLISHED)}")
+  port, config = PUBLISHED[name]
+  return port(config, mesh)
+
+
 def find(directory, config: dict[str, Any]) -> Port:
   """The port a config.json asks for.
 

@@ -1,0 +1,60 @@
+"""Tables of what `experiments.compile_tpu` read from compiled programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments import programs
+
+_SHORT = {"all-gather": "gather", "all-reduce": "reduce", "reduce-scatter": "reduce-scatter", "all-to-all": "all-to-all",
+          "ragged-all-to-all": "ragged", "collective-permute": "permute"}
+
+
+def summarize(report: dict[str, Any]) -> str:
+  """Markdown: memory and seconds of every program, and prefill at each keep ratio beside its FLOPs."""
+  chip, rows = report["chip"], report["programs"]
+  mesh = ", ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1) or "one chip"
+  needed = max(row["needed_bytes"] for row in rows)
+  verdict = "fits" if all(row["fits"] for row in rows) else "does not fit"
+  lines = [
+      f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on "
+      f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and "
+      f"{report['text_tokens']} text tokens, {report['max_new_tokens']} new ones. Compiled in "
+      f"{report['wall_seconds']:.0f} s on {report['device']}, {report['date']}; {report['versions']}.", "",
+      f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB a chip.", ""]
+  columns = ["program", "kept", "tokens", "GB a chip: weights", "cache", "temporaries", "needed", "predicted, ms", "compute",
+             "memory", "links", "messages, MB a chip", "compile, s"]
+  lines += programs.table(columns, [_row(row) for row in rows]) + [""]
+  prefills = [row for row in rows if row["program"] == "prefill"]
+  if all("predicted_seconds" in row for row in prefills):
+    lines += _ratios(prefills)
+  lines.append(
+      f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
+      f"GB/s, and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: "
+      "one step. Needed: all weights, inputs, results and temporaries.")
+  return "\n".join(lines)
+
+
+def _row(row) -> list[str]:
+  gigabytes = lambda name: f"{row[name] / 1e9:.2f}"
+  start = [row["program"], f"{row['keep_ratio']:g}" if "keep_ratio" in row else "", row.get("tokens", ""),
+           gigabytes("weights_bytes")]
+  if "seconds" not in row:
+    needed, compiling = f"{gigabytes('needed_bytes')}: does not fit", f"{row['compile_seconds']:.0f}"
+    return start + ["", "", needed, "", "", "", "", "", compiling]
+  messages = ", ".join(f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in row["collectives"].items())
+  seconds = row["seconds"]
+  return start + [gigabytes("cache_bytes"), gigabytes("temporaries"),
+                  gigabytes("needed_bytes") + ("" if row["fits"] else ": does not fit"),
+                  *(f"{1e3 * value:.1f}" for value in (row["predicted_seconds"], seconds["compute"], seconds["memory"],
+                                                       seconds["interconnect"])),
+                  messages or "none", f"{row['compile_seconds']:.0f}"]
+
+
+def _ratios(prefills) -> list[str]:
+  whole = prefills[0]
+  rows = [[f"{row['keep_ratio']:g}", row["tokens"], f"{1e3 * row['predicted_seconds']:.1f}",
+           f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
+           f"{row['language_flops'] / whole['language_flops']:.3f}"] for row in prefills]
+  return programs.table(["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"],
+                        rows) + [""]

@@ -1,0 +1,227 @@
+"""Whether a model fits a TPU slice, and how long its programs take at least, with no TPU and no weights at hand.
+
+  python -m experiments.compile_tpu --model_config=qwen2.5-vl-7b --topology=v5e:2x4 --mesh=fsdp:8 --batch=8
+
+Compiles vision, prefill at every keep ratio and decoding for the slice's chips, from shapes alone, and reads the compiled
+programs. Needs the packages of requirements-tpu.txt. Prints Markdown tables; writes compile_tpu.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import time
+
+from absl import flags
+import jax
+from jax.experimental import topologies
+import numpy as np
+import tqdm
+
+from experiments import command
+from experiments import compile_report
+from experiments import flops
+from experiments import programs
+from experiments import prompts
+from models import checkpoint
+from models import generation
+from models import registry
+from models import sharding
+
+_MODEL_CONFIG = flags.DEFINE_enum("model_config", "qwen2.5-vl-7b", sorted(registry.PUBLISHED), "A published size.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "Chips of a slice, like v5e:2x4, v6e:4x4 or v5p:2x2x1.")
+_BATCH = flags.DEFINE_integer("batch", 8, "Prompts, each with a picture.", lower_bound=1)
+_VISUAL_TOKENS = flags.DEFINE_integer("visual_tokens", None, "Of each picture; by default 4096 for Qwen2.5-VL, and what a "
+                                      "tile has for LLaVA-1.5.", lower_bound=1)
+_TEXT_TOKENS = flags.DEFINE_integer("text_tokens", 64, "Of each prompt.", lower_bound=4)
+_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Room for the answer.", lower_bound=1)
+_KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [1.0, 0.4, 0.2, 0.1], "Shares of the visual tokens to keep.")
+_DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["float32", "bfloat16"], "Of weights, activations and cache.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/compile_tpu", "Where compile_tpu.json goes.")
+
+# A picture is at most this many times as long as wide.
+_LONGEST = 4
+
+
+def no_tpu() -> None:
+  """Keeps JAX and libtpu from looking for devices; before JAX looks at its own."""
+  jax.config.update("jax_platforms", "cpu")
+  os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+
+
+def slice_devices(topology: str) -> tuple[programs.Chip, list[jax.Device]]:
+  """The chip and the devices of a slice.
+
+  Args:
+    topology: like v5e:2x4.
+
+  Raises:
+    ValueError: an unknown chip, a slice that does not exist, or no libtpu.
+  """
+  kind = topology.partition(":")[0]
+  if kind not in programs.CHIPS:
+    raise ValueError(f"topology: got {topology!r}, must be like v5e:2x4 with one of {', '.join(programs.CHIPS)}")
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError("topology: compiling for TPUs needs libtpu, install requirements-tpu.txt")
+  try:
+    return programs.CHIPS[kind], list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+  except Exception as error:  # libtpu raises what it likes
+    raise ValueError(f"topology: {topology!r} is no slice that libtpu knows ({str(error).splitlines()[0]})") from error
+
+
+def picture_size(config, visual_tokens: int | None) -> tuple[int, int]:
+  """Height and width in pixels of a picture with so many visual tokens.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not hasattr(config, "vision_end_token_id"):
+    if visual_tokens not in (None, config.vision.tokens):
+      raise ValueError(f"visual_tokens: got {visual_tokens}, every picture of this model has {config.vision.tokens}")
+    return config.vision.image_size, config.vision.image_size
+  tokens = 4096 if visual_tokens is None else visual_tokens
+  unit = config.vision.patch_size * config.vision.spatial_merge_size
+  for rows in range(math.isqrt(tokens), 0, -1):
+    if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:
+      return unit * rows, unit * (tokens // rows)
+  raise ValueError(f"visual_tokens: got {tokens}, must be rows times columns of a picture at most {_LONGEST} times as long "
+                   f"as wide, such as {math.isqrt(tokens) ** 2}")
+
+
+def plan(model, size: tuple[int, int], batch: int, text_tokens: int):
+  """Packed prompts without pixels: [B] prompts of one picture each, and the tower's arrays as shapes."""
+  light, vision = model, model.config.vision
+  if hasattr(vision, "temporal_patch_size"):
+    # Where patches go does not depend on what they hold, and they are the bulk of what is packed.
+    vision = dataclasses.replace(vision, in_channels=1, temporal_patch_size=1)
+    light = model.clone(config=dataclasses.replace(model.config, vision=vision))
+  inputs = light.pack(**prompts.make_batch(light, [size] * batch, text_tokens, None))
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs.vision)
+  if light is not model:
+    patches = shapes.patches
+    full = jax.ShapeDtypeStruct(patches.shape[:-1] + (model.config.vision.patch_dim,), patches.dtype)
+    shapes = shapes.replace(patches=full)
+  return inputs.prompt, shapes
+
+
+class Compiler:
+  """Compiles a model's programs for a slice.
+
+  Attributes:
+    rows: a JSON object for each program.
+  """
+
+  def __init__(self, model, chip: programs.Chip, dtype: str, bar: tqdm.tqdm):
+    self.model, self.chip, self.bar, self.rows = model, chip, bar, []
+    shapes = checkpoint.abstract_params(model)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
+    self.params = programs.on_mesh(shapes, sharding.param_specs(shapes, model.config, model.mesh))
+    self.weights = programs.shard_bytes(self.params)
+
+  def rows_split(self, tree):
+    """Shapes of arrays, dimension 0 split over the batch axes, as apps place their inputs."""
+    place = lambda x: sharding.sharding(self.model.mesh, np.shape(x), sharding.BATCH)
+    return programs.on_mesh(tree, jax.tree.map(place, tree))
+
+  def compile(self, name: str, function, *args, causal: bool = False, cache=lambda out: None, about=None, **static):
+    """Compiles `function(params, *args)` and adds its row.
+
+    Args:
+      name: of the program.
+      function: jitted.
+      *args: abstract.
+      causal: as in `programs.predict`.
+      cache: the key/value cache among the function's abstract results or arguments.
+      about: more fields of the row.
+      **static: the function's static arguments.
+
+    Returns:
+      The function's abstract results with where they lie; None if the program does not fit.
+    """
+    self.bar.set_description(name)
+    began = time.perf_counter()
+    row = {"program": name, **(about or {}), "weights_bytes": self.weights}
+    self.rows.append(row)
+    try:
+      lowered = function.lower(self.params, *args, model=self.model, **static)
+      compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+      needed = programs.memory_needed(error)
+      if needed is None:
+        raise
+      row.update(fits=False, needed_bytes=needed, compile_seconds=time.perf_counter() - began)
+      self.bar.update()
+      return None
+    cost = programs.read(compiled, time.perf_counter() - began)
+    seconds = programs.predict(cost, self.chip, causal)
+    out = programs.on_mesh(lowered.out_info, compiled.output_shardings)
+    held = cache(out)
+    needed = self.weights + programs.shard_bytes(args) + cost.outputs + cost.temporaries
+    row.update(
+        dataclasses.asdict(cost), fits=needed <= self.chip.memory, needed_bytes=needed,
+        cache_bytes=0 if held is None else programs.shard_bytes((held.keys, held.values)),
+        seconds=dataclasses.asdict(seconds), predicted_seconds=seconds.total)
+    self.bar.update()
+    return out
+
+
+def compile_all(model, chip: programs.Chip, prompt, vision, ratios, dtype: str, max_new_tokens: int) -> list[dict]:
+  """Rows of all programs; decoding's are of one step."""
+  end_ids, sampling = generation.check_decoding(model, prompt, max_new_tokens)
+  plans = [generation.plan_pruning(model, prompt, keep_ratio=ratio) for ratio in ratios]
+  visual = int(prompt.visual_counts.max())
+  with tqdm.tqdm(total=1 + 2 * len(ratios), unit="program") as bar:
+    compiler = Compiler(model, chip, dtype, bar)
+    features = compiler.compile("vision", generation.encode, compiler.rows_split(vision))
+    if features is None:
+      features = jax.eval_shape(lambda params, x: generation.encode(params, x, model=model), compiler.params, vision)
+      features = compiler.rows_split(features)
+    for ratio, pruning in zip(ratios, plans):
+      kept = visual if pruning is None else int(pruning.counts.max())
+      tokens = kept + int(prompt.text_counts.max())
+      work = flops.language_prefill(model.config.text, tokens)
+      work += 0 if pruning is None else flops.scoring(model.config.text, visual)
+      about = {"keep_ratio": ratio, "tokens": tokens}
+      out = compiler.compile(
+          "prefill", generation.prefill, compiler.rows_split(prompt), features, compiler.rows_split(pruning), sampling,
+          compiler.rows_split(end_ids), causal=True, cache=lambda out: out[0].cache, about={**about, "language_flops": work},
+          max_new_tokens=max_new_tokens)
+      if out is None:
+        bar.update()
+        continue
+      following = compiler.rows_split(prompt.next_position)
+      compiler.compile("decode", generation.decode, out[0], following, sampling, compiler.rows_split(end_ids),
+                       cache=lambda out: out.cache, about=about)
+  return compiler.rows
+
+
+def main():
+  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
+  ratios = _KEEP_RATIOS.value
+  if any(not 0 < ratio <= 1 for ratio in ratios):
+    raise ValueError(f"keep_ratio: got {ratios}, each must be in (0, 1]")
+  chip, devices = slice_devices(_TOPOLOGY.value)
+  jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are part of what is told
+  model = registry.published(_MODEL_CONFIG.value, command.mesh(devices) or sharding.make_mesh("data:1", devices))
+  began = time.perf_counter()
+  prompt, vision = plan(model, picture_size(model.config, _VISUAL_TOKENS.value), _BATCH.value, _TEXT_TOKENS.value)
+  rows = compile_all(model, chip, prompt, vision, sorted(set(ratios), reverse=True), _DTYPE.value, _NEW_TOKENS.value)
+  parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(checkpoint.abstract_params(model)))
+  report = {
+      "model_config": _MODEL_CONFIG.value, "parameters": parameters, "topology": _TOPOLOGY.value,
+      "mesh": {axis: int(size) for axis, size in model.mesh.shape.items()}, "batch": _BATCH.value,
+      "visual_tokens": int(prompt.visual_counts.max()), "text_tokens": int(prompt.text_counts.max()),
+      "max_new_tokens": _NEW_TOKENS.value, "dtype": _DTYPE.value, "chip": dataclasses.asdict(chip), "programs": rows,
+      "wall_seconds": time.perf_counter() - began, "device": command.device(), "date": command.today(),
+      "versions": command.versions()}
+  (output / "compile_tpu.json").write_text(json.dumps(report, indent=1) + "\n")
+  print(compile_report.summarize(report))
+  print(f"\nwritten {output / 'compile_tpu.json'}")
+
+
+if __name__ == "__main__":
+  no_tpu()
+  command.run(main)

@@ -1,0 +1,203 @@
+"""What a compiled program asks of a chip: operations, bytes and messages, and the seconds that published peaks make of them.
+
+XLA's own estimate of seconds is not used: with Pallas calls or asynchronous copies in a program it can be negative. What a
+loop's body does is counted once.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+import math
+import re
+
+import jax
+import numpy as np
+
+_ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4,
+               "f64": 8, "s64": 8, "u64": 8}
+_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\((.*)")
+_KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"?(\d+)')
+_MEMORY_NEEDED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """Published peaks of a chip.
+
+  Attributes:
+    flops: a second, bfloat16.
+    bandwidth: of its memory, bytes a second.
+    memory: bytes.
+    interconnect: bytes a second over all its links to other chips.
+  """
+
+  flops: float
+  bandwidth: float
+  memory: float
+  interconnect: float
+
+
+# From the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation.
+CHIPS = {
+    "v5e": Chip(flops=197e12, bandwidth=819e9, memory=16e9, interconnect=1600e9 / 8),
+    "v5p": Chip(flops=459e12, bandwidth=2765e9, memory=95e9, interconnect=4800e9 / 8),
+    "v6e": Chip(flops=918e12, bandwidth=1640e9, memory=32e9, interconnect=3584e9 / 8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """A message among chips.
+
+  Attributes:
+    kind: what HLO calls it.
+    result: bytes of its result on a chip.
+    group: chips that take part.
+  """
+
+  kind: str
+  result: int
+  group: int
+
+  @property
+  def moved(self) -> float:
+    """Bytes that a chip receives, on a ring."""
+    if self.kind == "all-reduce":
+      return 2 * self.result * (self.group - 1) / self.group
+    if self.kind == "reduce-scatter":
+      return self.result * (self.group - 1)
+    return self.result if self.kind == "collective-permute" else self.result * (self.group - 1) / self.group
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a program asks of each chip.
+
+  Attributes:
+    flops: floating-point operations, kernels included.
+    kernel_flops: those of kernels, which count whole squares of attention.
+    bytes_accessed: of the chip's memory.
+    collectives: kind to how many there are and the bytes that a chip receives by them.
+    temporaries: bytes while it runs.
+    outputs: bytes of results that do not take the place of arguments.
+    compile_seconds: on this machine.
+  """
+
+  flops: float
+  kernel_flops: float
+  bytes_accessed: float
+  collectives: dict[str, tuple[int, float]]
+  temporaries: int
+  outputs: int
+  compile_seconds: float
+
+  @property
+  def moved(self) -> float:
+    """Bytes that a chip receives."""
+    return sum(moved for _, moved in self.collectives.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+  """Least seconds by each of a chip's limits."""
+
+  compute: float
+  memory: float
+  interconnect: float
+
+  @property
+  def total(self) -> float:
+    """Arithmetic and memory overlap, messages come on top: the rule of every prediction here."""
+    return max(self.compute, self.memory) + self.interconnect
+
+
+def read(compiled, compile_seconds: float) -> Cost:
+  """Cost of a compiled program."""
+  text, analysis, memory = compiled.as_text(), compiled.cost_analysis(), compiled.memory_analysis()
+  summed = collections.defaultdict(lambda: (0, 0.0))
+  for collective in collectives(text):
+    count, moved = summed[collective.kind]
+    summed[collective.kind] = count + 1, moved + collective.moved
+  return Cost(
+      flops=float(analysis.get("flops", 0)), kernel_flops=float(sum(map(int, _KERNEL_FLOPS.findall(text)))),
+      bytes_accessed=float(analysis.get("bytes accessed", 0)), collectives=dict(summed),
+      temporaries=memory.temp_size_in_bytes, outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+      compile_seconds=compile_seconds)
+
+
+def collectives(text: str) -> list[Collective]:
+  """Messages of a program.
+
+  Args:
+    text: HLO, of `compiled.as_text()`.
+  """
+  found, channels = [], set()
+  for shapes, kind, started, rest in _COLLECTIVE.findall(text):
+    # A message that runs beside several fusions is written in each of them.
+    channel = re.search(r"channel_id=(\d+)", rest)
+    if channel and (kind, channel[1]) in channels:
+      continue
+    channels.add((kind, channel and channel[1]))
+    sizes = [_ITEM_BYTES[dtype] * math.prod(map(int, dims.split(",")))
+             for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]+)\]", shapes) if dtype in _ITEM_BYTES]
+    if started and kind in ("all-gather", "collective-permute"):
+      sizes = sizes[len(sizes) // 2:]  # operands come first
+    found.append(Collective(kind, sum(sizes), _group(rest)))
+  return found
+
+
+def _group(rest: str) -> int:
+  """Chips that take part, in any of the ways that HLO writes them; pairs where it names pairs."""
+  if match := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+    return int(match[1])
+  if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
+    return match[1].count(",") + 1
+  if match := re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", rest):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+    return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
+  return 2
+
+
+def predict(cost: Cost, chip: Chip, causal: bool) -> Seconds:
+  """Least seconds of a program.
+
+  Args:
+    cost: of it.
+    chip: that runs it.
+    causal: whether its kernels skip the half of each square that no query sees.
+  """
+  flops = cost.flops - (cost.kernel_flops / 2 if causal else 0)
+  return Seconds(flops / chip.flops, cost.bytes_accessed / chip.bandwidth, cost.moved / chip.interconnect)
+
+
+def memory_needed(error: Exception) -> float | None:
+  """Bytes a chip that a program needs, if that is what the compiler stopped at; None: another error."""
+  if "RESOURCE_EXHAUSTED" not in str(error):
+    return None
+  match = _MEMORY_NEEDED.search(str(error))
+  return float(match[1]) * 1024 ** (1 + "KMG".index(match[2])) if match else math.nan
+
+
+def shard_bytes(tree) -> int:
+  """Bytes a chip of arrays or their abstract shapes, which tell how they are split; one that does not is whole on each."""
+  def size(x):
+    sharding = getattr(x, "sharding", None)
+    shape = np.shape(x) if sharding is None else sharding.shard_shape(x.shape)
+    return math.prod(shape) * np.dtype(x.dtype).itemsize
+
+  return sum(map(size, jax.tree.leaves(tree)))
+
+
+def on_mesh(tree, shardings):
+  """Abstract shapes of arrays, with where they lie."""
+  put = lambda x, sharding: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
+  return jax.tree.map(put, tree, shardings)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
+  """Lines of a Markdown table."""
+  return ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)] + [
+      "| " + " | ".join(map(str, row)) + " |" for row in rows]
