@@ -3,8 +3,8 @@
   python -m experiments.benchmark_throughput
 
 Both decode the same pictures from the same file and answer under the same settings. The loop does for every question and
-setting what README's example does. Each runs once uncounted, so that nothing is compiled on the clock. Prints a table and
-fails if the two do not give the same answers.
+setting what README's example does: picture, prompt, answer. Each runs once uncounted, so that nothing is compiled on the
+clock. Prints a table and fails if the two do not give the same answers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from models import load_processor
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
 _DATA = flags.DEFINE_string("data", "experiments/benchmark_files/digits.tsv", "TSV file.")
+_SELECTORS = flags.DEFINE_multi_string("selector", ["hawk", "random", "divprune"], "Rules that pick tokens.")
 _KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only so many rows.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Questions a batch.", lower_bound=1)
@@ -54,8 +55,8 @@ def one_by_one(answerer, table, suite):
       processor = answerer.processor
       arrays = processor(images=[table.pictures(row)], prompts=[prompts.text(suite, row, answerer.family)])
       out = generate(answerer.model, answerer.params, answerer.model.pack(**arrays), answerer.head_importance,
-                     keep_ratio=setting.keep_ratio, max_new_tokens=answerer.options.max_new_tokens,
-                     eos_token_ids=processor.eos_token_ids)
+                     keep_ratio=setting.keep_ratio, selector=setting.selector or "hawk", selector_seed=row.number,
+                     max_new_tokens=answerer.options.max_new_tokens, eos_token_ids=processor.eos_token_ids)
       answers[at] += processor.decode(out.tokens, out.lengths)
   return answers
 
@@ -63,7 +64,7 @@ def one_by_one(answerer, table, suite):
 def main():
   table = tsv.read(_DATA.value, limit=_LIMIT.value)
   suite = suites.find(table.name, table.columns)
-  settings = plan.settings(["hawk"], _KEEP_RATIOS.value)
+  settings = plan.settings(_SELECTORS.value, _KEEP_RATIOS.value)
   model, params = load_model(_MODEL.value, dtype=command.default_dtype())
   weights = importance.load("uniform", model.config.text.num_attention_heads)
   family = prompts.FAMILIES[checkpoint.read_config(checkpoint.resolve(_MODEL.value))["model_type"]]
@@ -87,7 +88,7 @@ def main():
         way()
         seconds[name].append(time.perf_counter() - began)
     plain, quick = (len(table.rows) / min(values) for values in seconds.values())
-    print(f"| {', '.join(setting.name for setting in chosen)} | {plain:.1f} | {quick:.1f} | {quick / plain:.1f} |")
+    print(f"| {len(chosen)}: {chosen[0].name}{' to ' + chosen[-1].name if chosen[1:] else ''} | {plain:.1f} | {quick:.1f} | {quick / plain:.1f} |")
 
 
 if __name__ == "__main__":
