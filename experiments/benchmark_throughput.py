@@ -88,7 +88,8 @@ def main():
         way()
         seconds[name].append(time.perf_counter() - began)
     plain, quick = (len(table.rows) / min(values) for values in seconds.values())
-    print(f"| {len(chosen)}: {chosen[0].name}{' to ' + chosen[-1].name if chosen[1:] else ''} | {plain:.1f} | {quick:.1f} | {quick / plain:.1f} |")
+    names = f"{len(chosen)}: {chosen[0].name}" + (f" to {chosen[-1].name}" if chosen[1:] else "")
+    print(f"| {names} | {plain:.1f} | {quick:.1f} | {quick / plain:.1f} |")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,20 @@
 
 import dataclasses
 import importlib.util
+import subprocess
+import sys
 import tempfile
 import unittest
 from unittest import mock
 
-from absl import flags
 from absl.testing import absltest
-from absl.testing import flagsaver
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 
 from experiments import compile_report
-from experiments import compile_tpu
 from experiments import programs
+from experiments import slices
 from models import kernels
 from models import registry
 from models import sharding
@@ -36,11 +36,6 @@ HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
 
 class CompileTpuTest(parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # pytest does not parse them
 
   def test_collectives(self):
     gathered = 1024 * 512 * 2
@@ -72,40 +67,45 @@ class CompileTpuTest(parameterized.TestCase):
               "chip": dataclasses.asdict(programs.CHIPS["v5e"]), "programs": [row], "device": "", "date": "", "versions": ""}
     self.assertIn("It does not fit: at most 20.0 of 16 GB a chip.", compile_report.summarize(report))
 
-  @parameterized.parameters(
-      (dict(topology="v9:2x4"), "topology: got 'v9:2x4', must be like v5e:2x4 with one of v5e, v5p, v6e"),
-      (dict(keep_ratio=[0.5, 0.0]), r"keep_ratio: got \[0.5, 0.0\], each must be in \(0, 1\]"))
-  def test_bad_flags(self, values, message):
-    with flagsaver.flagsaver(output_dir=tempfile.mkdtemp(), **values):
-      with self.assertRaisesRegex(ValueError, message):
-        compile_tpu.main()
+  def test_bad_topology(self):
+    with self.assertRaisesRegex(ValueError, "topology: got 'v9:2x4', must be like v5e:2x4 with one of v5e, v5p, v6e"):
+      slices.slice_devices("v9:2x4")
+
+  def test_bad_keep_ratio(self):
+    # In a process of its own: absl's flags are one set, so a test process imports one app at most.
+    with tempfile.TemporaryDirectory() as directory:
+      command = [sys.executable, "-m", "experiments.compile_tpu", "--keep_ratio=0.5", "--keep_ratio=0",
+                 f"--output_dir={directory}"]
+      done = subprocess.run(command, capture_output=True, text=True, check=False)
+    self.assertEqual(done.returncode, 2)
+    self.assertIn("error: keep_ratio: got [0.5, 0.0], each must be in (0, 1]", done.stderr)
 
   def test_no_libtpu(self):
     with mock.patch.object(importlib.util, "find_spec", return_value=None):
       with self.assertRaisesRegex(ValueError, "libtpu, install requirements-tpu.txt"):
-        compile_tpu.slice_devices("v5e:2x4")
+        slices.slice_devices("v5e:2x4")
 
   def test_pictures(self):
     qwen, llava = (registry.published(name).config for name in ("qwen2.5-vl-7b", "llava-1.5-7b"))
-    self.assertEqual(compile_tpu.picture_size(qwen, None), (1792, 1792))
-    self.assertEqual(compile_tpu.picture_size(qwen, 512), (28 * 16, 28 * 32))
-    self.assertEqual(compile_tpu.picture_size(llava, 576), (336, 336))
+    self.assertEqual(slices.picture_size(qwen, None), (1792, 1792))
+    self.assertEqual(slices.picture_size(qwen, 512), (28 * 16, 28 * 32))
+    self.assertEqual(slices.picture_size(llava, 576), (336, 336))
     with self.assertRaisesRegex(ValueError, "visual_tokens: got 4099, .* such as 4096"):
-      compile_tpu.picture_size(qwen, 4099)
+      slices.picture_size(qwen, 4099)
     with self.assertRaisesRegex(ValueError, "visual_tokens: got 4096, every picture of this model has 576"):
-      compile_tpu.picture_size(llava, 4096)
+      slices.picture_size(llava, 4096)
 
   def test_plan_has_the_shapes_of_packing(self):
     model = registry.published("qwen2.5-vl-7b")
-    prompt, vision = compile_tpu.plan(model, (112, 112), 2, 64)
+    prompt, vision = slices.plan(model, (112, 112), 2, 64)
     self.assertEqual(vision.patches.shape[1:], (16, 4, 1176))
     self.assertEqual(prompt.visual_counts.tolist(), [16, 16])
     self.assertEqual(prompt.text_counts.tolist(), [64, 64])
 
   @unittest.skipUnless(HAS_LIBTPU, "needs libtpu, of requirements-tpu.txt")
   def test_kernel_compiles_for_a_slice(self):
-    compile_tpu.no_tpu()
-    chip, devices = compile_tpu.slice_devices("v5e:2x4")
+    slices.no_tpu()
+    chip, devices = slices.slice_devices("v5e:2x4")
     mesh = sharding.make_mesh("fsdp:2,tensor:4", devices)
     put = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding.sharding(
         mesh, shape, sharding.BATCH, None, "tensor"))
@@ -123,7 +123,7 @@ class CompileTpuTest(parameterized.TestCase):
     self.assertLess(cost.temporaries, 16e6)
     self.assertGreater(programs.predict(cost, chip, causal=True).total, 0)
     with self.assertRaisesRegex(ValueError, "topology: 'v5e:3x5' is no slice"):
-      compile_tpu.slice_devices("v5e:3x5")
+      slices.slice_devices("v5e:3x5")
 
 
 if __name__ == "__main__":

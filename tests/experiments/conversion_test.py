@@ -10,7 +10,7 @@ from flax import traverse_util
 import jax
 import numpy as np
 
-from experiments import convert
+from experiments import conversion
 from models import load_model
 from models import orbax_store
 from models import sharding
@@ -51,26 +51,26 @@ class ConvertTest(absltest.TestCase):
     with mock.patch.object(orbax_store, "save_group", save_or_die):
       for _ in range(2):
         with self.assertRaises(Killed):
-          convert.convert(self.source, self.output, None)
+          conversion.convert(self.source, self.output, None)
         self.assertFalse(self.output.exists())
         with self.assertRaisesRegex(ValueError, "has no config.json"):
           load_model(self.output.with_name("output.partial"))
-    with mock.patch.object(convert.journal, "write", side_effect=Killed), self.assertRaises(Killed):
-      convert.convert(self.source, self.output, None)
+    with mock.patch.object(conversion.journal, "write", side_effect=Killed), self.assertRaises(Killed):
+      conversion.convert(self.source, self.output, None)
     self.assertFalse(self.output.exists())
     with self.assertRaisesRegex(ValueError, "has no .safetensors file"):
       load_model(self.output.with_name("output.partial"))
-    convert.convert(self.source, self.output, None)
+    conversion.convert(self.source, self.output, None)
     self.assertFalse(self.output.with_name("output.partial").exists())
     model, params = load_model(self.output)
     expected_model, expected = load_model(self.source)
     self.assertEqual(model, expected_model)
     assert_trees_equal(params, expected)
     with self.assertRaisesRegex(ValueError, "output_dir: .*output is there already"):
-      convert.convert(self.source, self.output, None)
+      conversion.convert(self.source, self.output, None)
 
   def test_dtypes_and_meshes(self):
-    convert.convert(self.source, self.output, "bfloat16")
+    conversion.convert(self.source, self.output, "bfloat16")
     _, params = load_model(self.source, dtype="bfloat16")
     assert_trees_equal(load_model(self.output, dtype="bfloat16")[1], params)
     mesh = sharding.make_mesh(None, jax.devices()[:1])
@@ -80,12 +80,12 @@ class ConvertTest(absltest.TestCase):
 
   def test_another_conversion_in_the_way(self):
     with mock.patch.object(orbax_store, "save_group", side_effect=Killed), self.assertRaises(Killed):
-      convert.convert(self.source, self.output, None)
+      conversion.convert(self.source, self.output, None)
     with self.assertRaisesRegex(ValueError, "output_dir: .* is of a run with other dtype"):
-      convert.convert(self.source, self.output, "float16")
+      conversion.convert(self.source, self.output, "float16")
 
   def test_one_error_lists_all_that_does_not_fit(self):
-    convert.convert(self.source, self.output, None)
+    conversion.convert(self.source, self.output, None)
     path = self.output / "config.json"
     path.write_text(path.read_text().replace('"intermediate_size": 112', '"intermediate_size": 96'))
     with self.assertRaises(ValueError) as raised:
