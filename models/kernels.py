@@ -13,7 +13,6 @@ import math
 
 from einops import rearrange
 import jax
-from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 import jax.numpy as jnp
 
 from models import sharding
@@ -89,6 +88,8 @@ def _cudnn(query, key, value, lengths, *, causal):
 
 
 def _pallas(query, key, value, lengths, *, causal):
+  from jax.experimental.pallas.ops.tpu import flash_attention as pallas  # slow to import, and only for TPUs
+
   (_, queries, count, head_dim), keys = query.shape, key.shape[1]
   # The kernel has no groups, and takes whole blocks: what is added to the keys belongs to another segment.
   key, value = (jnp.repeat(x, count // x.shape[2], axis=2) for x in (key, value))

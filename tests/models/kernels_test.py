@@ -50,7 +50,7 @@ class KernelsTest(parameterized.TestCase):
     key = jax.ShapeDtypeStruct((1, keys, 8, size), dtype)
     self.assertEqual(kernels.choose(device, query, key), expected)
 
-  @parameterized.product(causal=[False, True], padded=[False, True])
+  @parameterized.parameters((True, False), (False, True))
   def test_pallas_equals_xla(self, causal, padded):
     query, key, value = draw(2, 150, 150, 4, 2, 80)
     lengths = jnp.asarray([150, 97]) if padded else None
