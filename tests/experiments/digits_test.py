@@ -19,7 +19,12 @@ class DigitsTest(absltest.TestCase):
     for split, (low, high) in digits.SPLITS.items():
       scene = digits.make_scene(np.random.default_rng(0), split)
       glyphs = scene.glyphs[scene.digits >= 0]
-      self.assertTrue(((glyphs >= low) & (glyphs < high)).all())
+      if scene.varied:  # training's: every one of its writers' digits in VARIANTS ways
+        self.assertLen(digits.varied_handwriting(), digits.VARIANTS * (high - low))
+        np.testing.assert_array_equal(digits.handwriting()[1][low + glyphs % (high - low)], scene.digits[scene.digits >= 0])
+      else:
+        self.assertTrue(((glyphs >= low) & (glyphs < high)).all())
+      self.assertEqual(scene.varied, split == "train")
 
   def test_answers_follow_from_the_picture(self):
     for number in range(50):
