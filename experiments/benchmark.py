@@ -88,7 +88,7 @@ def language(params, sequence, *, model):
 
   def call(module, sequence):
     out = module.run(sequence)
-    return module.logits(jax.vmap(lambda rows, length: rows[length - 1])(out.hidden, out.lengths)), out.keys_values
+    return module.logits(out.last), out.keys_values
 
   return model.apply({"params": params}, sequence, method=call)
 

@@ -11,9 +11,15 @@ from models.qwen2_5_vl.config import Qwen2_5_VLConfig
 
 
 def language_prefill(text: DecoderConfig, tokens: int) -> float:
-  """One prompt of `tokens` through the decoder, and the head on its last token."""
-  attention = 2 * tokens**2 * text.num_attention_heads * text.head_dim
-  return text.num_hidden_layers * (2 * tokens * _block_weights(text) + attention) + 2 * text.hidden_size * text.vocab_size
+  """One prompt of `tokens` through the decoder, and the head on its last token.
+
+  Of the other tokens the last layer needs only keys and values.
+  """
+  width = text.num_attention_heads * text.head_dim
+  keys_values = 2 * text.hidden_size * text.num_key_value_heads * text.head_dim
+  whole = (text.num_hidden_layers - 1) * (2 * tokens * _block_weights(text) + 2 * tokens**2 * width)
+  last = 2 * (tokens - 1) * keys_values + 2 * _block_weights(text) + 4 * tokens * width
+  return whole + last + 2 * text.hidden_size * text.vocab_size
 
 
 def scoring(text: DecoderConfig, tokens: int) -> float:

@@ -106,7 +106,7 @@ class Attention(nn.Module):
     self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.o_proj = nn.Dense(config.hidden_size, use_bias=False, dot_general=dot_general)
 
-  def __call__(self, x, rotation, *, mask=None, past=None, intervention=NOTHING):
+  def __call__(self, x, rotation, *, mask=None, past=None, last=None, intervention=NOTHING):
     """Attends causally among x, or from x to a cache.
 
     Args:
@@ -114,12 +114,17 @@ class Attention(nn.Module):
       rotation: cosine and sine, [B, T, d/2] each.
       mask: bool, broadcastable to [B, T, S], instead of the causal one.
       past: (keys [B, S, G, d], values, index []): x is written at `index` and attends to all that `mask` allows.
+      last: [B] int32 instead of a mask: only this token of each row attends, to itself and those before it.
       intervention: a layer's, over the keys.
 
     Returns:
-      [B, T, D], and the keys and values: x's own, or the updated cache's.
+      [B, T, D], T = 1 with `last`, and the keys and values: x's own, or the updated cache's.
     """
-    query = rope.rotate(self._split(self.q_proj(x)), *rotation)
+    asking = x, *rotation
+    if last is not None:
+      asking = (_token(each, last) for each in asking)
+    asking, *turn = asking
+    query = rope.rotate(self._split(self.q_proj(asking)), *turn)
     key = rope.rotate(self._split(self.k_proj(x)), *rotation)
     value = self._split(self.v_proj(x))
     if past is not None:
@@ -127,7 +132,8 @@ class Attention(nn.Module):
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
       key, value = sharding.heads(key, self.mesh), sharding.heads(value, self.mesh)
-    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias, causal=mask is None,
+    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias,
+                               causal=mask is None and last is None, lengths=None if last is None else last + 1,
                                mesh=self.mesh)
     out = attend(mask=mask)
     if intervention.head_gate is not None:
@@ -193,8 +199,9 @@ class Block(nn.Module):
     self.post_attention_layernorm = nn.RMSNorm(config.rms_norm_eps)
     self.mlp = MLP(config.hidden_size, config.intermediate_size, mesh=self.mesh)
 
-  def __call__(self, x, rotation, **attention_args):
-    attended, key_value = self.self_attn(self.input_layernorm(x), rotation, **attention_args)
+  def __call__(self, x, rotation, *, last=None, **attention_args):
+    attended, key_value = self.self_attn(self.input_layernorm(x), rotation, last=last, **attention_args)
+    x = x if last is None else _token(x, last)
     x = sharding.residual(x + attended, self.mesh)
     return sharding.residual(x + self.mlp(self.post_attention_layernorm(x)), self.mesh), key_value
 
@@ -211,30 +218,35 @@ class Decoder(nn.Module):
     self.layers = [Block(config, self.mesh) for _ in range(config.num_hidden_layers)]
     self.norm = nn.RMSNorm(config.rms_norm_eps)
 
-  def prefill(self, x: jax.Array, positions: jax.Array, *, mask: jax.Array | None = None,
+  def prefill(self, x: jax.Array, positions: jax.Array, *, last: jax.Array | None = None,
               intervention: Intervention = NOTHING):
     """Runs whole sequences, padded on the right.
 
     Args:
       x: [B, T, D] embeddings.
       positions: [B, T, A] int32.
-      mask: [B, T, T] bool instead of the causal mask.
+      last: [B] int32, the only token of each row whose hidden state is asked for; None: all are.
       intervention: over the T tokens as keys.
 
     Returns:
-      [B, T, D] normed hidden states, and the keys and values of every layer, [B, T, G, d] each.
+      [B, T, D] normed hidden states, T = 1 with `last`, and the keys and values of every layer, [B, T, G, d] each.
     """
-    x, keys_values = self.blocks(x, positions, 0, len(self.layers), mask=mask, intervention=intervention)
+    x, keys_values = self.blocks(x, positions, 0, len(self.layers), last=last, intervention=intervention)
     return self.norm(x), keys_values
 
   def blocks(self, x: jax.Array, positions: jax.Array, start: int, stop: int, *, mask: jax.Array | None = None,
-             intervention: Intervention = NOTHING):
-    """Layers `start` to `stop` of `prefill`, with their keys and values; the final norm is the caller's."""
+             last: jax.Array | None = None, intervention: Intervention = NOTHING):
+    """Layers `start` to `stop` of `prefill`, with their keys and values; the final norm is the caller's.
+
+    The last of them computes of the other tokens than `last` nothing but keys and values: nothing else is read of them.
+    `mask` [B, T, T] bool replaces the causal mask.
+    """
     x = sharding.residual(x, self.mesh)
     rotation = rope.rotation(positions, self.config.frequencies)
     keys, values = [], []
     for number in range(start, stop):
-      x, (key, value) = self.layers[number](x, rotation, mask=mask, intervention=intervention.layer(number))
+      x, (key, value) = self.layers[number](x, rotation, mask=mask, last=last if number == stop - 1 else None,
+                                            intervention=intervention.layer(number))
       keys.append(key)
       values.append(value)
     return x, (tuple(keys), tuple(values))
@@ -271,6 +283,11 @@ class Decoder(nn.Module):
       keys.append(key)
       values.append(value)
     return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)
+
+
+def _token(x, index):
+  """[B, T, ..] to [B, 1, ..]: token index[b] of row b."""
+  return jnp.take_along_axis(x, index.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
 
 def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) -> Cache:

@@ -150,8 +150,7 @@ def prefill(params, prompt, features, pruning, sampling, end_ids, *, model, max_
     The loop's `State`, and [B, L] int32 the prompt positions kept.
   """
   out = model.apply({"params": params}, prompt, features, method="prefill", **pruning_arguments(pruning))
-  last = jax.vmap(lambda rows, length: rows[length - 1])(out.hidden, out.lengths)
-  logits = model.apply({"params": params}, last, method="logits")
+  logits = model.apply({"params": params}, out.last, method="logits")
   batch, vocabulary = logits.shape
   state = State(
       step=jnp.int32(0),

@@ -43,15 +43,14 @@ def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers:
     intervention: over the L tokens of the prefill as keys.
   """
   length = answers.shape[1]
-  first = jax.vmap(lambda rows, count: rows[count - 1])(prefill.hidden, prefill.lengths)[:, None]
-  hidden = first
+  hidden = prefill.last[:, None]
   if length > 1:
     cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1, model.mesh)
     positions = prompt.next_position[:, None] + jnp.arange(length - 1)
     widen = lambda x: None if x is None else jnp.pad(x, ((0, 0), (0, length - 1)))
     wide = intervention.replace(hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))
     later, _ = model.extend(jnp.maximum(answers[:, :-1], 0), positions, cache, wide)
-    hidden = jnp.concatenate([first, later], axis=1)
+    hidden = jnp.concatenate([hidden, later], axis=1)
   logits = model.logits(hidden)
   real, wanted = answers >= 0, jnp.maximum(answers, 0)
   chosen = jax.vmap(jax.vmap(lambda row, token: row[token]))(jax.nn.log_softmax(logits), wanted)

@@ -70,13 +70,13 @@ class Prefill:
   """A compacted prompt that went through the decoder.
 
   Attributes:
-    hidden: [B, L, D] normed hidden states.
+    last: [B, D] normed hidden state of each row's last token; nothing else is read of the others than keys and values.
     order: [B, L] int32, the unpruned prompt's index of every token kept, ascending, -1 on padding.
     lengths: [B] int32, real tokens of each row.
     keys_values: keys and values of every layer.
   """
 
-  hidden: jax.Array
+  last: jax.Array
   order: jax.Array
   lengths: jax.Array
   keys_values: Any
@@ -119,9 +119,10 @@ class VisionLanguageModel(nn.Module):
       normalization: of the scores, see `hawk_jax.scoring.normalize`.
     """
     features = None if inputs.vision is None else self.encode(inputs.vision)
-    prefill = self.prefill(inputs.prompt, features, head_importance, keep_count=keep_count, counts=counts,
-                           normalization=normalization)
-    return Output(logits=self.logits(prefill.hidden), order=prefill.order)
+    sequence = self.prune(inputs.prompt, features, head_importance, keep_count=keep_count, counts=counts,
+                          normalization=normalization)
+    hidden, _ = self.language_model.prefill(sequence.embeddings, sequence.positions)
+    return Output(logits=self.logits(hidden), order=sequence.order)
 
   def encode(self, vision) -> jax.Array:
     """The port's vision arrays to [F, D] features, in the rows that `Prompt.visual_slots` names."""
@@ -209,8 +210,9 @@ class VisionLanguageModel(nn.Module):
       sequence: of `prune`.
       intervention: over the sequence's L tokens as keys.
     """
-    hidden, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, intervention=intervention)
-    return Prefill(hidden=hidden, order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
+    last, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, last=sequence.lengths - 1,
+                                                    intervention=intervention)
+    return Prefill(last=last[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
   def _prefill_fastv(self, prompt, features, prune_layer, keep_count, counts):
     """FastV (METHOD section 7): layers 0 to L - 1 see all tokens, the others those that layer L - 1's last query looks at.
@@ -232,9 +234,10 @@ class VisionLanguageModel(nn.Module):
     sequence = prompt_lib.compact(prompt, text, visual, kept)
     at = prompt_lib.places(whole.order, sequence.order)
     early = [[rows(x, at) for x in first + second] for first, second in zip(early, last)]
-    x, late = decoder.blocks(sequence.embeddings, sequence.positions, prune_layer, self.config.text.num_hidden_layers)
+    x, late = decoder.blocks(sequence.embeddings, sequence.positions, prune_layer, self.config.text.num_hidden_layers,
+                             last=sequence.lengths - 1)
     keys_values = tuple(tuple(first) + second for first, second in zip(early, late))
-    return Prefill(hidden=decoder.norm(x), order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
+    return Prefill(last=decoder.norm(x)[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
   def extend(self, tokens: jax.Array, positions: jax.Array, cache: Cache,
              intervention: Intervention = NOTHING) -> tuple[jax.Array, Cache]:

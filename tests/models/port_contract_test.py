@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import tempfile
 from typing import Any
 
@@ -156,6 +157,22 @@ class PortContractTest(parameterized.TestCase):
     importance = checks.uneven_importance(model.config.text.num_attention_heads)
     checks.check_pruning(model, params, subject.reference.batch(subject.prompts), importance, "l2", NEW_TOKENS,
                          subject.query, keep_ratio=0.3)
+
+  @parameterized.named_parameters(*PORTS)
+  def test_prefill_ends_like_the_whole_forward(self, name):
+    """The last layer of a prefill runs on each row's last token alone."""
+    (model, params), subject = load(name), SUBJECTS[name]
+    inputs = model.pack(**subject.reference.batch(subject.prompts))
+
+    @jax.jit
+    def both(params, inputs):
+      apply = functools.partial(model.apply, {"params": params})
+      prefill = apply(inputs.prompt, apply(inputs.vision, method="encode"), keep_count=8, method="prefill")
+      return apply(prefill.last, method="logits"), prefill.order, prefill.lengths, apply(inputs, keep_count=8)
+
+    ends, order, lengths, whole = both(params, inputs)
+    np.testing.assert_array_equal(order, whole.order)
+    checks.close(ends, np.asarray(whole.logits)[np.arange(len(lengths)), np.asarray(lengths) - 1], "last token")
 
   @parameterized.named_parameters(*PORTS)
   def test_features(self, name):
