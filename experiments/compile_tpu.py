@@ -8,9 +8,12 @@ programs. Needs the packages of requirements-tpu.txt. Prints Markdown tables; wr
 
 from __future__ import annotations
 
+from concurrent import futures
 import dataclasses
+import functools
 import json
 import math
+import os
 import time
 
 from absl import flags
@@ -41,14 +44,10 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/compile_tpu", "Where compil
 
 
 class Compiler:
-  """Compiles a model's programs for a slice.
-
-  Attributes:
-    rows: a JSON object for each program.
-  """
+  """Compiles a model's programs for a slice."""
 
   def __init__(self, model, chip: programs.Chip, dtype: str, bar: tqdm.tqdm):
-    self.model, self.chip, self.bar, self.rows = model, chip, bar, []
+    self.model, self.chip, self.bar = model, chip, bar
     shapes = checkpoint.abstract_params(model)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
     self.params = programs.on_mesh(shapes, sharding.param_specs(shapes, model.config, model.mesh))
@@ -60,7 +59,7 @@ class Compiler:
     return programs.on_mesh(tree, jax.tree.map(place, tree))
 
   def compile(self, name: str, function, *args, causal: bool = False, cache=lambda out: None, about=None, **static):
-    """Compiles `function(params, *args)` and adds its row.
+    """Compiles `function(params, *args)`.
 
     Args:
       name: of the program.
@@ -72,12 +71,10 @@ class Compiler:
       **static: the function's static arguments.
 
     Returns:
-      The function's abstract results with where they lie; None if the program does not fit.
+      What is known of the program, for JSON, and the function's abstract results with where they lie; None if it does not fit.
     """
-    self.bar.set_description(name)
     began = time.perf_counter()
     row = {"program": name, **(about or {}), "weights_bytes": self.weights}
-    self.rows.append(row)
     try:
       lowered = function.lower(self.params, *args, model=self.model, **static)
       compiled = lowered.compile()
@@ -87,7 +84,7 @@ class Compiler:
         raise
       row.update(fits=False, needed_bytes=needed, compile_seconds=time.perf_counter() - began)
       self.bar.update()
-      return None
+      return row, None
     cost = programs.read(compiled, time.perf_counter() - began)
     seconds = programs.predict(cost, self.chip, causal)
     out = programs.on_mesh(lowered.out_info, compiled.output_shardings)
@@ -98,37 +95,41 @@ class Compiler:
         cache_bytes=0 if held is None else programs.shard_bytes((held.keys, held.values)),
         seconds=dataclasses.asdict(seconds), predicted_seconds=seconds.total)
     self.bar.update()
-    return out
+    return row, out
 
 
 def compile_all(model, chip: programs.Chip, prompt, vision, ratios, dtype: str, max_new_tokens: int) -> list[dict]:
-  """Rows of all programs; decoding's are of one step."""
+  """What is known of all programs, compiled side by side; decoding's is of one step."""
   end_ids, sampling = generation.check_decoding(model, prompt, max_new_tokens)
-  plans = [generation.plan_pruning(model, prompt, keep_ratio=ratio) for ratio in ratios]
   visual = int(prompt.visual_counts.max())
-  with tqdm.tqdm(total=1 + 2 * len(ratios), unit="program") as bar:
+
+  def encode():
+    return [compiler.compile("vision", generation.encode, compiler.rows_split(vision))[0]]
+
+  def answer(ratio):
+    """Prefill at a keep ratio, and decoding after it."""
+    pruning = generation.plan_pruning(model, prompt, keep_ratio=ratio)
+    kept = visual if pruning is None else int(pruning.counts.max())
+    tokens = kept + int(prompt.text_counts.max())
+    work = flops.language_prefill(model.config.text, tokens)
+    work += 0 if pruning is None else flops.scoring(model.config.text, visual)
+    about, ends = {"keep_ratio": ratio, "tokens": tokens}, compiler.rows_split(end_ids)
+    prefill, out = compiler.compile(
+        "prefill", generation.prefill, compiler.rows_split(prompt), features, compiler.rows_split(pruning), sampling, ends,
+        causal=True, cache=lambda out: out[0].cache, about={**about, "language_flops": work}, max_new_tokens=max_new_tokens)
+    if out is None:
+      bar.update()
+      return [prefill]
+    decode, _ = compiler.compile("decode", generation.decode, out[0], compiler.rows_split(prompt.next_position), sampling,
+                                 ends, cache=lambda out: out.cache, about=about)
+    return [prefill, decode]
+
+  with tqdm.tqdm(total=1 + 2 * len(ratios), unit="program") as bar, futures.ThreadPoolExecutor(os.cpu_count()) as threads:
     compiler = Compiler(model, chip, dtype, bar)
-    features = compiler.compile("vision", generation.encode, compiler.rows_split(vision))
-    if features is None:
-      features = jax.eval_shape(lambda params, x: generation.encode(params, x, model=model), compiler.params, vision)
-      features = compiler.rows_split(features)
-    for ratio, pruning in zip(ratios, plans):
-      kept = visual if pruning is None else int(pruning.counts.max())
-      tokens = kept + int(prompt.text_counts.max())
-      work = flops.language_prefill(model.config.text, tokens)
-      work += 0 if pruning is None else flops.scoring(model.config.text, visual)
-      about = {"keep_ratio": ratio, "tokens": tokens}
-      out = compiler.compile(
-          "prefill", generation.prefill, compiler.rows_split(prompt), features, compiler.rows_split(pruning), sampling,
-          compiler.rows_split(end_ids), causal=True, cache=lambda out: out[0].cache, about={**about, "language_flops": work},
-          max_new_tokens=max_new_tokens)
-      if out is None:
-        bar.update()
-        continue
-      following = compiler.rows_split(prompt.next_position)
-      compiler.compile("decode", generation.decode, out[0], following, sampling, compiler.rows_split(end_ids),
-                       cache=lambda out: out.cache, about=about)
-  return compiler.rows
+    features = jax.eval_shape(functools.partial(generation.encode, model=model), compiler.params, vision)
+    features = programs.on_mesh(features, sharding.sharding(model.mesh, features.shape, None, sharding.BATCH))
+    jobs = [threads.submit(encode), *(threads.submit(answer, ratio) for ratio in ratios)]
+    return [row for job in jobs for row in job.result()]
 
 
 def main():

@@ -139,7 +139,7 @@ def pruning_arguments(pruning: Pruning | None) -> dict:
 @functools.partial(jax.jit, static_argnames="model")
 def encode(params, vision, *, model) -> jax.Array:
   """The vision encoder; see the port's `encode`."""
-  return model.apply({"params": params}, vision, method="encode")
+  return sharding.features(model.apply({"params": params}, vision, method="encode"), model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))

@@ -133,6 +133,11 @@ def residual(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   return constrain(x, mesh, "data", None, "fsdp") if x.shape[1] == 1 else constrain(x, mesh, BATCH)
 
 
+def features(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """[F, D] between vision and language: any prompt may show any row, so every device looks up its own columns."""
+  return constrain(x, mesh, None, BATCH)
+
+
 def width(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   """[B, T, F] inside an MLP."""
   return constrain(x, mesh, "data" if x.shape[1] == 1 else BATCH, None, "tensor")

@@ -271,8 +271,7 @@ class VisionLanguageModel(nn.Module):
 
   def _gather(self, prompt, features):
     dtype = self.language_model.embed_tokens.embedding.dtype
-    # Any prompt may show any row: split by columns, every device looks up its own.
-    features = sharding.constrain(features.astype(dtype), self.mesh, None, sharding.BATCH)
+    features = sharding.features(features.astype(dtype), self.mesh)
     visual = sharding.constrain(features[prompt.visual_slots], self.mesh, None, None, sharding.BATCH)
     return sharding.constrain(visual, self.mesh, sharding.BATCH)
 
