@@ -25,6 +25,7 @@ from experiments import embedded
 from experiments import figures
 from experiments import journal
 from hawk_jax import importance
+from hawk_jax import selectors
 from models import generation
 from models import load_model
 from models import load_processor
@@ -41,6 +42,7 @@ _IMPORTANCES = flags.DEFINE_multi_string(
 _SELECTORS = flags.DEFINE_multi_string(
     "selector", ["random", "fastv", "divprune", "hawk+dpp", "hawk+mmr", "qaprune"], "Rivals; heads are equal where they use "
     "HAWK's score.")
+_CLIP = flags.DEFINE_string("clip", None, "CLIP checkpoint directory or hub id, for the selector cdpruner.")
 _ADAPTIVE = flags.DEFINE_multi_string(
     "adaptive", [], "A row of HAWK that also comes with an adaptive budget of the same mean. Repeat for several.")
 _CALIBRATION_DATA = flags.DEFINE_string("calibration_data", None, "JSON lines that set the adaptive budget's threshold; by "
@@ -131,6 +133,7 @@ def settings_of(rows, ratios, budgets, heads) -> dict[str, dict]:
 
 def main():
   output = command.output_directory("output_dir", _OUTPUT_DIR.value)
+  clip = data.load_clip(_CLIP.value, _SELECTORS.value)
   model, params = load_model(_MODEL.value, mesh=command.mesh())
   processor = load_processor(_MODEL.value)
   heads = model.config.text.num_attention_heads
@@ -145,15 +148,16 @@ def main():
   variants = settings_of(rows, ratios, budgets, heads)
   records = journal.Journal(output / "batches.jsonl", {
       "model": fingerprint, "data": data.fingerprint(examples), "batch_size": size,
-      "calibration": data.fingerprint(calibration),
+      "calibration": data.fingerprint(calibration), "clip": clip and data.params_fingerprint(clip.params),
       "importance": {name: weights.tolist() for name, weights in rows.items()}, "settings": list(variants)})
   batches = [examples[start:start + size] for start in range(0, len(examples), size)]
   for number in records.remaining(len(batches), "batch"):
-    batch = data.make_batch(model, params, processor, batches[number])
+    batch = data.make_batch(model, params, processor, batches[number], clip)
     bits, shares = {}, {}
     for name, arguments in variants.items():
       seeds = np.arange(number * size, number * size + len(batches[number]))
-      pruning = generation.plan_pruning(model, batch.prompt, **arguments, selector_seed=seeds)
+      scores = batch.relevance if arguments.get("selector") in selectors.WITH_SCORES else None
+      pruning = generation.plan_pruning(model, batch.prompt, **arguments, scores=scores, selector_seed=seeds)
       hits, kept = sharding.fetch(
           outcome(params, batch.prompt, batch.features, batch.answers, pruning, model=model), model.mesh)
       bits[name], shares[name] = "".join(np.where(hits, "1", "0")), float(np.asarray(kept, np.float64).sum())

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import digits
+from hawk_jax import selectors as selectors_lib
 from hawk_jax.prompt import Prompt
 from models import checkpoint
 from models import generation
 from models import processor as processor_lib
 from models import sharding
+from models.llava import clip_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,14 @@ class Batch:
     features: of the vision encoder.
     answers: [B, T] int32, with their end token, -1 on padding.
     datasets: of each example.
+    relevance: [B, V] of each visual token by CLIP, where there is one.
   """
 
   prompt: Prompt
   features: jax.Array
   answers: np.ndarray
   datasets: list[str]
+  relevance: np.ndarray | None = None
 
 
 def from_digits(split: str, datasets: Sequence[str], count: int, seed: int = 0) -> list[Example]:
@@ -132,9 +136,27 @@ def reference_answers(processor, examples: Sequence[Example]) -> np.ndarray:
   return answers
 
 
-def make_batch(model, params, processor, examples: Sequence[Example]) -> Batch:
-  """Encodes each picture once."""
-  arrays = processor(images=[[example.picture] for example in examples], prompts=[example.question for example in examples])
+def load_clip(path: str | None, selectors: Sequence[str]) -> clip_text.Scorer | None:
+  """The CLIP that some selectors need.
+
+  Args:
+    path: checkpoint directory or hub id, or None.
+    selectors: that will be used.
+
+  Raises:
+    ValueError: one of them needs a CLIP and there is none, or it cannot be loaded.
+  """
+  if not path and (needing := [name for name in selectors if name in selectors_lib.WITH_SCORES]):
+    raise ValueError(f"clip: the selector {needing[0]} needs a CLIP checkpoint")
+  return clip_text.load(path) if path else None
+
+
+def make_batch(model, params, processor, examples: Sequence[Example], clip: clip_text.Scorer | None = None) -> Batch:
+  """Encodes each picture once, and once more for its relevance where there is a CLIP."""
+  questions = [example.question for example in examples]
+  arrays = processor(images=[[example.picture] for example in examples], prompts=questions)
   inputs = model.pack(**arrays)
   features = generation.encode(params, sharding.place(inputs.vision, model.mesh), model=model)
-  return Batch(inputs.prompt, features, reference_answers(processor, examples), [example.dataset for example in examples])
+  relevance = clip.relevance(model, params, inputs, questions) if clip else None
+  datasets = [example.dataset for example in examples]
+  return Batch(inputs.prompt, features, reference_answers(processor, examples), datasets, relevance)

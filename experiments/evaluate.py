@@ -42,8 +42,9 @@ from models import load_processor
 
 _MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
 _DATA = flags.DEFINE_multi_string("data", [], "TSV file in VLMEvalKit's layout; its name tells the benchmark.")
-_SELECTORS = flags.DEFINE_multi_enum("selector", ["hawk"], [*selectors.SELECTORS, *selectors.IN_DECODER],
-                                     "Rules that pick tokens.")
+_SELECTORS = flags.DEFINE_multi_enum(
+    "selector", ["hawk"], sorted({*selectors.SELECTORS, *selectors.IN_DECODER} - {*selectors.WITH_SCORES}),
+    "Rules that pick tokens.")
 _KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep, in (0, 1).")
 _HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
 _NORMALIZATION = flags.DEFINE_enum("normalization", "l2", scoring.NORMALIZATIONS, "Of each head's scores.")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments import command
+from experiments import data
 from experiments import embedded
 from experiments import figures
 from hawk_jax import importance
@@ -34,6 +35,8 @@ _KEEP_RATIO = flags.DEFINE_float("keep_ratio", None, "Share of the visual tokens
 _KEEP_COUNT = flags.DEFINE_integer("keep_count", None, "Number of visual tokens to keep instead.")
 _KEEP_MASS = flags.DEFINE_float("keep_mass", None, "Keep only as many of those as hold this share of the softmaxed score.")
 _SELECTOR = flags.DEFINE_enum("selector", "hawk", [*selectors.SELECTORS, *selectors.IN_DECODER], "The rule that picks.")
+_CLIP = flags.DEFINE_string("clip", None, "CLIP checkpoint directory or hub id that scores the visual tokens of "
+                            "LLaVA-1.5, instead of HAWK; the selector cdpruner needs it.")
 _HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
 _NORMALIZATION = flags.DEFINE_enum("normalization", "l2", scoring.NORMALIZATIONS, "Of each head's scores.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Most tokens of an answer.")
@@ -68,6 +71,7 @@ def main():
     seconds[name] = seconds.get(name, 0.0) + clock() - began
     return result
 
+  clip = data.load_clip(_CLIP.value, [_SELECTOR.value])
   paths = [path for path in _IMAGE.value if path]
   pictures = [processor_lib.open_picture(path) for path in paths]
   processor = load_processor(_MODEL.value)
@@ -77,9 +81,10 @@ def main():
   inputs = model.pack(**batch)
   prompt = inputs.prompt
   end_ids, sampling = generation.check_decoding(model, prompt, _MAX_NEW_TOKENS.value, processor.eos_token_ids)
+  relevance = timed("clip", lambda: clip.relevance(model, params, inputs, [_PROMPT.value])) if clip else None
   pruning = generation.plan_pruning(model, prompt, head_importance, keep_ratio=_KEEP_RATIO.value,
                                     keep_count=_KEEP_COUNT.value, normalization=_NORMALIZATION.value,
-                                    selector=_SELECTOR.value, keep_mass=_KEEP_MASS.value)
+                                    selector=_SELECTOR.value, keep_mass=_KEEP_MASS.value, scores=relevance)
 
   features = None
   if pictures:
@@ -112,6 +117,7 @@ def main():
       "keep_count": _KEEP_COUNT.value,
       "keep_mass": _KEEP_MASS.value,
       "selector": _SELECTOR.value,
+      "clip": _CLIP.value,
       "head_importance": head_importance.tolist(),
       "normalization": _NORMALIZATION.value,
       "visual_tokens": len(visual_positions),
@@ -127,7 +133,7 @@ def main():
   (output / "result.json").write_text(json.dumps(report, indent=1) + "\n")
   if pictures:
     score = jax.jit(fused_scores, static_argnums=(0, 5))
-    scores = score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
+    scores = relevance if clip else score(model, params, prompt, features, head_importance, _NORMALIZATION.value)
     figures.kept_tokens(output / "kept_tokens.png", pictures, model.views(**batch),
                         sharding.fetch(scores, model.mesh)[0][:len(visual_positions)], kept,
                         f"{_PROMPT.value}\nanswer: {answer}")

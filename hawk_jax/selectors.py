@@ -3,7 +3,7 @@
 A selector is a function `(features, scores, visual_mask, counts, seeds, *, keep_count) -> kept`:
 
   features: [B, V, D] visual tokens as the decoder gets them.
-  scores: [B, V] float32, HAWK's fused scores.
+  scores: [B, V] float32, HAWK's fused scores, or what the caller gives instead.
   visual_mask: [B, V] bool, True on real visual tokens.
   counts: [B] int32, tokens really kept, at most keep_count.
   seeds: [B] uint32, for selectors that draw.
@@ -132,8 +132,8 @@ def divprune(unit, relevance, mask, keep_count):
 
 
 @_greedy
-def hawk_dpp(unit, relevance, mask, keep_count):
-  """CDPruner's kernel (NeurIPS 2025) with HAWK's score: greedy MAP of the DPP L = diag(r) cos diag(r).
+def dpp(unit, relevance, mask, keep_count):
+  """CDPruner's rule (NeurIPS 2025): greedy MAP of the DPP L = diag(r) cos diag(r). With HAWK's score it is `hawk+dpp`.
 
   An incremental Cholesky row a pick, in a static K x V buffer; residuals are clamped at 0.
   """
@@ -174,12 +174,25 @@ SELECTORS = {
     "hawk": hawk,
     "random": random,
     "divprune": divprune,
-    "hawk+dpp": hawk_dpp,
+    "hawk+dpp": dpp,
+    "cdpruner": dpp,
     "hawk+mmr": hawk_mmr,
     "qaprune": qaprune,
     "evs": evs,
 }
 # Rules that also take `positions`, the rotary position ids of the visual tokens.
 WITH_POSITIONS = ("evs",)
+# Rules that are themselves only with scores that the caller gives.
+WITH_SCORES = ("cdpruner",)
 # Rules that score tokens inside the decoder; `models.vision_language` carries them out.
 IN_DECODER = ("fastv",)
+
+
+def check_scores(selector: str, scores) -> None:
+  """Refuses a rule of `WITH_SCORES` that is given none.
+
+  Raises:
+    ValueError: for that.
+  """
+  if scores is None and selector in WITH_SCORES:
+    raise ValueError(f"scores: the selector {selector!r} needs them; HAWK's do not stand in")

@@ -184,9 +184,8 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
 
   problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
   problems += [f"missing: {model.names.saved(name)}" for name in dotted.values() if name not in tensors]
-  ignored = {"lm_head.weight"} if model.config.text.tie_word_embeddings else set()
   problems += [f"unexpected: {found[0][0]}" for name, found in tensors.items()
-               if name not in ignored and name not in dotted.values()]
+               if name not in dotted.values() and not model.leaves_out(name)]
   for path, value in wanted.items():
     for tensor, source in tensors.get(dotted[path], [])[:1]:
       shape = tuple(source.get_slice(tensor).get_shape())

@@ -77,6 +77,7 @@ class Pruning:
     counts: [B] int32, visual tokens each row keeps.
     seeds: [B] uint32, for selectors that draw.
     keep_mass: [] float32 share of the softmaxed score that rows keep at most, or None.
+    scores: [B, V] float32 instead of HAWK's fused scores, or None.
     keep_count: static bound on counts.
     normalization: of the scores.
     selector: name of the rule that picks.
@@ -87,6 +88,7 @@ class Pruning:
   counts: jax.Array
   seeds: jax.Array
   keep_mass: jax.Array | None
+  scores: jax.Array | None
   keep_count: int = struct.field(pytree_node=False)
   normalization: str = struct.field(pytree_node=False)
   selector: str = struct.field(pytree_node=False)
@@ -94,7 +96,8 @@ class Pruning:
 
 
 def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_count=None, normalization="l2",
-                 rounding="ceil", selector="hawk", selector_seed=0, keep_mass=None, prune_layer=2) -> Pruning | None:
+                 rounding="ceil", selector="hawk", selector_seed=0, keep_mass=None, scores=None,
+                 prune_layer=2) -> Pruning | None:
   """Checks the arguments of `generate` that concern pruning; None where nothing is pruned."""
   heads = model.config.text.num_attention_heads
   if head_importance is None:
@@ -118,14 +121,21 @@ def plan_pruning(model, prompt, head_importance=None, *, keep_ratio=None, keep_c
     raise ValueError(f"prune_layer: got {prune_layer}, must be a whole number from 1 to {layers - 1}")
   if keep_mass is not None and not 0.0 < keep_mass <= 1.0:
     raise ValueError(f"keep_mass: got {keep_mass}, must be in (0, 1]")
-  if keep_mass is not None and selector == "fastv":
-    raise ValueError("keep_mass: fastv does not use the scores it is a share of; choose another selector")
+  for name, value in (("keep_mass", keep_mass), ("scores", scores)):
+    if value is not None and selector == "fastv":
+      raise ValueError(f"{name}: fastv does not use scores but its own; choose another selector")
+  selectors.check_scores(selector, scores)
+  if scores is not None:
+    scores = np.asarray(scores, np.float32)
+    if scores.shape != prompt.visual_order.shape or not np.isfinite(scores).all():
+      raise ValueError(f"scores: got shape {scores.shape}, must be finite numbers {list(prompt.visual_order.shape)}, "
+                       "one a visual slot")
   if (counts == visual).all() and keep_mass is None:
     return None
   bound = min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1])
   seeds = np.broadcast_to(seeds.astype(np.uint32), [batch])
   keep_mass = None if keep_mass is None else np.float32(keep_mass)
-  return Pruning(weights, counts, seeds, keep_mass, bound, normalization, selector, int(prune_layer))
+  return Pruning(weights, counts, seeds, keep_mass, scores, bound, normalization, selector, int(prune_layer))
 
 
 def pruning_arguments(pruning: Pruning | None) -> dict:
@@ -200,7 +210,7 @@ def prefill_and_decode(params, prompt, features, pruning, sampling, end_ids, *, 
 
 def generate(model, params, inputs, head_importance=None, *, keep_ratio: float | None = None,
              keep_count: int | None = None, normalization: str = "l2", rounding: str = "ceil",
-             selector: str = "hawk", selector_seed=0, keep_mass: float | None = None, prune_layer: int = 2,
+             selector: str = "hawk", selector_seed=0, keep_mass: float | None = None, scores=None, prune_layer: int = 2,
              max_new_tokens: int = 64, eos_token_ids=(),
              temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
              return_logits: bool = False) -> Generation:
@@ -222,6 +232,8 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
     selector_seed: integer, or [B], for selectors that draw.
     keep_mass: adaptive budget: each prompt keeps the fewest tokens that hold this share of its softmaxed scores, in (0, 1],
       and no more than keep_ratio or keep_count allow; see `hawk_jax.budgets`.
+    scores: [B, V] of the visual slots of `inputs.prompt`, instead of HAWK's; the selector `cdpruner` needs them, see
+      `models.llava.clip_text`.
     prune_layer: layers that the selector `fastv` runs on all tokens.
     max_new_tokens: most tokens to generate.
     eos_token_ids: any of them ends a row.
@@ -237,7 +249,7 @@ def generate(model, params, inputs, head_importance=None, *, keep_ratio: float |
   end_ids, sampling = check_decoding(model, inputs.prompt, max_new_tokens, eos_token_ids, temperature, top_k, top_p, seed)
   pruning = plan_pruning(model, inputs.prompt, head_importance, keep_ratio=keep_ratio, keep_count=keep_count,
                          normalization=normalization, rounding=rounding, selector=selector, selector_seed=selector_seed,
-                         keep_mass=keep_mass, prune_layer=prune_layer)
+                         keep_mass=keep_mass, scores=scores, prune_layer=prune_layer)
   features = None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
   return prefill_and_decode(params, inputs.prompt, features, pruning, sampling, end_ids, model=model,
                             max_new_tokens=max_new_tokens, return_logits=return_logits)

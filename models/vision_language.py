@@ -144,6 +144,11 @@ class VisionLanguageModel(nn.Module):
     """Shapes of the tensors that checkpoints store with more axes than the parameters have, by dotted path."""
     return {}
 
+  @nn.nowrap
+  def leaves_out(self, tensor: str) -> bool:
+    """Whether checkpoints may hold a tensor, by its dotted path, that is no parameter."""
+    return tensor == "lm_head.weight" and self.config.text.tie_word_embeddings
+
   def scores(self, prompt: prompt_lib.Prompt, features: jax.Array) -> jax.Array:
     """Raw per-head score of every visual token, [B, H, V] float32 (METHOD section 3)."""
     return self._scores(prompt, self._embed(prompt.text_tokens), self._gather(prompt, features))
@@ -166,8 +171,8 @@ class VisionLanguageModel(nn.Module):
 
   def prune(self, prompt: prompt_lib.Prompt, features: jax.Array | None, head_importance: jax.Array | None = None, *,
             keep_count: int | None = None, counts: jax.Array | None = None, normalization: str = "l2",
-            selector: str = "hawk", seeds: jax.Array | None = None,
-            keep_mass: jax.Array | None = None) -> prompt_lib.Sequence:
+            selector: str = "hawk", seeds: jax.Array | None = None, keep_mass: jax.Array | None = None,
+            scores: jax.Array | None = None) -> prompt_lib.Sequence:
     """Scores the visual tokens and drops all but the best.
 
     Args:
@@ -180,7 +185,9 @@ class VisionLanguageModel(nn.Module):
       selector: a name of `hawk_jax.selectors.SELECTORS`.
       seeds: [B] uint32 for selectors that draw; None: 0.
       keep_mass: [] float32, each row keeps only as many of its tokens as hold this share of the softmaxed score.
+      scores: [B, V] float32 instead of HAWK's fused scores; selectors of `hawk_jax.selectors.WITH_SCORES` need them.
     """
+    selectors.check_scores(selector, scores)
     text = self._embed(prompt.text_tokens)
     if features is None:
       return prompt_lib.compact(prompt, text, text[:, :0], prompt.visual_order)
@@ -192,15 +199,16 @@ class VisionLanguageModel(nn.Module):
       keep_count = min(keep_count, slots)
       counts = jnp.full([batch], keep_count) if counts is None else counts
       seeds = jnp.zeros([batch], jnp.uint32) if seeds is None else seeds
-      raw = self._scores(prompt, text, visual)
-      if head_importance is None:
-        head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
-      fused = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
+      if scores is None:
+        raw = self._scores(prompt, text, visual)
+        if head_importance is None:
+          head_importance = jnp.full([raw.shape[1]], 1.0 / raw.shape[1])
+        scores = scoring.fuse(scoring.normalize(raw, prompt.visual_mask, normalization), head_importance)
       if keep_mass is not None:
-        counts = jnp.minimum(counts, budgets.mass_counts(fused, prompt.visual_mask, keep_mass))
+        counts = jnp.minimum(counts, budgets.mass_counts(scores, prompt.visual_mask, keep_mass))
       places = dict(positions=prompt.visual_positions) if selector in selectors.WITH_POSITIONS else {}
       select = selectors.SELECTORS[selector]
-      kept = select(visual, fused, prompt.visual_mask, counts, seeds, keep_count=keep_count, **places)
+      kept = select(visual, scores, prompt.visual_mask, counts, seeds, keep_count=keep_count, **places)
     return prompt_lib.compact(prompt, text, visual, kept)
 
   def run(self, sequence: prompt_lib.Sequence, intervention: Intervention = NOTHING) -> Prefill:

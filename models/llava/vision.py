@@ -1,13 +1,14 @@
-"""Vision tower of LLaVA: CLIP's, up to the hidden states that are asked for.
+"""Vision tower of LLaVA: CLIP's, up to the hidden states that are asked for. CLIP's text tower has the same blocks.
 
-Axes: P tiles, T tokens a tile (the class token first), C channels, N heads, d head dim, D hidden size, W = D * feature
-layers.
+Axes: P tiles (or texts), T tokens of each (a tile's class token first), C channels, N heads, d head dim, D hidden size,
+W = D * feature layers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from einops import rearrange
 from flax import linen as nn
@@ -20,22 +21,33 @@ from models.attention import attention
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
-  """Shapes of the tower; names follow the checkpoints' config.json.
+class EncoderConfig:
+  """Shapes of a stack of blocks; names follow the checkpoints' config.json.
 
   Attributes:
-    feature_layers: hidden states that are handed on, one beside the other; 0 is what enters the first layer.
-    keep_class_token: whether its features are handed on too, before the patches'.
+    causal: whether a token sees none that follow it.
   """
 
   num_hidden_layers: int
   hidden_size: int
   intermediate_size: int
   num_attention_heads: int
+  layer_norm_eps: float = 1e-5
+  causal: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig(EncoderConfig):
+  """Shapes of the tower.
+
+  Attributes:
+    feature_layers: hidden states that are handed on, one beside the other; 0 is what enters the first layer.
+    keep_class_token: whether its features are handed on too, before the patches'.
+  """
+
   image_size: int = 336
   patch_size: int = 14
   num_channels: int = 3
-  layer_norm_eps: float = 1e-5
   feature_layers: tuple[int, ...] = (23,)
   keep_class_token: bool = False
 
@@ -55,7 +67,8 @@ class VisionConfig:
     return self.num_channels, self.image_size, self.image_size
 
 
-def _layer_norm(config: VisionConfig) -> nn.LayerNorm:
+def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
+  """As all norms of a tower are."""
   return nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
 
 
@@ -96,7 +109,7 @@ class PatchEmbedding(nn.Module):
 class VisionAttention(nn.Module):
   """Self-attention among a tile's tokens."""
 
-  config: VisionConfig
+  config: EncoderConfig
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
@@ -106,14 +119,15 @@ class VisionAttention(nn.Module):
   def __call__(self, x):
     heads = self.config.num_attention_heads
     split = lambda y: sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=heads), self.mesh)
-    out = attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)), mesh=self.mesh)
+    query, key, value = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+    out = attention(query, key, value, causal=self.config.causal, mesh=self.mesh)
     return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
 
 class VisionMLP(nn.Module):
   """fc2(quick_gelu(fc1(x))), with quick_gelu(x) = x sigmoid(1.702 x)."""
 
-  config: VisionConfig
+  config: EncoderConfig
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
@@ -128,13 +142,13 @@ class VisionMLP(nn.Module):
 class VisionBlock(nn.Module):
   """Pre-norm transformer block."""
 
-  config: VisionConfig
+  config: EncoderConfig
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    self.layer_norm1 = _layer_norm(self.config)
+    self.layer_norm1 = layer_norm(self.config)
     self.self_attn = VisionAttention(self.config, self.mesh)
-    self.layer_norm2 = _layer_norm(self.config)
+    self.layer_norm2 = layer_norm(self.config)
     self.mlp = VisionMLP(self.config, self.mesh)
 
   def __call__(self, x):
@@ -145,7 +159,7 @@ class VisionBlock(nn.Module):
 class Encoder(nn.Module):
   """The stack of blocks."""
 
-  config: VisionConfig
+  config: EncoderConfig
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
@@ -167,9 +181,9 @@ class VisionTower(nn.Module):
 
   def setup(self):
     self.embeddings = PatchEmbedding(self.config)
-    self.pre_layrnorm = _layer_norm(self.config)
+    self.pre_layrnorm = layer_norm(self.config)
     self.encoder = Encoder(self.config, self.mesh)
-    self.post_layernorm = _layer_norm(self.config)
+    self.post_layernorm = layer_norm(self.config)
 
   def __call__(self, tiles: jax.Array) -> jax.Array:
     """Encodes tiles.

@@ -66,6 +66,10 @@ class GenerateTest(absltest.TestCase):
     message = self.refused("--keep_ratio=0.5", "--keep_count=3", f"--output_dir={self.directory}")
     self.assertIn("keep_ratio and keep_count: give one of them", message)
 
+  def test_cdpruner_without_clip(self):
+    message = self.refused("--selector=cdpruner", "--model=/no/such/model", f"--output_dir={self.directory}")
+    self.assertIn("error: clip: the selector cdpruner needs a CLIP checkpoint", message)
+
 
 if __name__ == "__main__":
   absltest.main()

@@ -29,7 +29,7 @@ def relevance_of(scores):
   return (scores - scores.min()) / (scores.max() - scores.min())
 
 
-def hawk_dpp(features, scores, count):
+def dpp(features, scores, count):
   """Greedy MAP by determinants: every step adds the token that leaves the largest determinant of the kernel."""
   relevance = relevance_of(scores)
   kernel = relevance[:, None] * (unit(features) @ unit(features).T) * relevance
@@ -78,7 +78,8 @@ def evs(features, scores, count):
   return sorted(range(len(features)), key=lambda i: (-change[i], i))[:count]
 
 
-PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": hawk_dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune, "evs": evs}
+PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": dpp, "cdpruner": dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune,
+         "evs": evs}
 BATCH, SLOTS, WIDTH, KEEP = 4, 24, 160, 12
 PLACES = 4  # tokens of a frame, two by two
 
