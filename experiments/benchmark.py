@@ -161,12 +161,6 @@ def open_model(output: pathlib.Path, dtype: str):
   return model, params, directory
 
 
-def vision_flops(model, arrays) -> float:
-  if "image_grid_thw" in arrays:
-    return flops.qwen_vision(model.config, arrays["image_grid_thw"].tolist())
-  return flops.llava_vision(model.config, len(arrays["pixel_values"]))
-
-
 def check_equal(ours: list[Ours], baseline, tensors, steps: int, dtype: str) -> list[dict]:
   """Compares first logits and greedy tokens with the baseline's, which keeps the same tokens.
 
@@ -259,7 +253,7 @@ def main():
       "versions": command.versions(), "rounds": _ROUNDS.value, "matmul_flops_per_second": rate,
       "bandwidth_bytes_per_second": bandwidth, "checks": checks,
       "visual_tokens": int(ours[0].case.visual[0]), "text_tokens": _TEXT_TOKENS.value, "steps": _STEPS.value,
-      "vision_flops": vision_flops(model, arrays), "seconds": clock.seconds,
+      "vision_flops": flops.vision(model.config, arrays), "seconds": clock.seconds,
       "cases": [{
           "keep_ratio": float(one.case.name), "tokens": int(one.case.tokens[0]), "cache_bytes": one.cache_bytes,
           "language_flops": flops.language_prefill(text, int(one.case.tokens[0])),

@@ -55,6 +55,6 @@ def _ratios(prefills) -> list[str]:
   whole = prefills[0]
   rows = [[f"{row['keep_ratio']:g}", row["tokens"], f"{1e3 * row['predicted_seconds']:.1f}",
            f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
-           f"{row['language_flops'] / whole['language_flops']:.3f}"] for row in prefills]
+           f"{row['model_flops'] / whole['model_flops']:.3f}"] for row in prefills]
   return programs.table(["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"],
                         rows) + [""]

@@ -58,53 +58,58 @@ class Compiler:
     place = lambda x: sharding.sharding(self.model.mesh, np.shape(x), sharding.BATCH)
     return programs.on_mesh(tree, jax.tree.map(place, tree))
 
-  def compile(self, name: str, function, *args, causal: bool = False, cache=lambda out: None, about=None, **static):
+  def compile(self, name: str, function, *args, work: float = 0.0, causal: bool = False, cache=lambda out: None, about=None,
+              **static):
     """Compiles `function(params, *args)`.
 
     Args:
       name: of the program.
       function: jitted.
       *args: abstract.
+      work: FLOPs of the model.
       causal: as in `programs.predict`.
       cache: the key/value cache among the function's abstract results or arguments.
       about: more fields of the row.
       **static: the function's static arguments.
 
     Returns:
-      What is known of the program, for JSON, and the function's abstract results with where they lie; None if it does not fit.
+      What is known of the program, for JSON, and the function's abstract results with where they lie; None if it does
+      not fit.
     """
     began = time.perf_counter()
-    row = {"program": name, **(about or {}), "weights_bytes": self.weights}
+    row = {"program": name, **(about or {}), "weights_bytes": self.weights, "model_flops": work}
+    held = self.weights + programs.shard_bytes(args)
     try:
       lowered = function.lower(self.params, *args, model=self.model, **static)
       compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-      needed = programs.memory_needed(error)
+      needed = programs.memory_needed(error, held)
       if needed is None:
         raise
       row.update(fits=False, needed_bytes=needed, compile_seconds=time.perf_counter() - began)
       self.bar.update()
       return row, None
     cost = programs.read(compiled, time.perf_counter() - began)
-    seconds = programs.predict(cost, self.chip, causal)
+    seconds = programs.predict(cost, self.chip, causal, work / self.model.mesh.size)
     out = programs.on_mesh(lowered.out_info, compiled.output_shardings)
-    held = cache(out)
-    needed = self.weights + programs.shard_bytes(args) + cost.outputs + cost.temporaries
+    cached = cache(out)
+    needed = held + cost.outputs + cost.temporaries
     row.update(
         dataclasses.asdict(cost), fits=needed <= self.chip.memory, needed_bytes=needed,
-        cache_bytes=0 if held is None else programs.shard_bytes((held.keys, held.values)),
+        cache_bytes=0 if cached is None else programs.shard_bytes((cached.keys, cached.values)),
         seconds=dataclasses.asdict(seconds), predicted_seconds=seconds.total)
     self.bar.update()
     return row, out
 
 
-def compile_all(model, chip: programs.Chip, prompt, vision, ratios, dtype: str, max_new_tokens: int) -> list[dict]:
+def compile_all(model, chip: programs.Chip, plan, ratios, dtype: str, max_new_tokens: int) -> list[dict]:
   """What is known of all programs, compiled side by side; decoding's is of one step."""
+  prompt, vision, vision_work = plan
   end_ids, sampling = generation.check_decoding(model, prompt, max_new_tokens)
   visual = int(prompt.visual_counts.max())
 
   def encode():
-    return [compiler.compile("vision", generation.encode, compiler.rows_split(vision))[0]]
+    return [compiler.compile("vision", generation.encode, compiler.rows_split(vision), work=vision_work)[0]]
 
   def answer(ratio):
     """Prefill at a keep ratio, and decoding after it."""
@@ -113,10 +118,11 @@ def compile_all(model, chip: programs.Chip, prompt, vision, ratios, dtype: str, 
     tokens = kept + int(prompt.text_counts.max())
     work = flops.language_prefill(model.config.text, tokens)
     work += 0 if pruning is None else flops.scoring(model.config.text, visual)
+    work *= len(prompt.text_tokens)
     about, ends = {"keep_ratio": ratio, "tokens": tokens}, compiler.rows_split(end_ids)
     prefill, out = compiler.compile(
         "prefill", generation.prefill, compiler.rows_split(prompt), features, compiler.rows_split(pruning), sampling, ends,
-        causal=True, cache=lambda out: out[0].cache, about={**about, "language_flops": work}, max_new_tokens=max_new_tokens)
+        work=work, causal=True, cache=lambda out: out[0].cache, about=about, max_new_tokens=max_new_tokens)
     if out is None:
       bar.update()
       return [prefill]
@@ -142,8 +148,9 @@ def main():
   model = registry.published(_MODEL_CONFIG.value, command.mesh(devices) or sharding.make_mesh("data:1", devices))
   began = time.perf_counter()
   size = slices.picture_size(model.config, _VISUAL_TOKENS.value)
-  prompt, vision = slices.plan(model, size, _BATCH.value, _TEXT_TOKENS.value)
-  rows = compile_all(model, chip, prompt, vision, sorted(set(ratios), reverse=True), _DTYPE.value, _NEW_TOKENS.value)
+  plan = slices.plan(model, size, _BATCH.value, _TEXT_TOKENS.value)
+  prompt = plan[0]
+  rows = compile_all(model, chip, plan, sorted(set(ratios), reverse=True), _DTYPE.value, _NEW_TOKENS.value)
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(checkpoint.abstract_params(model)))
   report = {
       "model_config": _MODEL_CONFIG.value, "parameters": parameters, "topology": _TOPOLOGY.value,

@@ -39,6 +39,13 @@ def kv_cache_elements(text: DecoderConfig, tokens: int) -> int:
   return 2 * text.num_hidden_layers * tokens * text.num_key_value_heads * text.head_dim
 
 
+def vision(config, arrays) -> float:
+  """The pictures in a processor's arrays through a port's tower."""
+  if "image_grid_thw" in arrays:
+    return qwen_vision(config, arrays["image_grid_thw"].tolist())
+  return llava_vision(config, len(arrays["pixel_values"]))
+
+
 def qwen_vision(config: Qwen2_5_VLConfig, grids) -> float:
   """Pictures and videos through the tower of Qwen2.5-VL.
 

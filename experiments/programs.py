@@ -21,6 +21,7 @@ _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-al
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\((.*)")
 _KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"?(\d+)')
 _MEMORY_NEEDED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
+_TEMPORARIES_NEEDED = re.compile(r"for HLO temporaries \(([\d.]+)([KMG])\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,24 +162,33 @@ def _group(rest: str) -> int:
   return 2
 
 
-def predict(cost: Cost, chip: Chip, causal: bool) -> Seconds:
+def predict(cost: Cost, chip: Chip, causal: bool, least: float = 0.0) -> Seconds:
   """Least seconds of a program.
 
   Args:
     cost: of it.
     chip: that runs it.
     causal: whether its kernels skip the half of each square that no query sees.
+    least: FLOPs a chip that the model cannot avoid; the program's are fewer where loops hide some.
   """
   flops = cost.flops - (cost.kernel_flops / 2 if causal else 0)
-  return Seconds(flops / chip.flops, cost.bytes_accessed / chip.bandwidth, cost.moved / chip.interconnect)
+  return Seconds(max(flops, least) / chip.flops, cost.bytes_accessed / chip.bandwidth, cost.moved / chip.interconnect)
 
 
-def memory_needed(error: Exception) -> float | None:
-  """Bytes a chip that a program needs, if that is what the compiler stopped at; None: another error."""
+def memory_needed(error: Exception, held: float) -> float | None:
+  """Bytes a chip that a program needs, if that is what the compiler stopped at; None: another error.
+
+  Args:
+    error: of the compiler.
+    held: bytes a chip of the program's arguments, which it does not always count.
+  """
   if "RESOURCE_EXHAUSTED" not in str(error):
     return None
-  match = _MEMORY_NEEDED.search(str(error))
-  return float(match[1]) * 1024 ** (1 + "KMG".index(match[2])) if match else math.nan
+  size = lambda match: float(match[1]) * 1024 ** (1 + "KMG".index(match[2]))
+  if match := _MEMORY_NEEDED.search(str(error)):
+    return size(match)
+  match = _TEMPORARIES_NEEDED.search(str(error))
+  return held + size(match) if match else math.nan
 
 
 def shard_bytes(tree) -> int:

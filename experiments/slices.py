@@ -10,6 +10,7 @@ import os
 import jax
 from jax.experimental import topologies
 
+from experiments import flops
 from experiments import programs
 from experiments import prompts
 
@@ -63,16 +64,17 @@ def picture_size(config, visual_tokens: int | None) -> tuple[int, int]:
 
 
 def plan(model, size: tuple[int, int], batch: int, text_tokens: int):
-  """Packed prompts without pixels: [B] prompts of one picture each, and the tower's arrays as shapes."""
+  """Packed prompts without pixels: [B] prompts of one picture each, the tower's arrays as shapes, and its FLOPs."""
   light, vision = model, model.config.vision
   if hasattr(vision, "temporal_patch_size"):
     # Where patches go does not depend on what they hold, and they are the bulk of what is packed.
     vision = dataclasses.replace(vision, in_channels=1, temporal_patch_size=1)
     light = model.clone(config=dataclasses.replace(model.config, vision=vision))
-  inputs = light.pack(**prompts.make_batch(light, [size] * batch, text_tokens, None))
+  arrays = prompts.make_batch(light, [size] * batch, text_tokens, None)
+  inputs = light.pack(**arrays)
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs.vision)
   if light is not model:
     patches = shapes.patches
     full = jax.ShapeDtypeStruct(patches.shape[:-1] + (model.config.vision.patch_dim,), patches.dtype)
     shapes = shapes.replace(patches=full)
-  return inputs.prompt, shapes
+  return inputs.prompt, shapes, flops.vision(model.config, arrays)

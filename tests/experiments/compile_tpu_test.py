@@ -52,12 +52,16 @@ class CompileTpuTest(parameterized.TestCase):
     self.assertEqual(programs.predict(cost, chip, causal=False).total, 3 + 1)
     self.assertEqual(programs.predict(cost, chip, causal=True).total, 2.5 + 1)
     self.assertEqual(programs.predict(dataclasses.replace(cost, bytes_accessed=70.0), chip, causal=True).total, 7 + 1)
+    self.assertEqual(programs.predict(cost, chip, causal=True, least=900.0).total, 9 + 1)
 
   def test_programs_too_large(self):
     error = RuntimeError("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
                          "20.00G of 15.75G hbm. Exceeded hbm capacity by 4.25G.")
-    self.assertEqual(programs.memory_needed(error), 20 * 2**30)
-    self.assertIsNone(programs.memory_needed(RuntimeError("INTERNAL: other")))
+    self.assertEqual(programs.memory_needed(error, 1e9), 20 * 2**30)
+    error = RuntimeError("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required "
+                         "for HLO temporaries (17.50G) exceeds available HBM (15.75G). HLO module: jit_prefill.")
+    self.assertEqual(programs.memory_needed(error, 1e9), 1e9 + 17.5 * 2**30)
+    self.assertIsNone(programs.memory_needed(RuntimeError("INTERNAL: other"), 1e9))
 
   def test_report_says_what_does_not_fit(self):
     row = {"program": "prefill", "keep_ratio": 1.0, "tokens": 4160, "weights_bytes": 18e9, "needed_bytes": 20e9,
@@ -97,7 +101,7 @@ class CompileTpuTest(parameterized.TestCase):
 
   def test_plan_has_the_shapes_of_packing(self):
     model = registry.published("qwen2.5-vl-7b")
-    prompt, vision = slices.plan(model, (112, 112), 2, 64)
+    prompt, vision, _ = slices.plan(model, (112, 112), 2, 64)
     self.assertEqual(vision.patches.shape[1:], (16, 4, 1176))
     self.assertEqual(prompt.visual_counts.tolist(), [16, 16])
     self.assertEqual(prompt.text_counts.tolist(), [64, 64])
