@@ -42,13 +42,14 @@ def _row(row) -> list[str]:
   if "seconds" not in row:
     needed, compiling = f"{gigabytes('needed_bytes')}: does not fit", f"{row['compile_seconds']:.0f}"
     return start + ["", "", needed, "", "", "", "", "", compiling]
-  messages = ", ".join(f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in row["collectives"].items())
-  seconds = row["seconds"]
+  known = row["collectives"]
+  messages = "unknown" if known is None else ", ".join(
+      f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in known.items())
+  seconds = [f"{1e3 * value:.1f}" for value in (row["predicted_seconds"], *row["seconds"].values())]
   return start + [gigabytes("cache_bytes"), gigabytes("temporaries"),
                   gigabytes("needed_bytes") + ("" if row["fits"] else ": does not fit"),
-                  *(f"{1e3 * value:.1f}" for value in (row["predicted_seconds"], seconds["compute"], seconds["memory"],
-                                                       seconds["interconnect"])),
-                  messages or "none", f"{row['compile_seconds']:.0f}"]
+                  *seconds[:-1], "unknown" if known is None else seconds[-1], messages or "none",
+                  f"{row['compile_seconds']:.0f}"]
 
 
 def _ratios(prefills) -> list[str]:

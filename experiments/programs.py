@@ -81,7 +81,8 @@ class Cost:
     flops: floating-point operations, kernels included.
     kernel_flops: those of kernels, which count whole squares of attention.
     bytes_accessed: of the chip's memory.
-    collectives: kind to how many there are and the bytes that a chip receives by them.
+    collectives: kind to how many there are and the bytes that a chip receives by them; None: libtpu's program is in a form
+      that this jaxlib cannot read, its messages are not known.
     temporaries: bytes while it runs.
     outputs: bytes of results that do not take the place of arguments.
     compile_seconds: on this machine.
@@ -90,15 +91,15 @@ class Cost:
   flops: float
   kernel_flops: float
   bytes_accessed: float
-  collectives: dict[str, tuple[int, float]]
+  collectives: dict[str, tuple[int, float]] | None
   temporaries: int
   outputs: int
   compile_seconds: float
 
   @property
   def moved(self) -> float:
-    """Bytes that a chip receives."""
-    return sum(moved for _, moved in self.collectives.values())
+    """Bytes that a chip receives; 0 where they are not known."""
+    return sum(moved for _, moved in (self.collectives or {}).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +118,25 @@ class Seconds:
 
 def read(compiled, compile_seconds: float) -> Cost:
   """Cost of a compiled program."""
-  text, analysis, memory = compiled.as_text(), compiled.cost_analysis(), compiled.memory_analysis()
-  summed = collections.defaultdict(lambda: (0, 0.0))
-  for collective in collectives(text):
-    count, moved = summed[collective.kind]
-    summed[collective.kind] = count + 1, moved + collective.moved
+  analysis, memory = compiled.cost_analysis(), compiled.memory_analysis()
+  try:
+    text = compiled.as_text()
+  except jax.errors.JaxRuntimeError:
+    text = None
   return Cost(
-      flops=float(analysis.get("flops", 0)), kernel_flops=float(sum(map(int, _KERNEL_FLOPS.findall(text)))),
-      bytes_accessed=float(analysis.get("bytes accessed", 0)), collectives=dict(summed),
+      flops=float(analysis.get("flops", 0)), kernel_flops=float(sum(map(int, _KERNEL_FLOPS.findall(text or "")))),
+      bytes_accessed=float(analysis.get("bytes accessed", 0)), collectives=None if text is None else summed(text),
       temporaries=memory.temp_size_in_bytes, outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
       compile_seconds=compile_seconds)
+
+
+def summed(text: str) -> dict[str, tuple[int, float]]:
+  """Messages of a program by kind: how many, and the bytes that a chip receives."""
+  totals = collections.defaultdict(lambda: (0, 0.0))
+  for collective in collectives(text):
+    count, moved = totals[collective.kind]
+    totals[collective.kind] = count + 1, moved + collective.moved
+  return dict(totals)
 
 
 def collectives(text: str) -> list[Collective]:
@@ -169,9 +179,10 @@ def predict(cost: Cost, chip: Chip, causal: bool, least: float = 0.0) -> Seconds
     cost: of it.
     chip: that runs it.
     causal: whether its kernels skip the half of each square that no query sees.
-    least: FLOPs a chip that the model cannot avoid; the program's are fewer where loops hide some.
+    least: FLOPs a chip that the model cannot avoid; the program's are fewer where loops hide some, and are not used where
+      its kernels are not known.
   """
-  flops = cost.flops - (cost.kernel_flops / 2 if causal else 0)
+  flops = 0 if cost.collectives is None else cost.flops - (cost.kernel_flops / 2 if causal else 0)
   return Seconds(max(flops, least) / chip.flops, cost.bytes_accessed / chip.bandwidth, cost.moved / chip.interconnect)
 
 

@@ -53,6 +53,8 @@ class CompileTpuTest(parameterized.TestCase):
     self.assertEqual(programs.predict(cost, chip, causal=True).total, 2.5 + 1)
     self.assertEqual(programs.predict(dataclasses.replace(cost, bytes_accessed=70.0), chip, causal=True).total, 7 + 1)
     self.assertEqual(programs.predict(cost, chip, causal=True, least=900.0).total, 9 + 1)
+    unread = dataclasses.replace(cost, collectives=None, bytes_accessed=70.0)
+    self.assertEqual(programs.predict(unread, chip, causal=True, least=100.0).total, 7)
 
   def test_programs_too_large(self):
     error = RuntimeError("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
