@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from experiments.benchmarks import prompts
 from experiments.benchmarks import tsv
@@ -86,6 +87,16 @@ class Answerer:
                options: Options):
     self.model, self.params, self.processor, self.family = model, params, processor, family
     self.head_importance, self.settings, self.options = head_importance, settings, options
+
+  def check(self) -> None:
+    """Asks in vain, so that options no question can be asked with are told once and not of every row.
+
+    Raises:
+      ValueError: such options.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": ""}]
+    self._pack([([{"role": "user", "content": content}], [Image.new("RGB", (56, 56))], [])])
+    video_lib.sample(1, 1.0, self.options.fps, self.options.max_frames)
 
   def prepare(self, batch: Batch, table: tsv.Table, suite: Suite) -> Prepared:
     """Reads and lays out a batch. Rows that cannot be read are left out."""
