@@ -116,19 +116,13 @@ class Answerer:
           self._pack([chat])
         except ValueError as error:
           row = table.rows[at]
-          column = "question" if not row.sizes else "video" if table.video(row) else "image"
-          problems[at] = tsv.describe(table.path, row.number, row.index, column, error)
+          problems[at] = tsv.describe(table.path, row.number, row.index, table.column(row) or "question", error)
           del chats[at]
       inputs = self._pack(list(chats.values()))
     return Prepared(batch, inputs, tuple(chats), problems)
 
   def _chat(self, table, row, suite):
-    pictures, path, videos = table.pictures(row), table.video(row), []
-    if path is not None:
-      try:
-        videos = [video_lib.read(path, self.options.fps, self.options.max_frames)]
-      except ValueError as error:
-        raise tsv.RowError(tsv.describe(table.path, row.number, row.index, "video", error)) from error
+    pictures, videos = table.pictures(row), table.videos(row, self.options.fps, self.options.max_frames)
     content = [{"type": "image"}] * len(pictures) + [{"type": "video"}] * len(videos)
     chat = [{"role": "user", "content": [*content, {"type": "text", "text": prompts.text(suite, row, self.family)}]}]
     if self.options.system_prompt:

@@ -16,7 +16,6 @@ from PIL import Image
 from experiments.benchmarks.tsv import Table
 from experiments.evaluation.plan import Setting
 from experiments.evaluation.results import Result
-from models import video as video_lib
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _LARGEST = 448  # pixels of a picture's longer side
@@ -53,8 +52,7 @@ def page(results: Sequence[Result], settings: Sequence[Setting], shown: Sequence
 
 def _question(result, at, settings, model, processor, options) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  pictures, path = result.table.pictures(row), result.table.video(row)
-  videos = [] if path is None else [video_lib.read(path, options.fps, options.max_frames)]
+  pictures, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
   views, images = [], pictures
   if pictures or videos:
     views = model.views(**processor(images=[pictures], videos=[videos], prompts=[""], min_pixels=options.min_pixels,
