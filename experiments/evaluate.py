@@ -128,6 +128,7 @@ def main():
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, _GALLERY.value)
   answerer = answering.Answerer(model, params, processor, prompts.FAMILIES[model_type], head_importance, settings, options)
+  answerer.check()
   entries = answer_all(answerer, output / "journal", run, batches, tables, found, shown)
   if jax.process_index():
     return

@@ -13,8 +13,6 @@ from experiments.benchmarks.tsv import describe
 from experiments.benchmarks.tsv import Row
 from experiments.benchmarks.tsv import Table
 
-KINDS = ("yes_no", "choice", "circular", "video_choice", "short", "plain")
-
 
 @dataclasses.dataclass(frozen=True)
 class Suite:

@@ -23,6 +23,7 @@ from models import processor as processor_lib
 from models import video as video_lib
 
 LETTERS = string.ascii_uppercase
+_NEEDED = ("index", "question", "answer")
 _PICTURES = ("image", "image_path")
 _VIDEOS = ("video_path", "video")
 _REFERENCE = 64  # an `image` cell this short is the index of the row whose picture it shares
@@ -82,19 +83,30 @@ class Table:
     Raises:
       RowError: one cannot be read.
     """
-    column = next((name for name in _PICTURES if name in self.columns), None)
+    column = self.column(row, _PICTURES)
     if column is None:
       return []
     _, cells = next(_records(self.path, row.source, row.number))
     cell = cells[self.columns.index(column)]
     return [self._picture(row, column, value) for value in as_list(cell)]
 
-  def video(self, row: Row) -> pathlib.Path | None:
-    """The path of a row's video, or None."""
-    for column in _VIDEOS:
-      if column in self.columns and row.fields[column]:
-        return _beside(self.path, row.fields[column], column)
-    return None
+  def videos(self, row: Row, fps: float, max_frames: int) -> list[video_lib.Video]:
+    """A row's video, sampled as `models.video.read` does; empty if it has none.
+
+    Raises:
+      RowError: it cannot be read.
+    """
+    column = self.column(row, _VIDEOS)
+    if column is None:
+      return []
+    try:
+      return [video_lib.read(_beside(self.path, row.fields[column], column), fps, max_frames)]
+    except ValueError as error:
+      raise RowError(describe(self.path, row.number, row.index, column, error)) from error
+
+  def column(self, row: Row, among: Sequence[str] = (*_PICTURES, *_VIDEOS)) -> str | None:
+    """The first column in which a row has pictures or a video."""
+    return next((name for name in among if name in self.columns and (name == "image" or row.fields[name])), None)
 
   def _picture(self, row, column, value):
     try:
@@ -121,14 +133,13 @@ def as_list(cell: str) -> list[str]:
   return [cell]
 
 
-def read(path: str, *, limit: int | None = None, needs: Sequence[str] = ("index", "question", "answer")) -> Table:
+def read(path: str, *, limit: int | None = None) -> Table:
   """Scans a file.
 
   Args:
     path: of a TSV with a header. Pictures stand in `image` (base64, or the index of the row that has it) or `image_path`
       (beside the file), videos in `video_path` or `video`; several in one cell as a Python list.
     limit: only so many rows from the start.
-    needs: columns that must be there.
 
   Raises:
     ValueError: no such file, no rows, missing columns, or two rows with one index.
@@ -140,7 +151,7 @@ def read(path: str, *, limit: int | None = None, needs: Sequence[str] = ("index"
   _, header = next(records, (0, []))
   if not header:
     raise ValueError(f"data: {path} is empty, its first line must name the columns")
-  missing = [name for name in needs if name not in header]
+  missing = [name for name in _NEEDED if name not in header]
   if missing:
     raise ValueError(f"data: {path}, row 0 (the header): lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                      f"it has {', '.join(header)}")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from experiments.benchmarks import prompts
 from experiments.benchmarks import tsv
@@ -87,6 +88,16 @@ class Answerer:
     self.model, self.params, self.processor, self.family = model, params, processor, family
     self.head_importance, self.settings, self.options = head_importance, settings, options
 
+  def check(self) -> None:
+    """Asks in vain, so that options no question can be asked with are told once and not of every row.
+
+    Raises:
+      ValueError: such options.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": ""}]
+    self._pack([([{"role": "user", "content": content}], [Image.new("RGB", (56, 56))], [])])
+    video_lib.sample(1, 1.0, self.options.fps, self.options.max_frames)
+
   def prepare(self, batch: Batch, table: tsv.Table, suite: Suite) -> Prepared:
     """Reads and lays out a batch. Rows that cannot be read are left out."""
     chats, problems = {}, {}
@@ -105,19 +116,13 @@ class Answerer:
           self._pack([chat])
         except ValueError as error:
           row = table.rows[at]
-          column = "question" if not row.sizes else "video" if table.video(row) else "image"
-          problems[at] = tsv.describe(table.path, row.number, row.index, column, error)
+          problems[at] = tsv.describe(table.path, row.number, row.index, table.column(row) or "question", error)
           del chats[at]
       inputs = self._pack(list(chats.values()))
     return Prepared(batch, inputs, tuple(chats), problems)
 
   def _chat(self, table, row, suite):
-    pictures, path, videos = table.pictures(row), table.video(row), []
-    if path is not None:
-      try:
-        videos = [video_lib.read(path, self.options.fps, self.options.max_frames)]
-      except ValueError as error:
-        raise tsv.RowError(tsv.describe(table.path, row.number, row.index, "video", error)) from error
+    pictures, videos = table.pictures(row), table.videos(row, self.options.fps, self.options.max_frames)
     content = [{"type": "image"}] * len(pictures) + [{"type": "video"}] * len(videos)
     chat = [{"role": "user", "content": [*content, {"type": "text", "text": prompts.text(suite, row, self.family)}]}]
     if self.options.system_prompt:

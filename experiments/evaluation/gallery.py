@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -15,7 +16,6 @@ from PIL import Image
 from experiments.benchmarks.tsv import Table
 from experiments.evaluation.plan import Setting
 from experiments.evaluation.results import Result
-from models import video as video_lib
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _LARGEST = 448  # pixels of a picture's longer side
@@ -52,8 +52,7 @@ def page(results: Sequence[Result], settings: Sequence[Setting], shown: Sequence
 
 def _question(result, at, settings, model, processor, options) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  pictures, path = result.table.pictures(row), result.table.video(row)
-  videos = [] if path is None else [video_lib.read(path, options.fps, options.max_frames)]
+  pictures, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
   views, images = [], pictures
   if pictures or videos:
     views = model.views(**processor(images=[pictures], videos=[videos], prompts=[""], min_pixels=options.min_pixels,
@@ -61,18 +60,21 @@ def _question(result, at, settings, model, processor, options) -> Mapping[str, A
   if videos:
     step = -(-len(videos[0].frames) // len(views))  # frames of a temporal slice; its first stands for it
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
+  # Many pictures stand in a grid of about the size of one.
+  side = min(_LARGEST, 2 * _LARGEST // math.ceil(math.sqrt(max(1, len(images)))))
   answers = [{
-      "name": setting.name, "selector": setting.selector or "all tokens", "prediction": answer["prediction"],
-      "kept": answer["kept"], "tokens": answer.get("tokens"), "right": bool(scores[at] > 0.5),
+      "name": setting.name, "selector": setting.selector or "all tokens", "share": setting.keep_ratio or 1.0,
+      "prediction": answer["prediction"], "right": bool(scores[at] > 0.5), "kept": answer["kept"],
+      "tokens": answer.get("tokens"),
   } for setting, answer, scores in zip(settings, entry["answers"], result.scores)]
   return {"file": result.table.name, "index": row.index, "question": row.fields["question"], "answer": row.fields["answer"],
-          "tokens": entry["tokens"], "pictures": [_embedded(image) for image in images], "answers": answers,
+          "tokens": entry["tokens"], "pictures": [_embedded(image, side) for image in images], "answers": answers,
           "views": [[view.picture, view.rows, view.columns, int(view.newlines)] for view in views]}
 
 
-def _embedded(picture: Image.Image) -> str:
+def _embedded(picture: Image.Image, side: int) -> str:
   picture = picture.copy()
-  picture.thumbnail((_LARGEST, _LARGEST))
+  picture.thumbnail((side, side))
   buffer = io.BytesIO()
   picture.save(buffer, "JPEG", quality=85)
   return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -31,8 +31,14 @@ def make(settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[path
   device = jax.devices()[0]
   return {
       **settings,
-      "checkpoint": {path.name: digest(path) for path in sorted(checkpoint.iterdir()) if path.is_file()},
+      "checkpoint": {name: digest(checkpoint / name) for name in _files(checkpoint)},
       "data": {path.name: digest(path) for path in data},
       "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
       "device": f"{device.platform} {device.device_kind}",
   }
+
+
+def _files(directory: pathlib.Path) -> list[str]:
+  """Names of all files, also in folders (Orbax has its arrays there), but for what is hidden, such as .git."""
+  paths = [path.relative_to(directory) for path in directory.rglob("*") if path.is_file()]
+  return sorted(str(path) for path in paths if not any(part.startswith(".") for part in path.parts))

@@ -136,6 +136,8 @@ def markdown(results: Sequence[Result], settings: Sequence[Setting], published: 
         line(f"{100 * (1 - paper.pruned):g} %", paper.label, paper.scores, whole.scores if whole else {}, paper.share)
   notes = [f"{title}: {len(result.problems)} of {len(result.table.rows)} questions could not be asked and count "
            "as wrong." for title, result in zip(titles, results) if result.problems]
+  notes += [f"{title}: {result.table.skipped} rows without a picture were left out, as VLMEvalKit does."
+            for title, result in zip(titles, results) if result.table.skipped]
   if published:
     notes.append("Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned "
                  "scores.")

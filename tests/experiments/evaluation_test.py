@@ -1,5 +1,6 @@
 """What an evaluation plans, answers and reports, on files made here."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -67,7 +68,7 @@ class PrefetchTest(absltest.TestCase):
       list(answering.prefetched(fail, range(3)))
 
 
-class AnsweringTest(absltest.TestCase):
+class AnsweringTest(parameterized.TestCase):
 
   @classmethod
   def setUpClass(cls):
@@ -112,12 +113,20 @@ class AnsweringTest(absltest.TestCase):
     self.assertEqual(prepared.rows, (0,))
     self.assertRegex(prepared.problems[1], r"digits.tsv: row 2 \(index 1\), column image: input_ids: .*8192 positions")
 
+  @parameterized.parameters(
+      (dict(fps=-1.0), "fps: got -1"), (dict(max_frames=1), "max_frames: got 1"),
+      (dict(min_pixels=9000, max_pixels=1000), "min_pixels and max_pixels: got 9000 and 1000"),
+      (dict(max_new_tokens=9000), "max_new_tokens: got 9000"))
+  def test_options_no_question_can_be_asked_with(self, options, message):
+    with self.assertRaisesRegex(ValueError, message):
+      self.answerer(**options).check()
+
   def test_a_video_longer_than_the_model(self):
     table = tsv.read(str(FILES / "digits_video.tsv"), limit=1)
     suite = suites.find(table.name, table.columns)
     prepared = self.answerer(batch_size=1, max_new_tokens=8185).prepare(plan.Batch(0, 0, (0,)), table, suite)
     self.assertIsNone(prepared.inputs)
-    self.assertRegex(prepared.problems[0], r"digits_video.tsv: row 1 \(index 0\), column video: max_new_tokens: got 8185")
+    self.assertRegex(prepared.problems[0], r"_video.tsv: row 1 \(index 0\), column video_path: max_new_tokens: got 8185")
     entry = self.answerer().answer(prepared, table)
     self.assertEqual(list(entry["rows"]), [0])
 
@@ -151,6 +160,8 @@ class ReportTest(absltest.TestCase):
         "TextVQA: 1 of 2 questions could not be asked and count as wrong.",
         "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores.",
     ])
+    left_out = dataclasses.replace(first, table=dataclasses.replace(first.table, skipped=3))
+    self.assertIn("ChartQA: 3 rows without a picture", results_lib.markdown([left_out], settings, ()))
     self.assertEqual(published.rows("llava", SEVEN_B[1], "native"), ())
     self.assertEqual(results_lib.plot([first, second], settings)[:4], b"\x89PNG")
     line = json.loads(results_lib.predictions([second], settings).splitlines()[1])

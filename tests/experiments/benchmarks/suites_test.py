@@ -83,6 +83,13 @@ class TsvTest(Files):
     self.assertEqual((table.rows[0].fields["question"], table.rows[0].fields["answer"]), ("two\nlines", "a\tb"))
     self.assertLen(table.pictures(table.rows[1]), 2)
 
+  def test_a_row_without_a_picture_among_files(self):
+    Image.new("RGB", (6, 4)).save(self.directory / "file.png")
+    row = {"image_path": "file.png", "question": "Q", "answer": "a"}
+    table = tsv.read(str(self.write("x", {"index": 1, **row}, {"index": 2, **row, "image_path": ""})))
+    self.assertEqual([row.problem for row in table.rows], [None, None])
+    self.assertEqual([len(table.pictures(row)) for row in table.rows], [1, 0])
+
   def test_limit(self):
     path = str(self.write("x", *(self.row(index, image=encoded() if index < 2 else "0") for index in range(5))))
     self.assertLen(tsv.read(path, limit=3).rows, 3)
