@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Asks the embedded model about the committed picture, with all visual tokens and with a fifth of them.
 # Usage: ./run.sh [flag of experiments.generate ...]
-# A --keep_ratio given here replaces the fifth.
+# A --keep_ratio given here replaces the fifth. With no flags at all, the heads weigh what the study learned for the model.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH
@@ -22,6 +22,7 @@ if [ "$(cat .venv/requirements.cksum 2>/dev/null)" != "$stamp" ]; then
   echo "$stamp" >.venv/requirements.cksum
 fi
 
+[ $# -gt 0 ] || set -- --head_importance=experiments/results/qwen2_5_vl/learned.json
 echo "== All visual tokens"
 .venv/bin/python -m experiments.generate "$@" --keep_ratio=1 --output_dir=out/unpruned
 echo "== Pruned by HAWK"
