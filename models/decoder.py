@@ -120,11 +120,10 @@ class Attention(nn.Module):
     Returns:
       [B, T, D], T = 1 with `last`, and the keys and values: x's own, or the updated cache's.
     """
-    asking = x, *rotation
+    queries, turn = x, rotation
     if last is not None:
-      asking = (_token(each, last) for each in asking)
-    asking, *turn = asking
-    query = rope.rotate(self._split(self.q_proj(asking)), *turn)
+      queries, turn = _token(x, last), [_token(each, last) for each in rotation]
+    query = rope.rotate(self._split(self.q_proj(queries)), *turn)
     key = rope.rotate(self._split(self.k_proj(x)), *rotation)
     value = self._split(self.v_proj(x))
     if past is not None:

@@ -20,7 +20,10 @@ class DigitsTest(absltest.TestCase):
       scene = digits.make_scene(np.random.default_rng(0), split)
       glyphs = scene.glyphs[scene.digits >= 0]
       if scene.varied:  # training's: every one of its writers' digits in VARIANTS ways
-        self.assertLen(digits.varied_handwriting(), digits.VARIANTS * (high - low))
+        varied = digits.varied_handwriting()
+        self.assertLen(varied, digits.VARIANTS * (high - low))
+        np.testing.assert_array_equal(varied[:high - low], digits.handwriting()[0][low:high])
+        self.assertBetween(glyphs.max(), 0, len(varied) - 1)
         np.testing.assert_array_equal(digits.handwriting()[1][low + glyphs % (high - low)], scene.digits[scene.digits >= 0])
       else:
         self.assertTrue(((glyphs >= low) & (glyphs < high)).all())

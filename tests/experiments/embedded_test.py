@@ -9,7 +9,7 @@ from models import generate
 from models import load_model
 from models import load_processor
 
-QUESTIONS = 120
+QUESTIONS = 200
 
 
 class Embedded:
