@@ -7,6 +7,8 @@ Axes: B batch, T queries, S keys, N query heads, G key/value heads, M = N / G, d
 
 from __future__ import annotations
 
+import functools
+
 from einops import rearrange
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,12 @@ import jax.numpy as jnp
 from models import kernels
 from models import sharding
 
-# Logits of more elements on a device are computed in blocks of queries: memory stays linear in the keys, and a block in
-# CPU caches. Accelerators want larger blocks.
-MAX_LOGITS = 1 << 22
-_MAX_LOGITS_ACCELERATOR = 1 << 26
+# More logits than this are computed in blocks, so that memory stays linear in the keys.
+_MOST_LOGITS = {"cpu": 1 << 22, "accelerator": 1 << 26}
+# Logits of a block that stays in a CPU's caches.
+_CACHED_LOGITS = 1 << 19
+# Long rows are cut in so many parts, and on CPU the parts that do not count are left out.
+_PARTS = 16
 _MASKED = -1e30
 
 
@@ -31,7 +35,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
     key: [B, S, G, d]; query head n reads key head n // (N / G).
     value: [B, S, G, d].
     mask: bool, True where a query may look, broadcastable to [B, T, S].
-    lengths: [B] int32, keys of each row that count; those after them are padding.
+    lengths: [B] int32, keys of each row that count; those after them are padding, and so are queries where T = S.
     bias: [B, S] float32, added to the logits of each key.
     causal: query t sees keys up to t only (T = S). Rows padded on the right need no mask then.
     mesh: of the devices that share the work, or None.
@@ -52,29 +56,78 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
     mask = seen if mask is None else mask & seen
   query = rearrange(query, "B T (G M) d -> B G M T d", G=key.shape[2])
   key, value = rearrange(key, "B S G d -> B G d S"), rearrange(value, "B S G d -> B G S d")
-  limit = MAX_LOGITS if device.platform == "cpu" else _MAX_LOGITS_ACCELERATOR * (1 if mesh is None else mesh.size)
-  block = max(1, limit // (batch * count * keys))
-  if length <= block:
+  devices = 1 if mesh is None else mesh.size
+  limit = _MOST_LOGITS["cpu" if device.platform == "cpu" else "accelerator"] * devices
+  if batch * count * length * keys <= limit:
     out = _attend(query, key, value, _allowed(mask, causal, 0, length, keys), bias)
+  elif device.platform == "cpu" and devices == 1 and count * length * keys > _CACHED_LOGITS:
+    out = _attend_by_head(query, key, value, mask, bias, lengths, causal)
   else:
-    blocks = -(-length // block)
-    block = -(-length // blocks)
-    missing = blocks * block - length
-    padded = jnp.pad(query, ((0, 0),) * 3 + ((0, missing), (0, 0)))
-    padded = rearrange(padded, "B G M (C T) d -> C B G M T d", C=blocks)
-    if mask is not None and mask.shape[-2] != 1:
-      mask = jnp.pad(mask, ((0, 0), (0, missing), (0, 0)))
-
-    def attend(args):
-      index, queries = args
-      part = mask
-      if mask is not None and mask.shape[-2] != 1:
-        part = jax.lax.dynamic_slice_in_dim(mask, index * block, block, axis=1)
-      return _attend(queries, key, value, _allowed(part, causal, index * block, block, keys), bias)
-
-    out = jax.lax.map(attend, (jnp.arange(blocks), padded))
-    out = rearrange(out, "C B G M T d -> B G M (C T) d")[..., :length, :]
+    out = _attend_in_blocks(query, key, value, mask, bias, causal, limit)
   return rearrange(out, "B G M T d -> B T (G M) d")
+
+
+def _attend_by_head(query, key, value, mask, bias, lengths, causal):
+  """`_attend` for long rows on CPU: a row and a key/value head at a time, without most of what a query cannot see.
+
+  query [B, G, M, T, d], key [B, G, d, S], value [B, G, S, d], mask broadcastable to [B, T, S] or None, bias [B, S] or None,
+  lengths [B] or None.
+  """
+  batch, length, keys = len(query), query.shape[3], key.shape[3]
+  parts = min(_PARTS, -(-query.shape[2] * length * keys // _CACHED_LOGITS))
+  stops = [-(-length * part // parts) for part in range(1, parts + 1)]
+  if mask is not None:
+    mask = jnp.broadcast_to(mask, (batch, *mask.shape[1:]))
+
+  def over(start, stop, query, key, value, mask, bias):
+    """Queries `start` to `stop`, over the keys before `stop`; both may be counted from the front as T = S."""
+    mask = mask if mask is None or mask.shape[1] == 1 else mask[:, start:stop]
+    first = lambda x: None if x is None else x[..., :stop]
+    return _attend_in_blocks(query[..., start:stop, :], first(key), value[..., :stop, :], first(mask), first(bias), causal,
+                             _CACHED_LOGITS, start)
+
+  def up_to(stop, *args):
+    return jnp.pad(over(0, stop, *args), ((0, 0),) * 3 + ((0, length - stop), (0, 0)))
+
+  def attend(count, *args):
+    if causal:
+      return jnp.concatenate([over(start, stop, *args) for start, stop in zip([0] + stops, stops)], axis=3)
+    if count is None or length != keys:
+      return _attend_in_blocks(*args, causal, _CACHED_LOGITS)
+    part_it_ends_in = jnp.searchsorted(jnp.asarray(stops), count)
+    branches = [functools.partial(up_to, stop) for stop in stops]
+    # A gradient computes it again, instead of keeping what every branch would leave it.
+    return jax.checkpoint(lambda *args: jax.lax.switch(part_it_ends_in, branches, *args))(*args)
+
+  def of_row(args):
+    *heads, mask, bias, count = args
+    alone = [None if x is None else x[None] for x in (mask, bias)]
+    return jax.lax.map(lambda head: attend(count, *(x[None, None] for x in head), *alone)[0, 0], tuple(heads))
+
+  return jax.lax.map(of_row, (query, key, value, mask, bias, lengths))
+
+
+def _attend_in_blocks(query, key, value, mask, bias, causal, limit, start=0):
+  """`_attend` for some queries at a time, so that a block has no more logits than `limit`; the first of them is `start`."""
+  rows, heads, shared, queries, _ = query.shape
+  keys = key.shape[3]
+  blocks = -(-queries // max(1, limit // (rows * heads * shared * keys)))
+  block = -(-queries // blocks)
+  missing = blocks * block - queries
+  query = jnp.pad(query, ((0, 0),) * 3 + ((0, missing), (0, 0)))
+  if mask is not None and mask.shape[1] != 1:
+    mask = jnp.pad(mask, ((0, 0), (0, missing), (0, 0)))
+
+  def attend(args):
+    at, query = args
+    part = mask
+    if mask is not None and mask.shape[1] != 1:
+      part = jax.lax.dynamic_slice_in_dim(mask, at, block, axis=1)
+    return _attend(query, key, value, _allowed(part, causal, start + at, block, keys), bias)
+
+  query = rearrange(query, "B G M (C T) d -> C B G M T d", C=blocks)
+  out = jax.lax.map(attend, (jnp.arange(blocks) * block, query))
+  return rearrange(out, "C B G M T d -> B G M (C T) d")[..., :queries, :]
 
 
 def _allowed(mask, causal, start, length, keys):

@@ -56,7 +56,12 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
   """
   axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)
-  return jnp.cos(angles), jnp.sin(angles)
+  return jax.lax.platform_dependent(angles, cpu=_kept, default=lambda angles: (jnp.cos(angles), jnp.sin(angles)))
+
+
+def _kept(angles):
+  """Cosine and sine as a loop's results: XLA's CPU compiler would compute others again for every head of every layer."""
+  return tuple(jax.lax.map(lambda which: jax.lax.switch(which, (jnp.cos, jnp.sin), angles), jnp.arange(2)))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 import numpy as np
 
+from models import attention as attention_lib
 from models import kernels
 from models import sharding
 from models.attention import attention
@@ -81,6 +82,47 @@ class KernelsTest(parameterized.TestCase):
     mask = (np.arange(7) < lengths[:, None])[:, None]
     np.testing.assert_array_equal(attention(query, key, value, lengths=jnp.asarray(lengths)),
                                   attention(query, key, value, mask=jnp.asarray(mask)))
+
+  @parameterized.parameters(
+      ("causal", None, 0), ("causal", "rows", 0), ("causal", "all", 900), ("lengths", None, 0), ("lengths", "all", 0),
+      ("lengths", "rows", 900), ("all", "rows", 0), ("all", None, 900))
+  def test_blocks_equal_the_whole(self, kind, mask, together):
+    query, key, value = draw(3, 40, 40, 4, 2, 8)
+    rng = np.random.default_rng(1)
+    masks = {None: None, "rows": rng.random((3, 1, 40)) < 0.7, "all": rng.random((1, 40, 40)) < 0.7}
+    lengths = (40, 7, 23) if kind == "lengths" else (40, 40, 40)
+    arguments = dict(
+        mask=None if mask is None else jnp.asarray(masks[mask]).at[..., 0].set(True), causal=kind == "causal",
+        lengths=jnp.asarray(lengths) if kind == "lengths" else None,
+        bias=None if mask == "rows" else jnp.asarray(rng.standard_normal((3, 40), np.float32)))
+    real = (np.arange(40) < np.asarray(lengths)[:, None])[..., None, None]
+
+    def with_slopes():
+      attend = lambda *args: jnp.where(real, attention(*args, **arguments), 0)
+      loss = lambda *args: ((attend(*args) ** 2).sum(), attend(*args))
+      (_, out), slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+      return out, *slopes
+
+    expected = with_slopes()
+    # Rows of 3,200 logits: blocks of all rows together, or parts of each row.
+    cached = 4000 if together else 700
+    with mock.patch.dict(attention_lib._MOST_LOGITS, cpu=together), mock.patch.multiple(
+        attention_lib, _CACHED_LOGITS=cached, _PARTS=4):
+      for found, one in zip(with_slopes(), expected):
+        np.testing.assert_allclose(found, one, rtol=2e-6, atol=1e-5)
+
+  def test_long_rows_leave_out_what_does_not_count(self):
+    query, key, value = draw(2, 64, 64, 2, 2, 8)
+    lengths = jnp.asarray([64, 9])
+    with mock.patch.dict(attention_lib._MOST_LOGITS, cpu=0), mock.patch.object(attention_lib, "_CACHED_LOGITS", 64 * 8):
+      out = attention(query, key, value, lengths=lengths)
+      # Keys beyond the part that a row ends in are not even read.
+      poisoned = attention(query, key.at[1, 16:].set(jnp.nan), value.at[1, 16:].set(jnp.nan), lengths=lengths)
+      early = attention(query, key.at[:, 16:].set(jnp.nan), value.at[:, 16:].set(jnp.nan), causal=True)
+    np.testing.assert_array_equal(out[1, 16:], 0)
+    np.testing.assert_array_equal(poisoned, out)
+    self.assertTrue(np.isfinite(np.asarray(early)[:, :16]).all())
+    self.assertTrue(np.isnan(np.asarray(early)[:, 16:]).all())
 
   def test_split_over_devices(self):
     flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
