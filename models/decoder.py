@@ -244,8 +244,9 @@ class Decoder(nn.Module):
     rotation = rope.rotation(positions, self.config.frequencies)
     keys, values = [], []
     for number in range(start, stop):
-      x, (key, value) = self.layers[number](x, rotation, mask=mask, last=last if number == stop - 1 else None,
-                                            intervention=intervention.layer(number))
+      layer, x = sharding.in_turn(self.layers[number], x, self.mesh)
+      x, (key, value) = layer(x, rotation, mask=mask, last=last if number == stop - 1 else None,
+                              intervention=intervention.layer(number))
       keys.append(key)
       values.append(value)
     return x, (tuple(keys), tuple(values))

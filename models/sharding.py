@@ -8,11 +8,13 @@ A mesh of None is no mesh: nothing here then changes the program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
 import math
 import re
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import jax
 from jax.sharding import Mesh
@@ -131,6 +133,17 @@ def residual(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   its width split as they are, so that none is gathered.
   """
   return constrain(x, mesh, "data", None, "fsdp") if x.shape[1] == 1 else constrain(x, mesh, BATCH)
+
+
+def in_turn(layer: nn.Module, x: jax.Array, mesh: Mesh | None) -> tuple[Callable, jax.Array]:
+  """A layer and what enters it, tied so that `fsdp` gathers the layer's weights when x is there.
+
+  Left to itself, the TPU compiler gathers the decoder's weights many layers ahead, and holds them all.
+  """
+  if mesh is None or mesh.shape["fsdp"] == 1 or layer.is_initializing():
+    return layer, x
+  x, variables = jax.lax.optimization_barrier((x, layer.variables))
+  return functools.partial(layer.clone(parent=None).apply, variables), x
 
 
 def features(x: jax.Array, mesh: Mesh | None) -> jax.Array:
