@@ -20,6 +20,8 @@ from models import sharding
 _MOST_LOGITS = {"cpu": 1 << 22, "accelerator": 1 << 26}
 # Logits of a block that stays in a CPU's caches.
 _CACHED_LOGITS = 1 << 19
+# Fewer rows make slow products.
+_LEAST_ROWS = 64
 # Long rows are cut in so many parts, and on CPU the parts that do not count are left out.
 _PARTS = 16
 _MASKED = -1e30
@@ -74,7 +76,8 @@ def _attend_by_head(query, key, value, mask, bias, lengths, causal):
   lengths [B] or None.
   """
   batch, length, keys = len(query), query.shape[3], key.shape[3]
-  parts = min(_PARTS, -(-query.shape[2] * length * keys // _CACHED_LOGITS))
+  limit = max(_CACHED_LOGITS, _LEAST_ROWS * keys)
+  parts = min(_PARTS, -(-query.shape[2] * length * keys // limit))
   stops = [-(-length * part // parts) for part in range(1, parts + 1)]
   if mask is not None:
     mask = jnp.broadcast_to(mask, (batch, *mask.shape[1:]))
@@ -84,7 +87,7 @@ def _attend_by_head(query, key, value, mask, bias, lengths, causal):
     mask = mask if mask is None or mask.shape[1] == 1 else mask[:, start:stop]
     first = lambda x: None if x is None else x[..., :stop]
     return _attend_in_blocks(query[..., start:stop, :], first(key), value[..., :stop, :], first(mask), first(bias), causal,
-                             _CACHED_LOGITS, start)
+                             limit, start)
 
   def up_to(stop, *args):
     return jnp.pad(over(0, stop, *args), ((0, 0),) * 3 + ((0, length - stop), (0, 0)))
@@ -93,7 +96,7 @@ def _attend_by_head(query, key, value, mask, bias, lengths, causal):
     if causal:
       return jnp.concatenate([over(start, stop, *args) for start, stop in zip([0] + stops, stops)], axis=3)
     if count is None or length != keys:
-      return _attend_in_blocks(*args, causal, _CACHED_LOGITS)
+      return _attend_in_blocks(*args, causal, limit)
     part_it_ends_in = jnp.searchsorted(jnp.asarray(stops), count)
     branches = [functools.partial(up_to, stop) for stop in stops]
     # A gradient computes it again, instead of keeping what every branch would leave it.
