@@ -2,30 +2,45 @@
 
   python -m experiments.convert --model=Qwen/Qwen2.5-VL-72B-Instruct --output_dir=qwen2.5-vl-72b
 
-Holds one layer in memory at a time. Killed at any moment, the same command goes on after the last layer; until all are
-there, the output directory does not exist. `--model` of every app and `models.load_model` take that directory.
+Holds one layer in memory at a time. Interrupted at any moment, the same command resumes after the last complete layer; the
+output directory exists only once all layers are in it. `--model` of every command and `models.load_model` take that
+directory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
-from absl import flags
-
-from experiments import command
-from experiments import conversion
-from models import checkpoint
-
-_MODEL = flags.DEFINE_string("model", None, "Checkpoint directory in Hugging Face layout, or hub id.", required=True)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "The new checkpoint.", required=True)
-_DTYPE = flags.DEFINE_enum("dtype", None, list(checkpoint.DTYPES), "Of the new parameters; by default each as it is stored.")
+from experiments.running import command
+from experiments.running import conversion
+from models.checkpoints import directory
+from models.checkpoints import params
 
 
-def main():
-  output = pathlib.Path(_OUTPUT_DIR.value).expanduser().absolute()
-  conversion.convert(checkpoint.resolve(_MODEL.value), output, _DTYPE.value)
-  print(f"written {output}")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  model: str = command.option("", "Checkpoint directory in Hugging Face layout, or hub id.")
+  output_dir: str = command.option("", "The new checkpoint.")
+  dtype: str | None = command.option(None, "Dtype of the new parameters; by default each keeps the dtype it is stored in.",
+                                     choices=params.DTYPES)
+
+  def __post_init__(self):
+    super().__post_init__()
+    for name in ("model", "output_dir"):
+      if not getattr(self, name):
+        raise ValueError(f"{name}: must be given")
+
+
+def run(settings: Settings) -> pathlib.Path:
+  """Converts, and returns the new directory."""
+  output = pathlib.Path(settings.output_dir).expanduser().absolute()
+  conversion.convert(directory.resolve(settings.model), output, settings.dtype)
+  print(f"written to {output}")
+  return output
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

@@ -1,13 +1,19 @@
 """HAWK: head-importance-aware visual token pruning, as pure functions on arrays.
 
-Knows no model, no file of a checkpoint, no flag. `importance` weighs heads, `scoring` scores visual tokens, `selection`
-and `selectors` pick them, `prompt` puts the pruned prompt together.
+This package knows no model, no checkpoint and no flag. `pruning` is the method on one screen; `importance` weights heads,
+`scoring` scores visual tokens, `budgets` says how many to keep, `selectors` pick them, and `prompt` compacts the prompt.
 """
 
+from hawk_jax import budgets
 from hawk_jax import importance
 from hawk_jax import prompt
+from hawk_jax import pruning
 from hawk_jax import scoring
-from hawk_jax import selection
 from hawk_jax import selectors
+from hawk_jax import sweep
+from hawk_jax.pruning import Plan
+from hawk_jax.pruning import Pruning
 
-__all__ = ["importance", "prompt", "scoring", "selection", "selectors"]
+__version__ = "0.2.0"
+
+__all__ = ["Plan", "Pruning", "budgets", "importance", "prompt", "pruning", "scoring", "selectors", "sweep"]

@@ -1,4 +1,4 @@
-"""Offline head importance: published vectors, files, and the estimate from ablation drops (METHOD section 2).
+"""Offline head importance: published vectors, files, and the estimate from ablation drops (docs/method.md).
 
 Axes: H query heads of the first layer, J calibration datasets.
 """
@@ -6,13 +6,15 @@ Axes: H query heads of the first layer, J calibration datasets.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+from typing import Any
 import warnings
 
 import numpy as np
 
-# As the authors' code ships it (github peppery77/HAWK); it sums to 1.2616 and is normalized on loading, which leaves the
-# ranking of visual tokens as it is.
+# As the authors' code contains it (github peppery77/HAWK). It sums to 1.2616 and is normalized when loaded, which does not
+# change the ranking of visual tokens.
 PRESETS = {
     "qwen2.5-vl-7b": (
         0.0875, 0.3000, 0.0480, 0.0321, 0.0104, 0.0102, 0.0336, 0.0460, 0.0540, 0.0472, 0.0234, 0.0537, 0.0109, 0.0573,
@@ -21,10 +23,10 @@ PRESETS = {
 
 
 def from_ablation(drops: np.ndarray) -> np.ndarray:
-  """Head importance from the score each head's ablation costs.
+  """Head importance from the drop in score that ablating each head causes (Equations 1 to 3).
 
-  Per dataset j the drops are shifted by their minimum over heads and divided by their sum; the weight is the mean over
-  datasets (equations 1 to 3). A dataset whose drops are all equal tells nothing about heads and is skipped with a warning.
+  For each dataset j the drops are shifted by their minimum over heads and divided by their sum; the weight is the mean over
+  datasets. A dataset in which all heads have the same drop holds no information about heads and is skipped with a warning.
 
   Args:
     drops: [H, J] or [H], S_base[j] - S_ablated[h, j].
@@ -33,9 +35,9 @@ def from_ablation(drops: np.ndarray) -> np.ndarray:
     [H] float32, non-negative, summing to 1.
 
   Raises:
-    ValueError: no heads or datasets, non-finite drops, or no dataset that tells heads apart.
+    ValueError: no heads or datasets, drops that are not finite, or no dataset in which heads differ.
   """
-  drops = np.asarray(drops, np.float64)
+  drops = _numbers("drops", drops, np.float64)
   if drops.ndim == 1:
     drops = drops[:, None]
   if drops.ndim != 2 or not drops.size:
@@ -46,7 +48,7 @@ def from_ablation(drops: np.ndarray) -> np.ndarray:
   totals = shifted.sum(axis=0)
   informative = totals > 0
   if not informative.any():
-    raise ValueError(f"drops: in all {drops.shape[1]} datasets every head has the same drop, so none is more important")
+    raise ValueError(f"drops: in all {drops.shape[1]} datasets every head has the same drop, so no head is more important")
   if not informative.all():
     warnings.warn(f"drops: skipped datasets {np.flatnonzero(~informative).tolist()}, where every head has the same drop")
   return (shifted[:, informative] / totals[informative]).mean(axis=1).astype(np.float32)
@@ -60,44 +62,40 @@ def validate(head_importance, num_heads: int | None = None) -> np.ndarray:
     num_heads: H of the model, if known.
 
   Raises:
-    ValueError: wrong shape or length, negative, all zero or non-finite.
+    ValueError: no numbers, wrong shape or length, negative, all zero, or not finite.
   """
-  try:
-    weights = np.asarray(head_importance, np.float32)
-  except (TypeError, ValueError, OverflowError) as error:
-    raise ValueError(f"head_importance: must be an array of numbers ({error})") from error
+  weights = _numbers("head_importance", head_importance, np.float32)
   if weights.ndim not in (1, 2) or not weights.size:
     raise ValueError(f"head_importance: got shape {weights.shape}, must be [heads] or [batch, heads]")
   if num_heads is not None and weights.shape[-1] != num_heads:
     raise ValueError(f"head_importance: got {weights.shape[-1]} weights, the model's first layer has {num_heads} heads")
   if not np.isfinite(weights).all():
-    raise ValueError("head_importance: holds values that are not finite")
+    raise ValueError("head_importance: contains values that are not finite")
   if (weights < 0).any():
-    raise ValueError(f"head_importance: must not be negative, the least is {weights.min()}")
+    raise ValueError(f"head_importance: must not be negative, the smallest is {weights.min()}")
   if not (weights.sum(axis=-1) > 0).all():
     raise ValueError("head_importance: all weights are zero, at least one must be positive")
   return weights
 
 
-def load(source: str, num_heads: int | None = None) -> np.ndarray:
-  """Head importance from a preset, a JSON file, or equal for all heads.
+def load(source: str | os.PathLike, num_heads: int | None = None) -> np.ndarray:
+  """Head importance from a preset, a JSON file, or uniform.
 
   Args:
     source: `preset:NAME`, `uniform`, or the path of a JSON file that holds a list of numbers or an object with one under
       `head_importance`.
-    num_heads: H of the model; needed for `uniform` if the result is to have its length ([1] otherwise, which
-      broadcasts over heads), and checked against the others.
+    num_heads: H of the model, if known. With it, `uniform` has H weights (else [1], which stands for any number of heads),
+      and others are checked to have H.
 
   Returns:
     [H] float32, summing to 1.
 
   Raises:
-    ValueError: unknown preset, unreadable or malformed file, or weights that `validate` refuses.
+    ValueError: an unknown preset, an unreadable or malformed file, or weights that `validate` refuses.
   """
   if source == "uniform":
     return np.full([num_heads or 1], 1.0 / (num_heads or 1), np.float32)
-  if source.startswith("preset:"):
-    name = source.removeprefix("preset:")
+  if (name := _preset(source)) is not None:
     if name not in PRESETS:
       raise ValueError(f"head_importance: unknown preset {name!r}, there are: {', '.join(PRESETS)}")
     weights = PRESETS[name]
@@ -107,18 +105,18 @@ def load(source: str, num_heads: int | None = None) -> np.ndarray:
   return (weights / weights.sum()).astype(np.float32)
 
 
-def details(source: str) -> dict:
+def details(source: str | os.PathLike) -> dict[str, Any]:
   """What `save` wrote beside the weights; empty for a preset, `uniform` or a file that holds only weights.
 
   Raises:
     ValueError: an unreadable file.
   """
-  content = {} if source == "uniform" or source.startswith("preset:") else _content(source)
+  content = {} if source == "uniform" or _preset(source) is not None else _content(source)
   return {key: value for key, value in content.items() if key != "head_importance"} if isinstance(content, dict) else {}
 
 
-def save(path: str, head_importance, **details) -> None:
-  """Writes an importance array, and how it came about, as JSON that `load` reads.
+def save(path: str | os.PathLike, head_importance, **details) -> None:
+  """Writes an importance array, and how it was made, as JSON that `load` reads.
 
   Args:
     path: file to write.
@@ -129,17 +127,36 @@ def save(path: str, head_importance, **details) -> None:
   pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _content(source: str):
+def _preset(source) -> str | None:
+  """NAME of `preset:NAME`, or None."""
+  return source.removeprefix("preset:") if isinstance(source, str) and source.startswith("preset:") else None
+
+
+def _numbers(name, values, dtype) -> np.ndarray:
+  try:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
+      raise TypeError(f"got {array.dtype}")
+    with np.errstate(over="ignore"):  # what overflows is not finite, which is reported
+      return array.astype(dtype)
+  except (TypeError, ValueError, OverflowError) as error:
+    raise ValueError(f"{name}: must be an array of numbers ({error})") from error
+
+
+def _content(source):
   try:
     return json.loads(pathlib.Path(source).read_text())
-  except OSError as error:
-    raise ValueError(f"head_importance: cannot read {source!r} ({error.strerror}); give a JSON file, `uniform` or "
+  except TypeError as error:
+    raise ValueError(f"head_importance: got {source!r}, must be a JSON file, `uniform` or "
                      f"preset:{' | preset:'.join(PRESETS)}") from error
-  except ValueError as error:
+  except OSError as error:
+    raise ValueError(f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "
+                     f"preset:{' | preset:'.join(PRESETS)}") from error
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"head_importance: {source} is not JSON ({error})") from error
 
 
-def _read(source: str):
+def _read(source):
   content = _content(source)
   weights = content.get("head_importance") if isinstance(content, dict) else content
   if not isinstance(weights, list) or not all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights):

@@ -1,9 +1,9 @@
-"""What a multimodal prompt is to the method: text tokens and visual tokens, each knowing its place.
+"""A multimodal prompt as the method sees it: text tokens and visual tokens, each with its place in the prompt.
 
 Axes: B batch, T text slots, V visual slots, K kept slots, L compacted length (T + K), A position axes, D hidden size.
 
-Text and visual tokens are held apart, padded to their own buckets. `*_order` is a token's index in the unpruned,
-unpadded prompt, and -1 on padding, so it says both where a token belongs and whether it is real.
+Text and visual tokens are stored separately, each padded to a bucket of its own. `*_order` is a token's index in the unpruned
+prompt without padding, and -1 on padding, so it says both where a token belongs and whether it is real.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ import jax.numpy as jnp
 class Prompt:
   """A batch of prompts, planned on the host.
 
+  The prompt `a <img> <img> <img> b c` (one row, one position axis, T = 4, V = 4) becomes
+
+    text_order      [[ 0, 4, 5, -1]]      visual_order      [[1, 2, 3, -1]]
+    text_positions  [[[0], [4], [5], [0]]]  visual_positions  [[[1], [2], [3], [0]]]
+    query_mask      [[F, T, T, F]]        visual_slots      [[0, 1, 2, 0]]
+    next_position   [6]
+
   Attributes:
     text_tokens: [B, T] int32, token ids.
     text_order: [B, T] int32, index in the prompt, -1 on padding.
     text_positions: [B, T, A] int32, rotary position ids (A = 3 with mRoPE, else 1).
-    query_mask: [B, T] bool, the instruction tokens whose attention scores the visual tokens (METHOD: N).
+    query_mask: [B, T] bool, the instruction tokens whose attention scores the visual tokens (N in docs/method.md).
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
     visual_order: [B, V] int32, index in the prompt, -1 on padding.
     visual_positions: [B, V, A] int32, rotary position ids.
@@ -59,9 +66,9 @@ class Sequence:
 
   Attributes:
     embeddings: [B, L, D].
-    positions: [B, L, A] int32, every token's own, unpruned rotary position ids.
+    positions: [B, L, A] int32, each token's own, unpruned rotary position ids.
     order: [B, L] int32, index in the unpruned prompt, ascending, -1 on padding.
-    visual: [B, L] bool, visual tokens.
+    visual: [B, L] bool, True on visual tokens.
   """
 
   embeddings: jax.Array
@@ -75,10 +82,20 @@ class Sequence:
     return (self.order >= 0).sum(-1)
 
 
-def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array) -> Sequence:
-  """Drops the visual tokens that were not kept and restores prompt order (METHOD section 4).
+def keep_all(prompt: Prompt) -> jax.Array:
+  """[B, V] int32, the `kept` of `compact` that keeps every visual token."""
+  return jnp.where(prompt.visual_mask, jnp.arange(prompt.visual_order.shape[1], dtype=jnp.int32), -1)
 
-  Every text token stays, order stays, and every token keeps its own position ids.
+
+def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array) -> Sequence:
+  """Removes the visual tokens that were not kept and restores prompt order (docs/method.md, "Compaction").
+
+  Every text token is kept, the order does not change, and every token keeps its own position ids. With the example of
+  `Prompt` and kept = [[0, 2]], which keeps the first and the third visual token:
+
+    order      [[0, 1, 3, 4, 5, -1]]
+    positions  [[[0], [1], [3], [4], [5], [0]]]
+    visual     [[F, T, T, F, F, F]]
 
   Args:
     prompt: the unpruned prompts.
@@ -111,14 +128,13 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
 
 
 def places(order: jax.Array, wanted: jax.Array) -> jax.Array:
-  """Where tokens stand in a sequence.
+  """Where tokens are in a sequence.
 
   Args:
     order: [B, L] of a `Sequence`.
     wanted: [B, N] prompt indices that are in it, or -1.
 
   Returns:
-    [B, N] int32 indices into L; those of -1 mean nothing.
+    [B, N] int32 indices into L; those of -1 have no meaning.
   """
   return jax.vmap(jnp.searchsorted)(order.astype(jnp.uint32), wanted.astype(jnp.uint32)).clip(0, order.shape[1] - 1)
-

@@ -1,10 +1,10 @@
-"""Online scoring: text-guided attention of the first layer without RoPE, weighed by head importance.
+"""Online scoring: text-guided attention of the first layer without RoPE, weighted by head importance.
 
-Axes: B batch, T text slots, V visual slots, H query heads, G key/value heads, d head dim, D hidden size.
+HAWK (arXiv 2604.07812), Equations 4 to 6; docs/method.md, "Scores". Both the mean over query tokens and the projections are
+linear, so a single mean query per head gives exactly the mean of all text-to-visual logits. Multiplied into the key
+projection, it becomes one D-vector per head, and scoring costs V * D * H multiply-adds.
 
-METHOD section 3 (HAWK, arXiv 2604.07812, equations 4 to 6). The mean over query tokens is linear and so are the
-projections, so a single mean query a head gives exactly the mean of all text-to-visual logits; multiplied into the key
-projection it becomes one D-vector a head, and scoring costs V * D * H multiply-adds.
+Axes: B batch, T text slots, V visual slots, H query heads, G key/value heads, M = H / G, d head dim, D hidden size.
 """
 
 from __future__ import annotations
@@ -14,67 +14,72 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from hawk_jax import checks
+
 NORMALIZATIONS = ("l2", "softmax", "minmax", "none")
 
 
 @struct.dataclass
 class Projections:
-  """The first decoder layer's query and key projections.
+  """The first decoder layer's query and key projections, and the norm before them.
 
   Attributes:
     query: [D, H, d] kernel.
     key: [D, G, d] kernel.
     query_bias: [H, d] or None.
     key_bias: [G, d] or None.
+    input_norm: [D] scale of the RMSNorm that the layer applies first; None: the embeddings are normalized already.
+    epsilon: of that norm.
   """
 
   query: jax.Array
   key: jax.Array
   query_bias: jax.Array | None = None
   key_bias: jax.Array | None = None
+  input_norm: jax.Array | None = None
+  epsilon: float = struct.field(pytree_node=False, default=1e-6)
 
 
 def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, query_mask: jax.Array) -> jax.Array:
-  """Mean pre-RoPE attention logit of the query tokens to each visual token, for every head.
+  """Mean pre-RoPE attention logit of the query tokens to each visual token, for every head (Equation 4).
 
   c[h, v] = mean_n (q[n, h] . key[v, g(h)]) / sqrt(d), with g(h) = h // (H / G).
 
   Args:
     projections: the first layer's projections.
-    text: [B, T, D] text embeddings after the first layer's input norm.
-    visual: [B, V, D] visual embeddings after the same norm.
-    query_mask: [B, T] bool, the query tokens.
+    text: [B, T, D] text embeddings.
+    visual: [B, V, D] visual embeddings.
+    query_mask: [B, T] bool, True on the query tokens.
 
   Returns:
-    [B, H, V] float32; non-finite values are 0. A row without query tokens scores 0 everywhere.
+    [B, H, V] float32; values that are not finite become 0. A row without query tokens scores 0 everywhere.
   """
-  to_float = lambda x: x.astype(jnp.float32)
   heads, head_dim = projections.query.shape[1:]
   groups = projections.key.shape[1]
   with jax.default_matmul_precision("highest"):
-    weight = to_float(query_mask)
+    weight = _float(query_mask)
     weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
     # Tokens outside the query take no part even where they are not finite.
-    mean_text = jnp.einsum("BT,BTD->BD", weight, jnp.where(query_mask[..., None], to_float(text), 0.0))
-    query = jnp.einsum("BD,DHd->BHd", mean_text, to_float(projections.query))
+    mean_text = jnp.einsum("BT,BTD->BD", weight, jnp.where(query_mask[..., None], _normed(projections, text), 0.0))
+    query = jnp.einsum("BD,DHd->BHd", mean_text, _float(projections.query))
     if projections.query_bias is not None:
-      query += to_float(projections.query_bias)
+      query += _float(projections.query_bias)
     query = rearrange(query, "B (G M) d -> B G M d", G=groups)
-    folded = jnp.einsum("BGMd,DGd->BGMD", query, to_float(projections.key))
-    logits = jnp.einsum("BGMD,BVD->BGMV", folded, to_float(visual))
+    folded = jnp.einsum("BGMd,DGd->BGMD", query, _float(projections.key))
+    logits = jnp.einsum("BGMD,BVD->BGMV", folded, _normed(projections, visual))
     if projections.key_bias is not None:
-      logits += jnp.einsum("BGMd,Gd->BGM", query, to_float(projections.key_bias))[..., None]
+      logits += jnp.einsum("BGMd,Gd->BGM", query, _float(projections.key_bias))[..., None]
   logits = rearrange(logits, "B G M V -> B (G M) V", M=heads // groups) / jnp.sqrt(float(head_dim))
   has_query = query_mask.any(-1)[:, None, None]
   return jnp.where(jnp.isfinite(logits) & has_query, logits, 0.0)
 
 
 def normalize(scores: jax.Array, visual_mask: jax.Array, normalization: str = "l2") -> jax.Array:
-  """Puts the heads on one scale before they are weighed.
+  """Brings the heads to one scale before they are weighted.
 
   Args:
     scores: [B, H, V] float32 of `head_scores`.
-    visual_mask: [B, V] bool, True on real visual tokens; padding takes no part.
+    visual_mask: [B, V] bool, True on real visual tokens; padding has no influence.
     normalization: `l2` (the authors' code: norm floored at 1e-12), `softmax`, `minmax` (range floored at the float32
       epsilon) or `none` (the paper).
 
@@ -82,8 +87,9 @@ def normalize(scores: jax.Array, visual_mask: jax.Array, normalization: str = "l
     [B, H, V] float32, 0 on padding.
 
   Raises:
-    ValueError: on an unknown normalization.
+    ValueError: an unknown normalization.
   """
+  checks.choice("normalization", normalization, NORMALIZATIONS)
   mask = visual_mask[:, None, :]
   scores = jnp.where(mask, scores, 0.0)
   if normalization == "l2":
@@ -95,21 +101,34 @@ def normalize(scores: jax.Array, visual_mask: jax.Array, normalization: str = "l
     low = jnp.min(scores, axis=-1, keepdims=True, initial=jnp.inf, where=mask)
     high = jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf, where=mask)
     return jnp.where(mask, (scores - low) / jnp.maximum(high - low, jnp.finfo(jnp.float32).eps), 0.0)
-  if normalization == "none":
-    return scores
-  raise ValueError(f"normalization: got {normalization!r}, allowed are {', '.join(NORMALIZATIONS)}")
+  return scores
 
 
-def fuse(scores: jax.Array, head_importance: jax.Array) -> jax.Array:
-  """Fused score I[v] = sum_h w[h] * c[h, v] (equation 6).
+def fuse(scores: jax.Array, head_importance: jax.Array | None = None) -> jax.Array:
+  """Fused score I[v] = sum_h w[h] * c[h, v] (Equation 6).
 
   Args:
-    scores: [B, H, V] float32.
-    head_importance: [H] or [B, H] float32.
+    scores: [B, H, V] float32, normalized.
+    head_importance: [H] or [B, H] float32; None: uniform head weights, 1 / H each.
 
   Returns:
     [B, V] float32.
   """
+  if head_importance is None:
+    head_importance = jnp.full(scores.shape[1:2], 1.0 / scores.shape[1])
   weights = jnp.broadcast_to(head_importance.astype(jnp.float32), scores.shape[:2])
   with jax.default_matmul_precision("highest"):
     return jnp.einsum("BH,BHV->BV", weights, scores)
+
+
+def _float(x):
+  return x.astype(jnp.float32)
+
+
+def _normed(projections, x):
+  """[..., D] float32, as the layer's projections get it."""
+  x = _float(x)
+  if projections.input_norm is None:
+    return x
+  scale = jax.lax.rsqrt(jnp.mean(jax.lax.square(x), axis=-1, keepdims=True) + projections.epsilon)
+  return x * (scale * _float(projections.input_norm))

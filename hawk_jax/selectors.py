@@ -1,33 +1,88 @@
-"""Rules that pick visual tokens, HAWK's and its rivals', behind one interface.
+"""Selectors: the rules that pick visual tokens, HAWK's and its rivals', behind one interface.
 
-A selector is a function `(features, scores, visual_mask, counts, seeds, *, keep_count) -> kept`:
+The pick of a selector is a function `(features, scores, visual_mask, counts, seeds, *, keep_count) -> kept`:
 
   features: [B, V, D] visual tokens as the decoder gets them.
-  scores: [B, V] float32, HAWK's fused scores, or what the caller gives instead.
+  scores: [B, V] float32, HAWK's fused scores, or those that the caller gives instead.
   visual_mask: [B, V] bool, True on real visual tokens.
-  counts: [B] int32, tokens really kept, at most keep_count.
-  seeds: [B] uint32, for selectors that draw.
+  counts: [B] int32, tokens to keep, at most keep_count.
+  seeds: [B] uint32, for selectors that draw at random.
   keep_count: static K, at most V.
   kept: [B, K] int32 indices into V, ascending; unused slots come last and hold -1.
 
-A row's choice depends on nothing but the row. Ties go to the lower index. Rivals: METHOD section 7.
+A row's choice depends on that row alone. Ties go to the lower index. docs/method.md describes the rivals.
 
-Axes: B batch, V visual slots, K kept slots, D hidden size.
+Axes: B batch, V visual slots, K kept slots, D hidden size, A position axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from hawk_jax.selection import in_order
-from hawk_jax.selection import top_k
+
+@dataclasses.dataclass(frozen=True)
+class Selector:
+  """A rule that picks visual tokens.
+
+  Attributes:
+    pick: the function described above.
+    needs: what the rule needs besides: `positions`, which `pick` takes as a keyword argument ([B, V, A] int32 rotary
+      position ids), or `scores`, for a rule whose published form requires scores of the caller's in place of HAWK's.
+    stage: where in the model tokens are removed: `input`, before the decoder, or `decoder`, after some of its layers
+      (models/stages.py); `scores` are then what that stage computes.
+  """
+
+  pick: Callable[..., jax.Array]
+  needs: tuple[str, ...] = ()
+  stage: str = "input"
+
+  def __call__(self, features, scores, visual_mask, counts, seeds, *, keep_count, **needed):
+    """`pick`, with those of `needed` that the rule needs."""
+    needed = {name: value for name, value in needed.items() if name in self.needs}
+    return self.pick(features, scores, visual_mask, counts, seeds, keep_count=keep_count, **needed)
+
+
+def top_k(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, keep_count: int) -> jax.Array:
+  """Keeps each row's best-scored visual tokens (Equation 7); ties go to the lower index.
+
+  Args:
+    scores: [B, V] float32.
+    visual_mask: [B, V] bool, True on real visual tokens.
+    counts: [B] int32, tokens to keep, at most `keep_count`.
+    keep_count: static K, at most V.
+
+  Returns:
+    [B, K] int32 indices into V, ascending; unused slots come last and hold -1.
+  """
+  scores = jnp.where(scores == 0, 0.0, scores)  # top_k ranks 0.0 above -0.0, which would break a tie
+  _, index = jax.lax.top_k(jnp.where(visual_mask, scores, -jnp.inf), keep_count)
+  return in_order(index, visual_mask, counts)
+
+
+def in_order(picks: jax.Array, visual_mask: jax.Array, counts: jax.Array) -> jax.Array:
+  """The first of each row's picks, ascending.
+
+  Args:
+    picks: [B, K] int32 indices into V, best first.
+    visual_mask: [B, V] bool, True on real visual tokens.
+    counts: [B] int32, tokens to keep.
+
+  Returns:
+    [B, K] int32; unused slots come last and hold -1.
+  """
+  used = jnp.arange(picks.shape[1]) < jnp.minimum(counts, visual_mask.sum(-1))[:, None]
+  # As unsigned, -1 is the largest, so unused slots sort last.
+  kept = jnp.where(used, picks, -1).astype(jnp.uint32)
+  return jnp.sort(kept, axis=-1).astype(jnp.int32)
 
 
 def hawk(features, scores, visual_mask, counts, seeds, *, keep_count):
-  """The best fused scores (HAWK, equation 7)."""
+  """The best fused scores (HAWK, Equation 7)."""
   del features, seeds
   return top_k(scores, visual_mask, counts, keep_count)
 
@@ -40,19 +95,17 @@ def random(features, scores, visual_mask, counts, seeds, *, keep_count):
 
 
 def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
-  """EVS, for videos: tokens unlike the token at their place one frame earlier, 1 - cosine; the first frame comes first.
+  """EVS, for videos: keeps tokens that differ from the token at their place one frame earlier, by 1 - cosine.
 
-  Pictures are videos of one frame.
-
-  Args:
-    positions: [B, V, A] int32, rotary position ids; those of a place agree in all axes but the first, time.
+  The first frame comes first. A picture is a video of one frame. Tokens at one place have rotary position ids that agree on
+  all axes but the first, which is time.
   """
   del seeds
   features = features.astype(jnp.float32)
   unit = features / jnp.maximum(jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True)), 1e-12)
 
   def row(unit, places, mask):
-    # Stable, so the tokens of a place stand in the order of time.
+    # The sort is stable, so the tokens of a place are in the order of time.
     order = jnp.lexsort((*places.T, ~mask))
     same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
     with jax.default_matmul_precision("highest"):
@@ -70,11 +123,11 @@ def _scaled(values, mask):
 
 
 def qaprune(features, scores, visual_mask, counts, seeds, *, keep_count, balance=0.5, group=128, bits=4):
-  """QAPruner (arXiv 2604.02816) with HAWK's score: tokens that low-bit weights and activations would hurt are kept longer.
+  """QAPruner (arXiv 2604.02816) with HAWK's score: favours tokens that low-bit weights and activations would damage most.
 
-  balance * scaled score + (1 - balance) * sensitivity. In groups of 128 channels, a token's range, and its mean squared
-  error after rounding to 16 levels between the group's least and largest value; both averaged over groups and scaled over
-  the row's tokens, and sensitivity is their mean.
+  balance * scaled score + (1 - balance) * sensitivity. Sensitivity is the mean of two terms, each computed in groups of 128
+  channels, averaged over the groups and min-max scaled over the row's tokens: the range of a token's values, and their mean
+  squared error after rounding to 16 levels between the group's smallest and largest value.
   """
   del seeds
   features = features.astype(jnp.float32)
@@ -88,22 +141,21 @@ def qaprune(features, scores, visual_mask, counts, seeds, *, keep_count, balance
   return top_k(balance * _scaled(scores, visual_mask) + (1 - balance) * sensitivity, visual_mask, counts, keep_count)
 
 
-def _greedy(pick_all):
-  """A selector from a rule for one row: ([V, D] unit features, [V] relevance, [V] mask, K) to [K] picks, best first.
+def _greedy(pick_row):
+  """A pick from a rule for one row: ([V, D] unit features, [V] relevance, [V] mask, K) to [K] picks, best first.
 
-  Relevance is the score scaled to 0 to 1 over the real tokens.
+  Relevance is the score scaled to the range from 0 to 1 over the real tokens.
   """
 
-  @functools.wraps(pick_all)
   def select(features, scores, visual_mask, counts, seeds, *, keep_count):
     del seeds
-
     features = features.astype(jnp.float32)
     unit = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
     with jax.default_matmul_precision("highest"):
-      picks = jax.vmap(functools.partial(pick_all, keep_count=keep_count))(unit, _scaled(scores, visual_mask), visual_mask)
+      picks = jax.vmap(functools.partial(pick_row, keep_count=keep_count))(unit, _scaled(scores, visual_mask), visual_mask)
     return in_order(picks, visual_mask, counts)
 
+  select.__doc__ = pick_row.__doc__
   return select
 
 
@@ -111,7 +163,7 @@ def _greedy(pick_all):
 def divprune(unit, relevance, mask, keep_count):
   """DivPrune (CVPR 2025): each pick is the token farthest, in 1 - cosine, from those picked before.
 
-  The first is the token farthest from its nearest neighbour.
+  The first pick is the token farthest from its nearest neighbour.
   """
   del relevance
   indices = jnp.arange(len(unit))
@@ -135,7 +187,7 @@ def divprune(unit, relevance, mask, keep_count):
 def dpp(unit, relevance, mask, keep_count):
   """CDPruner's rule (NeurIPS 2025): greedy MAP of the DPP L = diag(r) cos diag(r). With HAWK's score it is `hawk+dpp`.
 
-  An incremental Cholesky row a pick, in a static K x V buffer; residuals are clamped at 0.
+  Each pick adds one row to an incremental Cholesky factor, in a static K x V buffer; residuals are clamped at 0.
   """
   residual = jnp.where(mask, relevance * relevance * jnp.sum(unit * unit, axis=-1), -jnp.inf)
 
@@ -155,7 +207,7 @@ def dpp(unit, relevance, mask, keep_count):
 def hawk_mmr(unit, relevance, mask, keep_count, *, balance=0.5):
   """IDPruner's rule (arXiv 2602.13315) with HAWK's score: argmax of balance * r - (1 - balance) * max cosine to the picked.
 
-  The first pick goes by relevance alone.
+  The first pick has the largest relevance.
   """
 
   def step(number, state):
@@ -170,29 +222,14 @@ def hawk_mmr(unit, relevance, mask, keep_count, *, balance=0.5):
   return jax.lax.fori_loop(0, keep_count, step, start)[0]
 
 
-SELECTORS = {
-    "hawk": hawk,
-    "random": random,
-    "divprune": divprune,
-    "hawk+dpp": dpp,
-    "cdpruner": dpp,
-    "hawk+mmr": hawk_mmr,
-    "qaprune": qaprune,
-    "evs": evs,
+SELECTORS: dict[str, Selector] = {
+    "hawk": Selector(hawk),
+    "random": Selector(random),
+    "divprune": Selector(divprune),
+    "hawk+dpp": Selector(dpp),
+    "cdpruner": Selector(dpp, needs=("scores",)),
+    "hawk+mmr": Selector(hawk_mmr),
+    "qaprune": Selector(qaprune),
+    "evs": Selector(evs, needs=("positions",)),
+    "fastv": Selector(hawk, stage="decoder"),
 }
-# Rules that also take `positions`, the rotary position ids of the visual tokens.
-WITH_POSITIONS = ("evs",)
-# Rules that are themselves only with scores that the caller gives.
-WITH_SCORES = ("cdpruner",)
-# Rules that score tokens inside the decoder; `models.vision_language` carries them out.
-IN_DECODER = ("fastv",)
-
-
-def check_scores(selector: str, scores) -> None:
-  """Refuses a rule of `WITH_SCORES` that is given none.
-
-  Raises:
-    ValueError: for that.
-  """
-  if scores is None and selector in WITH_SCORES:
-    raise ValueError(f"scores: the selector {selector!r} needs them; HAWK's do not stand in")

@@ -10,7 +10,7 @@ import functools
 import jax
 
 from hawk_jax import scoring
-from hawk_jax import selection
+from hawk_jax import selectors
 
 
 @functools.partial(jax.jit, static_argnames=("keep_count", "normalization"))
@@ -19,9 +19,9 @@ def select_many(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, he
   """Which tokens each of M importance arrays would keep, in one program.
 
   Args:
-    scores: [B, H, V] of `scoring.head_scores`; they do not depend on importance.
+    scores: [B, H, V] of `scoring.head_scores`, which do not depend on importance.
     visual_mask: [B, V] bool, True on real visual tokens.
-    counts: [B] int32, tokens really kept, at most `keep_count`.
+    counts: [B] int32, tokens to keep, at most `keep_count`.
     head_importances: [M, H] float32.
     keep_count: static K, at most V.
     normalization: of the scores.
@@ -30,5 +30,5 @@ def select_many(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, he
     [M, B, K] int32 indices into V, ascending; unused slots come last and hold -1.
   """
   scores = scoring.normalize(scores, visual_mask, normalization)
-  select = lambda weights: selection.top_k(scoring.fuse(scores, weights), visual_mask, counts, keep_count)
+  select = lambda weights: selectors.top_k(scoring.fuse(scores, weights), visual_mask, counts, keep_count)
   return jax.vmap(select)(head_importances)

@@ -1,4 +1,4 @@
-"""Functional Flax ports of vision-language models, with HAWK's pruning inside.
+"""Functional Flax ports of vision-language models with HAWK's pruning.
 
   model, params = load_model(path_or_hub_id)
   processor = load_processor(path_or_hub_id)
@@ -8,7 +8,7 @@
 
 import os
 
-# transformers says at import that it found no torch; none is needed here.
+# transformers warns at import that it found no torch; none is needed here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from models.generation import generate  # noqa: E402

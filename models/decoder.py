@@ -1,4 +1,4 @@
-"""The decoder every port shares: Qwen2-, LLaMA- and Mistral-style transformer with an explicit key/value cache.
+"""The decoder that every port shares: a Qwen2-, LLaMA- or Mistral-style transformer with an explicit key/value cache.
 
 Axes: B batch, T tokens, S cache length, N query heads, G key/value heads, d head dim, D hidden size, A position axes.
 """
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from models import rope
 from models import sharding
 from models.attention import attention
-from models.matmul import dot_general
+from models.cpu import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DecoderConfig:
 
   @property
   def position_axes(self) -> int:
-    """A, rotary position ids of a token."""
+    """A, rotary position ids per token."""
     return max(len(self.mrope_section), 1)
 
   @property
@@ -50,12 +50,12 @@ class DecoderConfig:
 
 @struct.dataclass
 class Cache:
-  """Keys (rotated) and values of every layer, and how much of it is filled.
+  """Rotated keys, and values, of every layer, and how much of the cache is filled.
 
   Attributes:
-    keys: one [B, S, G, d] a layer.
-    values: one [B, S, G, d] a layer.
-    valid: [B, S] bool, the slots that hold a real token.
+    keys: [B, S, G, d] for each layer.
+    values: [B, S, G, d] for each layer.
+    valid: [B, S] bool, True on slots that hold a real token.
     length: [] int32, slots written so far, the same for every row.
   """
 
@@ -66,17 +66,17 @@ class Cache:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of keys and values: 2 * layers * B * S * G * d * bytes an element."""
+    """Bytes of keys and values: 2 * layers * B * S * G * d * bytes per element."""
     return sum(x.size * x.dtype.itemsize for x in self.keys + self.values)
 
 
 @struct.dataclass
 class Intervention:
-  """What an experiment does to the attention of some heads or to some keys; None leaves it alone.
+  """What an experiment changes in attention; None changes nothing.
 
   Attributes:
-    head_gate: [layers, B, N] factors on the heads' outputs: 1 leaves a head, 0 ablates it.
-    hidden: [B, S] bool, keys that an ablated head does not see; None: an ablated head puts out nothing.
+    head_gate: [layers, B, N] factors on the heads' outputs: 1 keeps a head, 0 ablates it.
+    hidden: [B, S] bool, keys that an ablated head does not see; None: an ablated head outputs zeros.
     key_bias: [B, S] float32, added to every head's logits of a key, in all layers.
   """
 
@@ -85,7 +85,7 @@ class Intervention:
   key_bias: jax.Array | None = None
 
   def layer(self, number: int) -> Intervention:
-    """What one layer sees of it: `head_gate` [B, N]."""
+    """The part that concerns one layer: `head_gate` is [B, N]."""
     return self.replace(head_gate=None if self.head_gate is None else self.head_gate[number])
 
 
@@ -114,11 +114,11 @@ class Attention(nn.Module):
       rotation: cosine and sine, [B, T, d/2] each.
       mask: bool, broadcastable to [B, T, S], instead of the causal one.
       past: (keys [B, S, G, d], values, index []): x is written at `index` and attends to all that `mask` allows.
-      last: [B] int32 instead of a mask: only this token of each row attends, to itself and those before it.
+      last: [B] int32 instead of a mask: only this token of each row attends, to itself and the tokens before it.
       intervention: a layer's, over the keys.
 
     Returns:
-      [B, T, D], T = 1 with `last`, and the keys and values: x's own, or the updated cache's.
+      [B, T, D], with T = 1 if `last` is given, and the keys and values: x's own, or those of the updated cache.
     """
     queries, turn = x, rotation
     if last is not None:
@@ -145,7 +145,7 @@ class Attention(nn.Module):
     return self.o_proj(out), (key, value)
 
   def weights(self, x, rotation, at):
-    """What some tokens attend to.
+    """Attention weights of some tokens.
 
     Args:
       x: [B, T, D].
@@ -168,7 +168,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-  """Gated MLP, down(silu(gate(x)) * up(x)); shared with the vision tower of Qwen2.5-VL."""
+  """Gated MLP, down(silu(gate(x)) * up(x)); vision towers may use it too."""
 
   hidden_size: int
   intermediate_size: int
@@ -206,7 +206,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Token embedding, blocks and final norm; the head on top is the port's."""
+  """Token embedding, blocks and final norm; the head belongs to the port."""
 
   config: DecoderConfig
   mesh: jax.sharding.Mesh | None = None
@@ -224,20 +224,20 @@ class Decoder(nn.Module):
     Args:
       x: [B, T, D] embeddings.
       positions: [B, T, A] int32.
-      last: [B] int32, the only token of each row whose hidden state is asked for; None: all are.
+      last: [B] int32, the only token of each row whose hidden state is needed; None: all are.
       intervention: over the T tokens as keys.
 
     Returns:
-      [B, T, D] normed hidden states, T = 1 with `last`, and the keys and values of every layer, [B, T, G, d] each.
+      [B, T, D] normed hidden states, with T = 1 if `last` is given, and the keys and values of every layer, [B, T, G, d] each.
     """
     x, keys_values = self.blocks(x, positions, 0, len(self.layers), last=last, intervention=intervention)
     return self.norm(x), keys_values
 
   def blocks(self, x: jax.Array, positions: jax.Array, start: int, stop: int, *, mask: jax.Array | None = None,
              last: jax.Array | None = None, intervention: Intervention = NOTHING):
-    """Layers `start` to `stop` of `prefill`, with their keys and values; the final norm is the caller's.
+    """Layers `start` to `stop` of `prefill`, with their keys and values, without the final norm.
 
-    The last of them computes of the other tokens than `last` nothing but keys and values: nothing else is read of them.
+    If `last` is given, the final layer computes only keys and values of the other tokens, since nothing else of them is read.
     `mask` [B, T, T] bool replaces the causal mask.
     """
     x = sharding.residual(x, self.mesh)
@@ -252,7 +252,7 @@ class Decoder(nn.Module):
     return x, (tuple(keys), tuple(values))
 
   def attention_weights(self, x: jax.Array, positions: jax.Array, at: jax.Array, layer: int) -> jax.Array:
-    """[B, N, Q, T] what tokens `at` [B, Q] attend to in a layer; x [B, T, D] is what enters it."""
+    """[B, N, Q, T] attention weights of the tokens `at` [B, Q] in a layer whose input is x [B, T, D]."""
     block = self.layers[layer]
     return block.self_attn.weights(block.input_layernorm(x), rope.rotation(positions, self.config.frequencies), at)
 
@@ -272,7 +272,7 @@ class Decoder(nn.Module):
     count = x.shape[1]
     x = sharding.residual(x, self.mesh)
     rotation = rope.rotation(positions, self.config.frequencies)
-    # How many of the new tokens precede a slot: negative in the part filled before.
+    # How many of the new tokens precede a slot; negative in the part that was filled before.
     ahead = jnp.arange(cache.valid.shape[1]) - cache.length
     new = (ahead >= 0) & (ahead <= jnp.arange(count)[:, None])
     mask = cache.valid[:, None] | new
@@ -286,18 +286,18 @@ class Decoder(nn.Module):
 
 
 def _token(x, index):
-  """[B, T, ..] to [B, 1, ..]: token index[b] of row b."""
+  """[B, T, ..] to [B, 1, ..], token index[b] of each row b."""
   return jnp.take_along_axis(x, index.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
 
 def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) -> Cache:
-  """A cache as long as the prompt plus what is generated.
+  """A cache for a prompt and the tokens generated after it.
 
   Args:
-    keys_values: what `Decoder.prefill` returned, [B, T, G, d] each.
+    keys_values: of `Decoder.prefill`, [B, T, G, d] each.
     lengths: [B] real tokens of each row.
-    max_new_tokens: room to leave.
-    mesh: what the cache is spread over.
+    max_new_tokens: slots to add.
+    mesh: what the cache is spread over, or None.
   """
   keys, values = keys_values
   length = keys[0].shape[1]

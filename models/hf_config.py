@@ -1,4 +1,4 @@
-"""What the ports read alike from a checkpoint's config.json."""
+"""What several ports read in the same way from a checkpoint's config.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.decoder import DecoderConfig
 
 
 def require(name: str, value, *supported) -> None:
-  """Refuses a value that the ports do not compute.
+  """Refuses a value that the port does not compute.
 
   Raises:
     ValueError: `value` is not among `supported`.
@@ -19,7 +19,7 @@ def require(name: str, value, *supported) -> None:
 
 
 def matching(kind: type, source) -> dict[str, Any]:
-  """The values that a transformers config has under the names of a dataclass's fields, lists as tuples."""
+  """Values of a transformers config for the fields of a dataclass, lists as tuples; fields that it lacks are left out."""
   values = {field.name: getattr(source, field.name) for field in dataclasses.fields(kind) if hasattr(source, field.name)}
   return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
@@ -32,7 +32,7 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
     text: transformers' configuration of a Qwen2-, LLaMA- or Mistral-style decoder.
     attention_bias: whether query, key and value projections have one; the output projection has none.
     tie_word_embeddings: whether the head is the embedding table.
-    mrope_section: rotary frequencies of each position axis; none: one axis.
+    mrope_section: number of rotary frequencies of each position axis; none: one axis.
 
   Raises:
     ValueError: an activation, a rope or a sliding window that the shared decoder does not compute.

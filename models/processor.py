@@ -1,7 +1,7 @@
 """Pictures and chat text to the arrays that `pack` takes, without torch.
 
-Tokenizer, chat template and image processor are transformers'; what is here opens pictures, and puts as many placeholders
-into the text as each picture has visual tokens.
+Tokenizer, chat template and image processing are transformers'. This module opens pictures, and repeats each picture's
+placeholder in the text as often as the picture has visual tokens.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import ImageOps
 from PIL import UnidentifiedImageError
 import transformers
 
-from models import checkpoint
 from models import registry
-from models.video import Video
+from models.checkpoints import directory as directory_lib
+from models.inputs.video import Video
 
 MAX_PICTURE_PIXELS = 100_000_000
 
@@ -34,10 +34,11 @@ class Processor:
 
   Attributes:
     tokenizer: transformers' tokenizer.
-    images: the port's pictures-to-arrays.
+    images: the port's image processor: pictures, min_pixels and max_pixels to the arrays that its `pack` takes, and each
+      picture's number of visual tokens; with a method `videos` that does the same if the port takes videos.
     chat_template: Jinja source.
-    image_token: the placeholder of a picture's visual token.
-    video_token: of a video's; None for models without.
+    image_token: placeholder of a picture's visual token.
+    video_token: placeholder of a video's visual token; None for models without videos.
     eos_token_ids: the tokens that end an answer.
   """
 
@@ -55,18 +56,18 @@ class Processor:
 
     Args:
       images: for each prompt its pictures: PIL images, [H, W, 3] uint8 arrays or paths.
-      prompts: for each prompt its text; pictures stand before it.
-      messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry where each picture stands, and
-        "video" for videos.
-      videos: for each prompt its videos, `models.video.read`; they stand after its pictures.
-      min_pixels: smaller pictures and frames are scaled up to this (ports that scale by pixels).
-      max_pixels: larger ones are scaled down to this.
+      prompts: for each prompt its text; its pictures come before the text.
+      messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry in place of each picture and a
+        {"type": "video"} entry in place of each video.
+      videos: for each prompt its videos, of `models.inputs.video.read`; they follow its pictures.
+      min_pixels: smaller pictures and frames are scaled up to this many pixels, in ports that scale by pixels.
+      max_pixels: larger ones are scaled down to this many pixels.
 
     Returns:
       `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture and video arrays.
 
     Raises:
-      ValueError: neither or both of prompts and messages, unreadable pictures, or not as many as the messages say.
+      ValueError: neither or both of prompts and messages, unreadable pictures, or another number than the messages say.
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
@@ -97,7 +98,7 @@ class Processor:
         if token and (places := text.count(token)) != len(given):
           raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
       text = re.sub("|".join(map(re.escape, tokens)), lambda found: found[0] * remaining[found[0]].pop(0), text)
-      # Some templates write the token that begins a text, some leave it to the tokenizer.
+      # Some templates write the token that begins a text, others leave it to the tokenizer.
       begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
       rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
     length = max(map(len, rows))
@@ -110,7 +111,7 @@ class Processor:
     }
 
   def decode(self, tokens, lengths) -> list[str]:
-    """Answers as text, special tokens left out.
+    """Answers as text, without special tokens.
 
     Args:
       tokens: [B, T] of `generate`.
@@ -129,8 +130,8 @@ def load_processor(path_or_hub_id: str) -> Processor:
   Raises:
     ValueError: files that are missing or unreadable.
   """
-  directory = checkpoint.resolve(path_or_hub_id)
-  config = checkpoint.read_config(directory)
+  directory = directory_lib.resolve(path_or_hub_id)
+  config = directory_lib.read_config(directory)
   port = registry.find(directory, config)
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
@@ -191,7 +192,7 @@ def _user_message(pictures: int, videos: int, text: str) -> list[dict]:
 
 
 def _chat_template(directory: pathlib.Path, tokenizer) -> str:
-  """The vision model's own template where there is one, else the tokenizer's."""
+  """The vision model's own template if there is one, else the tokenizer's."""
   if (path := directory / "chat_template.jinja").is_file():
     return path.read_text()
   if (path := directory / "chat_template.json").is_file():

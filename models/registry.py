@@ -1,69 +1,24 @@
-"""The ports, by the model_type of a checkpoint's config.json."""
+"""The ports, by the model_type of a checkpoint's config.json, and how to open checkpoints and published sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import dataclasses
+import pathlib
 from typing import Any
 
-from models import checkpoint
-from models import orbax_store
-from models.llava import config as llava_config
-from models.llava import processor as llava_processor
-from models.llava.model import Llava
-from models.llava.model import LlavaNext
-from models.qwen2_5_vl import config as qwen2_5_vl_config
-from models.qwen2_5_vl import processor as qwen2_5_vl_processor
-from models.qwen2_5_vl.model import Qwen2_5_VL
+from models import llava
+from models import qwen2_5_vl
+from models.checkpoints import directory as directory_lib
+from models.checkpoints import hf
+from models.checkpoints import orbax
+from models.checkpoints import params as params_lib
+from models.port import Port
+from models.vision_language import VisionLanguageModel
+
+PORTS: dict[str, Port] = {**llava.PORTS, **qwen2_5_vl.PORTS}
 
 
-@dataclasses.dataclass(frozen=True)
-class Port:
-  """What loading needs to know of a port.
-
-  Attributes:
-    model: its class, made from a configuration.
-    from_hf: a config.json's content to that configuration.
-    images: a checkpoint's directory to a function of pictures, min_pixels and max_pixels that returns the arrays its
-      `pack` takes and each picture's number of visual tokens.
-  """
-
-  model: Callable[[Any], Any]
-  from_hf: Callable[[dict[str, Any]], Any]
-  images: Callable[..., Any]
-
-
-PORTS = {
-    "llava": Port(Llava, llava_config.from_hf, llava_processor.Images),
-    "llava_next": Port(LlavaNext, llava_config.from_hf, llava_processor.Images),
-    "qwen2_5_vl": Port(Qwen2_5_VL, qwen2_5_vl_config.from_hf, qwen2_5_vl_processor.Images),
-}
-
-
-PUBLISHED = {
-    **{name: (Llava, config) for name, config in llava_config.PUBLISHED.items()},
-    **{name: (Qwen2_5_VL, config) for name, config in qwen2_5_vl_config.PUBLISHED.items()},
-}
-
-
-def published(name: str, mesh=None):
-  """A model of a published size: shapes only, nothing is read or allocated.
-
-  Args:
-    name: a key of `PUBLISHED`.
-    mesh: as in `load_model`.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  if name not in PUBLISHED:
-    raise ValueError(f"model_config: got {name!r}, allowed are {', '.join(PUBLISHED)}")
-  port, config = PUBLISHED[name]
-  return port(config, mesh)
-
-
-def find(directory, config: dict[str, Any]) -> Port:
-  """The port a config.json asks for.
+def find(directory: pathlib.Path, config: dict[str, Any]) -> Port:
+  """The port that a config.json asks for.
 
   Raises:
     ValueError: no or an unknown model_type.
@@ -74,11 +29,11 @@ def find(directory, config: dict[str, Any]) -> Port:
   return PORTS[model_type]
 
 
-def build(directory, config: dict[str, Any], mesh=None):
-  """The model a config.json describes, on a mesh or on one device.
+def build(directory: pathlib.Path, config: dict[str, Any], mesh=None) -> VisionLanguageModel:
+  """The model that a config.json describes, on a mesh or on one device; no weights are read.
 
   Raises:
-    ValueError: an unknown model_type, or values the port does not support or cannot read.
+    ValueError: an unknown model_type, or values that the port does not support or cannot read.
   """
   port = find(directory, config)
   try:
@@ -87,23 +42,66 @@ def build(directory, config: dict[str, Any], mesh=None):
     raise ValueError(f"model: {directory}/config.json: {error}") from error
 
 
-def load_model(path_or_hub_id: str, mesh=None, dtype: str = "float32"):
+def describe(path_or_hub_id: str, mesh=None) -> tuple[pathlib.Path, VisionLanguageModel]:
+  """A checkpoint's directory and model; no weights are read.
+
+  Args:
+    path_or_hub_id: as for `load_model`.
+    mesh: as for `load_model`.
+
+  Raises:
+    ValueError: no such checkpoint, or a config.json that is not supported.
+  """
+  directory = directory_lib.resolve(path_or_hub_id)
+  return directory, build(directory, directory_lib.read_config(directory), mesh)
+
+
+def load_params(directory: pathlib.Path, model: VisionLanguageModel, dtype: str = "float32") -> dict[str, Any]:
+  """The parameters of a model of `describe`.
+
+  Raises:
+    ValueError: as `load_model`.
+  """
+  params_lib.check_dtype(dtype)
+  return (orbax.load if orbax.found(directory) else hf.load)(directory, model, dtype)
+
+
+def load_model(path_or_hub_id: str, mesh=None, dtype: str = "float32") -> tuple[VisionLanguageModel, dict[str, Any]]:
   """Loads a checkpoint in Hugging Face layout, or one that `experiments.convert` wrote.
 
   Args:
-    path_or_hub_id: directory, or hub id (downloaded, or from the local hub cache).
+    path_or_hub_id: directory, or hub id (downloaded, or taken from the local hub cache).
     mesh: of `models.sharding.make_mesh`: what the parameters are spread over, each process reading its part; None: one
       device.
-    dtype: `float32`, `bfloat16` or `float16`, what parameters are cast to and computed in. Use float32 on CPU.
+    dtype: `float32`, `bfloat16` or `float16`, what parameters are cast to and computed in.
 
   Returns:
     The model and its parameters, a nested dict.
 
   Raises:
-    ValueError: with what is missing, unknown, unreadable or of the wrong shape.
+    ValueError: lists what is missing, unknown, unreadable or of the wrong shape.
   """
-  checkpoint.check_dtype(dtype)
-  directory = checkpoint.resolve(path_or_hub_id)
-  model = build(directory, checkpoint.read_config(directory), mesh)
-  load = orbax_store.load if orbax_store.found(directory) else checkpoint.load_hf
-  return model, load(directory, model, dtype)
+  params_lib.check_dtype(dtype)
+  directory, model = describe(path_or_hub_id, mesh)
+  return model, load_params(directory, model, dtype)
+
+
+def published_sizes() -> list[str]:
+  """Names of all published sizes."""
+  return sorted(name for port in PORTS.values() for name in port.published)
+
+
+def published(name: str, mesh=None) -> VisionLanguageModel:
+  """A model of a published size: shapes only, nothing is read or allocated.
+
+  Args:
+    name: of `published_sizes`.
+    mesh: as for `load_model`.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  for port in PORTS.values():
+    if name in port.published:
+      return port.model(port.published[name], mesh)
+  raise ValueError(f"model_config: got {name!r}, allowed are {', '.join(published_sizes())}")

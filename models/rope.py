@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models import cpu
+
 
 @dataclasses.dataclass(frozen=True)
 class Frequencies:
   """Which frequency turns with which position axis.
 
   Attributes:
-    values: F angular frequencies, radians a position.
+    values: F angular frequencies, in radians per position.
     axes: F indices into the position axes.
   """
 
@@ -26,12 +28,12 @@ class Frequencies:
 
 
 def text_frequencies(head_dim: int, theta: float, sections: tuple[int, ...] = ()) -> Frequencies:
-  """theta^(-2i/d), shared out among position axes in contiguous sections.
+  """theta^(-2i/d), divided among the position axes in contiguous sections.
 
   Args:
     head_dim: d.
     theta: base wavelength.
-    sections: frequencies of each position axis, summing to d/2 (mRoPE of Qwen2.5-VL: 16, 24, 24); none: one axis.
+    sections: number of frequencies of each position axis, summing to d/2 (mRoPE of Qwen2.5-VL: 16, 24, 24); none: one axis.
   """
   values = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
   axes = np.repeat(np.arange(len(sections)), sections) if sections else np.zeros(head_dim // 2, int)
@@ -56,12 +58,7 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
   """
   axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)
-  return jax.lax.platform_dependent(angles, cpu=_kept, default=lambda angles: (jnp.cos(angles), jnp.sin(angles)))
-
-
-def _kept(angles):
-  """Cosine and sine as a loop's results: XLA's CPU compiler would compute others again for every head of every layer."""
-  return tuple(jax.lax.map(lambda which: jax.lax.switch(which, (jnp.cos, jnp.sin), angles), jnp.arange(2)))
+  return cpu.kept((jnp.cos, jnp.sin), angles)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -9,16 +9,18 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from hawk_jax import checks
+
 
 @struct.dataclass
 class Sampling:
-  """How tokens are drawn. All fields are arrays: changing one compiles nothing.
+  """How tokens are drawn. All fields are arrays, so changing one compiles nothing.
 
   Attributes:
     temperature: [] float32, divides the logits; above 0.
-    top_k: [] int32, only the k likeliest tokens; 0: all.
-    top_p: [] float32, only the likeliest tokens that reach this share together; 1: all.
-    seed: [] uint32. Row b draws from its own stream, which the batch around it does not change.
+    top_k: [] int32, only the k most likely tokens; 0: all.
+    top_p: [] float32, only the most likely tokens that reach this share together; 1: all.
+    seed: [] uint32. Each row draws from a stream of its own, which does not depend on the rest of the batch.
   """
 
   temperature: jax.Array
@@ -27,21 +29,20 @@ class Sampling:
   seed: jax.Array
 
 
-def make(temperature: float, top_k: int, top_p: float, seed: int) -> Sampling | None:
+def make(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Sampling | None:
   """Checks and packs settings; None at temperature 0, which is greedy.
 
   Raises:
-    ValueError: a setting outside its range, by name.
+    ValueError: a setting that is not allowed, by name.
   """
-  if not 0.0 <= temperature < float("inf"):
-    raise ValueError(f"temperature: got {temperature}, must be 0 (greedy) or positive and finite")
-  if top_k < 0:
-    raise ValueError(f"top_k: got {top_k}, must be 0 (all tokens) or positive")
-  if not 0.0 < top_p <= 1.0:
-    raise ValueError(f"top_p: got {top_p}, must be in (0, 1]")
+  temperature = checks.real("temperature", temperature, "0 (greedy) or positive and finite", least=0.0)
+  checks.whole("top_k", top_k)
+  checks.share("top_p", top_p)
+  checks.whole("seed", seed)
   if temperature == 0.0:
     return None
-  return Sampling(jnp.float32(temperature), jnp.int32(top_k), jnp.float32(top_p), jnp.uint32(seed % 2**32))
+  return Sampling(jnp.float32(temperature), jnp.int32(min(top_k, checks.INT32_MAX)), jnp.float32(top_p),
+                  jnp.uint32(seed % 2**32))
 
 
 def choose(logits: jax.Array, step: jax.Array, sampling: Sampling | None) -> jax.Array:
@@ -50,7 +51,7 @@ def choose(logits: jax.Array, step: jax.Array, sampling: Sampling | None) -> jax
   Args:
     logits: [B, V] float32.
     step: [] int32, tokens generated before.
-    sampling: None: greedy, ties to the lower id.
+    sampling: None: greedy, with ties going to the lower id.
 
   Returns:
     [B] int32.
@@ -61,7 +62,7 @@ def choose(logits: jax.Array, step: jax.Array, sampling: Sampling | None) -> jax
   ordered = jnp.sort(logits / sampling.temperature, axis=-1)[:, ::-1]
   by_rank = jnp.arange(size) < jnp.where(sampling.top_k > 0, sampling.top_k, size)
   shares = jax.nn.softmax(jnp.where(by_rank, ordered, -jnp.inf), axis=-1)
-  # A token stays while those likelier than it have not reached top_p; the likeliest always does.
+  # A token stays while the more likely ones have not reached top_p; the most likely one always does.
   stays = by_rank & (jnp.cumsum(shares, axis=-1) - shares < sampling.top_p)
   least = jnp.min(ordered, axis=-1, where=stays, initial=jnp.inf, keepdims=True)
   logits = jnp.where(logits / sampling.temperature >= least, logits / sampling.temperature, -jnp.inf)

@@ -1,9 +1,9 @@
-"""Where parameters and activations lie on a mesh of devices; the one table for all ports.
+"""Where parameters and activations are on a mesh of devices.
 
-Mesh axes: `data` splits the batch and copies the weights; `fsdp` splits the batch and the weights, which gather a layer at a
-time; `tensor` splits heads, MLP width and vocabulary, and only activations move.
+Mesh axes: `data` splits the batch and copies the weights; `fsdp` splits the batch and the weights, which are gathered one
+layer at a time; `tensor` splits heads, MLP width and vocabulary, so that only activations move.
 
-A mesh of None is no mesh: nothing here then changes the program.
+A mesh of None means a single device: nothing here then changes the program.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ import numpy as np
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
-# The default mesh has no more on `tensor`: most models have at least this many key/value heads.
+# The default mesh has at most this many devices on `tensor`: most models have at least as many key/value heads.
 _DEFAULT_TENSOR = 4
 
 P = PartitionSpec
-# First pattern that matches a parameter's whole path. `heads`, `kv_heads` and `vision_heads` are `tensor` if that axis
-# divides their number, else nothing: a head is never split.
-RULES = (
-    # Decoder.
+# The shared decoder. The first pattern that matches a parameter's whole path applies, after those of the port's `axes`.
+# `heads`, `kv_heads` and `vision_heads` mean `tensor` if that axis divides their number, else no split: a head is never split.
+_DECODER_AXES = (
     (r"language_model/embed_tokens/embedding", P("tensor", "fsdp")),
     (r"lm_head/kernel", P("fsdp", "tensor")),
     (r"language_model/.*/q_proj/kernel", P("fsdp", "heads")),
@@ -39,32 +38,12 @@ RULES = (
     (r"language_model/.*/[kv]_proj/kernel", P("fsdp", "kv_heads")),
     (r"language_model/.*/[kv]_proj/bias", P("kv_heads")),
     (r"language_model/.*/o_proj/kernel", P("heads", "fsdp")),
-    # Gated MLPs, of decoders and of Qwen2.5-VL's tower.
+    # `models.decoder.MLP`, which towers may use too.
     (r".*/(gate|up)_proj/kernel", P("fsdp", "tensor")),
     (r".*/(gate|up)_proj/bias", P("tensor")),
     (r".*/down_proj/kernel", P("tensor", "fsdp")),
-    # Qwen2.5-VL's tower.
-    (r"visual/patch_embed/proj/kernel", P(None, "fsdp")),
-    (r"visual/.*/attn/qkv/kernel", P("fsdp", None, "vision_heads")),
-    (r"visual/.*/attn/qkv/bias", P(None, "vision_heads")),
-    (r"visual/.*/attn/proj/kernel", P("vision_heads", "fsdp")),
-    (r"visual/merger/mlp_0/kernel", P("fsdp", "tensor")),
-    (r"visual/merger/mlp_0/bias", P("tensor")),
-    (r"visual/merger/mlp_2/kernel", P("tensor", "fsdp")),
-    # LLaVA's tower and projector.
-    (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
-    (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
-    (r"vision_tower/.*/[qkv]_proj/kernel", P("fsdp", "vision_heads")),
-    (r"vision_tower/.*/[qkv]_proj/bias", P("vision_heads")),
-    (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
-    (r"vision_tower/.*/fc1/kernel", P("fsdp", "tensor")),
-    (r"vision_tower/.*/fc1/bias", P("tensor")),
-    (r"vision_tower/.*/fc2/kernel", P("tensor", "fsdp")),
-    (r"multi_modal_projector/linear_1/kernel", P("fsdp", "tensor")),
-    (r"multi_modal_projector/linear_1/bias", P("tensor")),
-    (r"multi_modal_projector/linear_2/kernel", P("tensor", "fsdp")),
     # Vectors as long as the hidden state.
-    (r".*/(scale|bias)|.*/class_embedding|image_newline", P()),
+    (r".*/(scale|bias)", P()),
 )
 
 
@@ -72,8 +51,8 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
   """A mesh of all devices.
 
   Args:
-    spec: `data:2,fsdp:2,tensor:2`; an axis that is not named has 1. None: up to 4 on `tensor`, the rest on `fsdp`.
-    devices: what to lay out; None: all devices of all processes.
+    spec: `data:2,fsdp:2,tensor:2`; an axis that is not named has size 1. None: up to 4 on `tensor`, the rest on `fsdp`.
+    devices: the devices to arrange; None: all devices of all processes.
 
   Raises:
     ValueError: a malformed spec, an unknown axis, or sizes that do not multiply to the number of devices.
@@ -97,11 +76,11 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
 
 
 def fit(mesh: Mesh, axes, size: int) -> tuple[str, ...]:
-  """The longest beginning of `axes` whose devices divide a dimension; none: the dimension is not split.
+  """The longest prefix of `axes` whose number of devices divides a dimension; empty: the dimension is not split.
 
   Args:
     mesh: the mesh.
-    axes: name of a mesh axis, several, or None.
+    axes: name of a mesh axis, several names, or None.
     size: of the dimension.
   """
   axes = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
@@ -111,7 +90,7 @@ def fit(mesh: Mesh, axes, size: int) -> tuple[str, ...]:
 
 
 def sharding(mesh: Mesh, shape: tuple[int, ...], *axes) -> NamedSharding:
-  """How an array lies on a mesh; axes that do not divide their dimension are left out."""
+  """How an array is split over a mesh; axes that do not divide their dimension are left out."""
   return NamedSharding(mesh, P(*(fit(mesh, axis, size) or None for axis, size in zip(axes, shape))))
 
 
@@ -121,7 +100,7 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes) -> jax.Array:
   Args:
     x: any array.
     mesh: or None.
-    *axes: for each dimension, None (not split), a mesh axis or several; dimensions after the last are not split.
+    *axes: for each dimension, None (not split), a mesh axis or several; dimensions after the last one given are not split.
   """
   return x if mesh is None else jax.lax.with_sharding_constraint(x, sharding(mesh, x.shape, *axes))
 
@@ -129,16 +108,16 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes) -> jax.Array:
 def residual(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   """[B, T, D] between layers.
 
-  A prompt keeps its rows and the weights come to it, layer by layer; a decoding step's single token goes to the weights,
-  its width split as they are, so that none is gathered.
+  A prompt keeps its rows, and the weights are gathered to it layer by layer. A decoding step's single token moves to the
+  weights instead, its width split as theirs is, so that no weight is gathered.
   """
   return constrain(x, mesh, "data", None, "fsdp") if x.shape[1] == 1 else constrain(x, mesh, BATCH)
 
 
 def in_turn(layer: nn.Module, x: jax.Array, mesh: Mesh | None) -> tuple[Callable, jax.Array]:
-  """A layer and what enters it, tied so that `fsdp` gathers the layer's weights when x is there.
+  """A layer and its input, tied together so that `fsdp` gathers the layer's weights only once x is computed.
 
-  Left to itself, the TPU compiler gathers the decoder's weights many layers ahead, and holds them all.
+  Otherwise the TPU compiler gathers the decoder's weights many layers ahead, and holds them all.
   """
   if mesh is None or mesh.shape["fsdp"] == 1 or layer.is_initializing():
     return layer, x
@@ -147,7 +126,7 @@ def in_turn(layer: nn.Module, x: jax.Array, mesh: Mesh | None) -> tuple[Callable
 
 
 def features(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-  """[F, D] between vision and language: any prompt may show any row, so every device looks up its own columns."""
+  """[F, D] between vision and language: any prompt may use any row, so every device looks up its own columns."""
   return constrain(x, mesh, None, BATCH)
 
 
@@ -161,30 +140,29 @@ def heads(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   return constrain(x, mesh, BATCH, None, "tensor")
 
 
-def param_specs(params: dict[str, Any], config, mesh: Mesh) -> dict[str, Any]:
-  """Where every parameter lies.
+def param_specs(params: dict[str, Any], model) -> dict[str, Any]:
+  """How every parameter is split over a model's mesh.
 
   Args:
-    params: of a port, or their abstract shapes.
-    config: the port's configuration.
-    mesh: the mesh.
+    params: of the model, or their abstract shapes.
+    model: a port with a mesh.
 
   Returns:
     A tree of NamedSharding like `params`.
 
   Raises:
-    ValueError: a parameter that `RULES` do not mention.
+    ValueError: a parameter that no rule mentions.
   """
-  vision_heads = getattr(config.vision, "num_heads", None) or config.vision.num_attention_heads
-  counts = {"heads": config.text.num_attention_heads, "kv_heads": config.text.num_key_value_heads,
-            "vision_heads": vision_heads}
+  mesh, text = model.mesh, model.config.text
+  counts = {"heads": text.num_attention_heads, "kv_heads": text.num_key_value_heads, "vision_heads": model.vision_heads()}
   whole = {name: fit(mesh, "tensor", count) for name, count in counts.items()}
+  rules = (*model.axes, *_DECODER_AXES)
 
   def place(path, value):
     path = "/".join(path)
-    spec = next((spec for pattern, spec in RULES if re.fullmatch(pattern, path)), None)
+    spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, path)), None)
     if spec is None:
-      raise ValueError(f"mesh: no rule says where {path} lies, add one to models.sharding.RULES")
+      raise ValueError(f"mesh: no rule says how {path} is split, add one to the port's axes")
     return sharding(mesh, value.shape, *(whole.get(axis, axis) for axis in spec))
 
   flat = traverse_util.flatten_dict(params)
@@ -192,11 +170,11 @@ def param_specs(params: dict[str, Any], config, mesh: Mesh) -> dict[str, Any]:
 
 
 def place(tree, mesh: Mesh | None):
-  """NumPy arrays, alike in all processes, to the devices: dimension 0 split over the batch axes, each process its rows.
+  """Moves NumPy arrays, which are equal in all processes, to the devices, with dimension 0 split over the batch axes.
 
   Args:
     tree: of arrays.
-    mesh: None: the tree itself.
+    mesh: None returns the tree itself.
   """
   if mesh is None:
     return tree
@@ -209,7 +187,7 @@ def place(tree, mesh: Mesh | None):
 
 
 def fetch(tree, mesh: Mesh | None):
-  """Arrays of a mesh, whole, as NumPy, in every process."""
+  """Arrays of a mesh as whole NumPy arrays, in every process."""
   return jax.device_get(tree if mesh is None else _gather(mesh)(tree))
 
 
@@ -219,5 +197,5 @@ def _gather(mesh):
 
 
 def shards(mesh: Mesh | None) -> int:
-  """Into how many parts the batch axes split rows."""
+  """Number of parts into which the batch axes split rows."""
   return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH)

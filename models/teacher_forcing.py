@@ -1,7 +1,7 @@
 """How likely a model finds given answers, without decoding.
 
-A greedy answer equals a reference exactly if every token of it is the likeliest after the prompt and the tokens before, so
-one pass over the reference tells both its likelihood and whether decoding would produce it, token by token.
+Greedy decoding produces a reference answer exactly if every token of it is the most likely one after the prompt and the
+answer tokens before it. So one pass over the reference gives both its likelihood and whether decoding would produce it.
 
 Axes: B batch, T answer tokens, L compacted prompt length, layers, N heads.
 """
@@ -20,11 +20,11 @@ from models.vision_language import VisionLanguageModel
 
 @struct.dataclass
 class Verdict:
-  """What a model makes of reference answers.
+  """A model's judgement of reference answers.
 
   Attributes:
     log_likelihood: [B] float32, sum over the answer's tokens.
-    right: [B] bool, whether greedy decoding gives exactly these tokens.
+    right: [B] bool, whether greedy decoding produces exactly these tokens.
   """
 
   log_likelihood: jax.Array
@@ -56,4 +56,3 @@ def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers:
   chosen = jax.vmap(jax.vmap(lambda row, token: row[token]))(jax.nn.log_softmax(logits), wanted)
   return Verdict(log_likelihood=jnp.where(real, chosen, 0.0).sum(-1),
                  right=jnp.where(real, logits.argmax(-1) == wanted, True).all(-1))
-

@@ -4,12 +4,12 @@
   scores = clip.relevance(model, params, inputs, ["Which digit is red?"])
   out = generate(model, params, inputs, selector="cdpruner", scores=scores, keep_count=64)
 
-LLaVA-1.5's vision tower is CLIP's, unchanged. The hidden states that it hands on go through CLIP's last norm and
-projection instead of LLaVA's projector, and are compared with the question's embedding by CLIP's text tower. The score is
-the negated cosine, as in the authors' code. That cuts a longer text into pieces of 77 tokens and takes their mean; here
-its end is cut off.
+LLaVA-1.5's vision tower is CLIP's, unchanged. The hidden states that it outputs go through CLIP's last norm and projection
+instead of LLaVA's projector, and are compared with the question's embedding by CLIP's text tower. The score is the negated
+cosine, as in the authors' code. Their code splits a longer text into pieces of 77 tokens and takes the mean of their
+embeddings; here the text is cut off after 77 tokens.
 
-Axes: B prompts, V visual slots, P tiles, T tokens a tile, M texts, S = 77 text slots, D hidden size, E joint space.
+Axes: B prompts, V visual slots, P tiles, T tokens per tile, M texts, S = 77 text slots, D hidden size, E joint space.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 import transformers
 
-from models import checkpoint
+from hawk_jax.pruning import Pruning
 from models import hf_config
 from models import sharding
+from models.checkpoints import directory as directory_lib
+from models.checkpoints import hf
+from models.checkpoints.names import Names
 from models.llava.model import Llava
 from models.llava.vision import Encoder
 from models.llava.vision import EncoderConfig
@@ -36,7 +39,7 @@ from models.llava.vision import layer_norm
 from models.llava.vision import VisionConfig
 from models.vision_language import Inputs
 
-# What older configs say, whatever the end token's id is.
+# What older configs say, whichever id the end token has.
 _LEGACY_END = 2
 
 
@@ -46,7 +49,7 @@ class TextConfig(EncoderConfig):
 
   Attributes:
     max_position_embeddings: S.
-    eos_token_id: of the token whose state stands for the text; 2: the token of the highest id.
+    eos_token_id: of the token whose state represents the text; 2: the token with the highest id.
   """
 
   vocab_size: int = 49_408
@@ -57,11 +60,11 @@ class TextConfig(EncoderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-  """What is read of a CLIP.
+  """The parts of a CLIP that are read.
 
   Attributes:
     text: its text tower.
-    vision: its vision tower, of which the last norm is read.
+    vision: its vision tower, of which only the last norm is read.
     projection_dim: E.
   """
 
@@ -111,7 +114,7 @@ class TextTower(nn.Module):
     self.final_layer_norm = layer_norm(self.config)
 
   def __call__(self, tokens):
-    """[M, S] to [M, D]; what follows the end token has no part."""
+    """[M, S] to [M, D]; what follows the end token has no influence."""
     end = self.config.eos_token_id
     places = jnp.argmax(tokens if end == _LEGACY_END else tokens == end, axis=1)
     states = jax.vmap(lambda rows, place: rows[place])(self.encoder(self.embeddings(tokens))[-1], places)
@@ -123,7 +126,7 @@ class Clip(nn.Module):
 
   config: ClipConfig
   mesh: ClassVar[None] = None
-  names: ClassVar[checkpoint.Names] = checkpoint.Names(
+  names: ClassVar[Names] = Names(
       renames=((r"^vision_model\.post_layernorm\.", "post_layernorm."),),
       prefixes={"post_layernorm.": "vision_model.post_layernorm.", "": ""})
 
@@ -189,7 +192,7 @@ class Scorer:
   tokenizer: Any
 
   def tokens(self, texts: Sequence[str]) -> np.ndarray:
-    """[M, S] int32, padded or cut to S tokens, the end token among them."""
+    """[M, S] int32, padded or cut to S tokens, which include the end token."""
     length = self.clip.config.text.max_position_embeddings
     return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=length,
                           return_tensors="np")["input_ids"].astype(np.int32)
@@ -204,7 +207,7 @@ class Scorer:
       questions: what the user asks in each prompt, without chat template.
 
     Returns:
-      [B, V] float32, the `scores` of `models.generate`; what stands in slots without a token means nothing.
+      [B, V] float32, the `scores` of `models.generate`; those of slots without a token have no meaning.
 
     Raises:
       ValueError: another model or tower, or not as many questions as prompts.
@@ -218,7 +221,7 @@ class Scorer:
                        "layer")
     slots = inputs.prompt.visual_slots
     if isinstance(questions, str) or len(questions) != len(slots):
-      raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one a prompt")
+      raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one per prompt")
     if inputs.vision is None:
       return np.zeros(slots.shape, np.float32)
     vision = sharding.place(inputs.vision, model.mesh)
@@ -236,10 +239,25 @@ def load(path_or_hub_id: str) -> Scorer:
     ValueError: with what is missing, unknown, unreadable or of the wrong shape.
   """
   try:
-    directory = checkpoint.resolve(path_or_hub_id)
-    clip = Clip(from_hf(checkpoint.read_config(directory)))
-    params = checkpoint.load_hf(directory, clip)
+    directory = directory_lib.resolve(path_or_hub_id)
+    clip = Clip(from_hf(directory_lib.read_config(directory)))
+    params = hf.load(directory, clip)
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
   except Exception as error:  # transformers' classes raise many kinds
     raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ')}") from error
   return Scorer(clip, params, tokenizer)
+
+
+def load_for(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> Scorer | None:
+  """The CLIP that some settings of pruning need.
+
+  Args:
+    prunings: that will be used.
+    path_or_hub_id: of the CLIP, or None.
+
+  Raises:
+    ValueError: one of them needs a CLIP and there is none, or it cannot be loaded.
+  """
+  if not path_or_hub_id and (needing := [pruning.selector for pruning in prunings if "scores" in pruning.rule.needs]):
+    raise ValueError(f"clip: the selector {needing[0]} needs a CLIP checkpoint")
+  return load(path_or_hub_id) if path_or_hub_id else None

@@ -11,7 +11,7 @@ from models.decoder import DecoderConfig
 from models.llava.vision import VisionConfig
 
 _HF_CONFIGS = {"llava": transformers.LlavaConfig, "llava_next": transformers.LlavaNextConfig}
-# The first of each is what a config that names none means.
+# A config that names none means the first of each.
 _TEXT_MODELS = ("llama", "mistral", "qwen2")
 _VISION_MODELS = ("clip_vision_model",)
 
@@ -25,7 +25,7 @@ class LlavaConfig:
     vision: the tower.
     image_token_id: placeholder of a visual token.
     projector_bias: whether the projector's layers have one.
-    grid_pinpoints: (height, width) pixels that LLaVA-NeXT may scale a picture to, multiples of a tile; none: LLaVA-1.5.
+    grid_pinpoints: (height, width) in pixels that LLaVA-NeXT may scale a picture to, multiples of a tile; none: LLaVA-1.5.
   """
 
   text: DecoderConfig

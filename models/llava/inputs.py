@@ -1,8 +1,8 @@
-"""Hugging Face arrays of a LLaVA batch to fixed shapes, on the host.
+"""Arrays of a Hugging Face processor for LLaVA to fixed shapes, on the host.
 
-A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: the whole picture,
-then the tiles of one scaled and padded to the grid pinpoint that fits it best, whose patches are put together again, cut
-to the picture's aspect ratio and given a newline after every row.
+A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: first the whole picture,
+then the tiles of a copy that is scaled and padded to the grid pinpoint that fits it best. The patches of those tiles are put
+together again, cut to the picture's aspect ratio, and followed by a newline after every row.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from einops import rearrange
 import numpy as np
 from transformers.image_processing_utils import select_best_resolution
 
-from models import packing
-from models.buckets import bucket
+from hawk_jax.buckets import bucket
+from models.inputs import packing
 from models.llava.config import LlavaConfig
 from models.vision_language import Inputs
-from models.vision_language import View
 
 NEWLINE = -1
 
@@ -37,12 +36,6 @@ class Layout:
   slots: np.ndarray
 
 
-def views(layouts: list[Layout]) -> list[View]:
-  """The views of pictures, for drawing."""
-  return [View(number, rows, columns, newlines) for number, layout in enumerate(layouts)
-          for rows, columns, newlines in layout.grids]
-
-
 def whole_layout(config: LlavaConfig) -> Layout:
   """A picture that is one tile."""
   side, tokens = config.vision.side, config.vision.tokens
@@ -53,10 +46,16 @@ def whole_layout(config: LlavaConfig) -> Layout:
 def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   """A picture of LLaVA-NeXT: base view, then tiled view.
 
+  A tile of 2 x 2 patches (slots 0 to 3) and a picture as wide as two tiles (slots 4 to 11) give the base view 0 1 2 3 and the
+  tiled view below, in which N is the newline:
+
+    4 5 8 9 N
+    6 7 10 11 N
+
   Args:
     config: with grid pinpoints.
-    height: of the picture in pixels, as the image processor got it.
-    width: of it.
+    height: of the picture in pixels, as the image processor gets it.
+    width: of the picture in pixels.
   """
   vision = config.vision
   base = whole_layout(config)
@@ -65,7 +64,7 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   slots = np.arange(vision.tokens, vision.tokens * (1 + down * across), dtype=np.int32)
   slots = rearrange(slots, "(down across i j) -> (down i) (across j)", down=down, across=across, i=vision.side)
   rows, columns = slots.shape
-  # transformers' own order of operations: another may round elsewhere.
+  # The order of operations is transformers'; another would round differently.
   if width / height > columns / rows:
     padding = (rows - int(round(height * (columns / width), 7))) // 2
     slots = slots[padding:rows - padding]
@@ -99,10 +98,17 @@ def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None,
     start += layout.tiles
   positions = [np.arange(len(layout.slots), dtype=np.int32)[:, None] for layout in layouts]
   argument, noun = ("image_sizes", "size") if config.grid_pinpoints else ("pixel_values", "tile")
-  pictures = {config.image_token_id: packing.Pictures("image", argument, noun, sizes, slots, positions)}
-  prompt = packing.plan_prompts(config.text, tokens, mask, pictures)
+  views = [[layout.grids] for layout in layouts]
+  pictures = {config.image_token_id: packing.Pictures("image", argument, noun, sizes, slots, positions, views)}
+  prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures)
   padded = np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3)
-  return Inputs(prompt=prompt, vision=padded if room else None)
+  return Inputs(prompt, padded if room else None, views)
+
+
+def without_padding(pixels: np.ndarray, layouts: list[Layout]) -> np.ndarray:
+  """[pictures, tiles, C, H, W] with zeros in place of the tiles that a picture does not have."""
+  real = np.arange(pixels.shape[1]) < np.asarray([layout.tiles for layout in layouts])[:, None]
+  return pixels * real[..., None, None, None]
 
 
 def _check_pixels(config, pixel_values, *axes) -> np.ndarray:

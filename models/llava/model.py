@@ -10,13 +10,16 @@ import numpy as np
 
 from models import sharding
 from models.decoder import Decoder
+from models.inputs import synthetic
+from models.llava import cost
 from models.llava import inputs as inputs_lib
+from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
+from models.llava.names import NAMES
 from models.llava.vision import VisionTower
-from models.llava.weights import NAMES
+from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
-from models.vision_language import View
 from models.vision_language import VisionLanguageModel
 
 
@@ -39,6 +42,7 @@ class Llava(VisionLanguageModel):
 
   config: LlavaConfig
   names = NAMES
+  axes = AXES
 
   def setup(self):
     self.vision_tower = VisionTower(self.config.vision, self.mesh)
@@ -47,17 +51,17 @@ class Llava(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: jax.Array) -> jax.Array:
-    """[P, C, H, W] tiles to [P * T, D] features, T tokens a tile."""
-    return rearrange(self.multi_modal_projector(self.vision_tower(vision)), "P T D -> (P T) D")
+  def encode(self, vision: jax.Array) -> Features:
+    """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
+    return Features(rearrange(self.multi_modal_projector(self.vision_tower(vision)), "P T D -> (P T) D"))
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None) -> Inputs:
     """The arrays of a Hugging Face processor to fixed shapes, on the host.
 
     Args:
-      input_ids: [B, S] with one placeholder a visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all real.
+      input_ids: [B, S] with one placeholder per visual token.
+      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
       pixel_values: [pictures, C, H, W], in the order of their placeholders.
 
     Raises:
@@ -72,13 +76,28 @@ class Llava(VisionLanguageModel):
                      pixel_values=np.zeros((1,) + vision.tile_shape, np.float32))
 
   @nn.nowrap
-  def views(self, pixel_values=(), **batch) -> list[View]:
-    """A view a picture; before it one of the class token, where that is kept."""
-    del batch
-    return inputs_lib.views([inputs_lib.whole_layout(self.config)] * len(pixel_values))
+  def synthetic_batch(self, sizes, text_tokens, rng=None):
+    """Every picture becomes one tile, whatever its size."""
+    tokens, shape = self.config.vision.tokens, (len(sizes),) + self.config.vision.tile_shape
+    prompts = synthetic.prompts(self.config.text, self.config.image_token_id, [tokens] * len(sizes), text_tokens, rng)
+    return {**prompts, "pixel_values": synthetic.noise(shape, rng)}
 
   @nn.nowrap
-  def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+  def picture_size(self, visual_tokens=None):
+    if visual_tokens not in (None, self.config.vision.tokens):
+      raise ValueError(f"visual_tokens: got {visual_tokens}, every picture of this model has {self.config.vision.tokens}")
+    return self.config.vision.image_size, self.config.vision.image_size
+
+  @nn.nowrap
+  def vision_flops(self, arrays):
+    return cost.vision_flops(self.config, len(arrays["pixel_values"]))
+
+  @nn.nowrap
+  def vision_heads(self):
+    return self.config.vision.num_attention_heads
+
+  @nn.nowrap
+  def stored_shapes(self):
     vision = self.config.vision
     return {"vision_tower.embeddings.patch_embedding.weight": (vision.hidden_size, vision.num_channels,
                                                                vision.patch_size, vision.patch_size)}
@@ -91,10 +110,10 @@ class LlavaNext(Llava):
     super().setup()
     self.image_newline = self.param("image_newline", nn.initializers.normal(), (self.config.text.hidden_size,))
 
-  def encode(self, vision: jax.Array) -> jax.Array:
-    """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens a tile; the last row is the newline."""
-    features = super().encode(vision)
-    return jnp.concatenate([features, self.image_newline[None].astype(features.dtype)])
+  def encode(self, vision: jax.Array) -> Features:
+    """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens per tile; the last row is the newline."""
+    tokens = super().encode(vision).tokens
+    return Features(jnp.concatenate([tokens, self.image_newline[None].astype(tokens.dtype)]))
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:
@@ -120,7 +139,23 @@ class LlavaNext(Llava):
                      pixel_values=np.zeros((1, layout.tiles) + vision.tile_shape, np.float32), image_sizes=[size])
 
   @nn.nowrap
-  def views(self, image_sizes=(), **batch) -> list[View]:
-    """Two views a picture: the whole of it, and its tiles."""
-    del batch
-    return inputs_lib.views([inputs_lib.tiled_layout(self.config, *map(int, size)) for size in image_sizes])
+  def synthetic_batch(self, sizes, text_tokens, rng=None):
+    layouts = [inputs_lib.tiled_layout(self.config, *size) for size in sizes]
+    shape = (len(sizes), max(layout.tiles for layout in layouts)) + self.config.vision.tile_shape
+    prompts = synthetic.prompts(self.config.text, self.config.image_token_id, [len(layout.slots) for layout in layouts],
+                                text_tokens, rng)
+    return {**prompts, "pixel_values": inputs_lib.without_padding(synthetic.noise(shape, rng), layouts),
+            "image_sizes": np.asarray(sizes)}
+
+  @nn.nowrap
+  def picture_size(self, visual_tokens=None):
+    sizes = {len(inputs_lib.tiled_layout(self.config, *size).slots): size for size in self.config.grid_pinpoints}
+    tokens = max(sizes) if visual_tokens is None else visual_tokens
+    if tokens not in sizes:
+      raise ValueError(f"visual_tokens: got {tokens}, pictures as large as a grid pinpoint have {sorted(sizes)}")
+    return sizes[tokens]
+
+  @nn.nowrap
+  def vision_flops(self, arrays):
+    layouts = [inputs_lib.tiled_layout(self.config, *map(int, size)) for size in arrays["image_sizes"]]
+    return cost.vision_flops(self.config, sum(layout.tiles for layout in layouts))

@@ -9,7 +9,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from models import checkpoint
+from models.checkpoints import directory as directory_lib
 from models.llava import config as config_lib
 from models.llava import inputs
 
@@ -24,7 +24,7 @@ class Images:
   """A checkpoint's image processor."""
 
   def __init__(self, directory):
-    self.config = config_lib.from_hf(checkpoint.read_config(pathlib.Path(directory)))
+    self.config = config_lib.from_hf(directory_lib.read_config(pathlib.Path(directory)))
     settings, _ = CLIPImageProcessorPil.get_image_processor_dict(directory)
     name = settings.get("image_processor_type", "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if name not in _PROCESSORS:
@@ -40,8 +40,8 @@ class Images:
       max_pixels: must be None.
 
     Returns:
-      A dict of `pixel_values`, and of `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them; and each picture's
-      visual tokens.
+      A dict of `pixel_values`, and of `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them, and each picture's
+      number of visual tokens.
 
     Raises:
       ValueError: min_pixels or max_pixels given.

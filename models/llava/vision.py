@@ -1,6 +1,6 @@
-"""Vision tower of LLaVA: CLIP's, up to the hidden states that are asked for. CLIP's text tower has the same blocks.
+"""Vision tower of LLaVA: CLIP's, up to the hidden states that are used. CLIP's text tower has the same blocks.
 
-Axes: P tiles (or texts), T tokens of each (a tile's class token first), C channels, N heads, d head dim, D hidden size,
+Axes: P tiles (or texts), T tokens of each (in a tile, the class token first), C channels, N heads, d head dim, D hidden size,
 W = D * feature layers.
 """
 
@@ -25,7 +25,7 @@ class EncoderConfig:
   """Shapes of a stack of blocks; names follow the checkpoints' config.json.
 
   Attributes:
-    causal: whether a token sees none that follow it.
+    causal: whether a token sees only itself and those before it.
   """
 
   num_hidden_layers: int
@@ -41,8 +41,8 @@ class VisionConfig(EncoderConfig):
   """Shapes of the tower.
 
   Attributes:
-    feature_layers: hidden states that are handed on, one beside the other; 0 is what enters the first layer.
-    keep_class_token: whether its features are handed on too, before the patches'.
+    feature_layers: hidden states that are output, concatenated; 0 is the input of the first layer.
+    keep_class_token: whether its features are output too, before those of the patches.
   """
 
   image_size: int = 336
@@ -68,12 +68,12 @@ class VisionConfig(EncoderConfig):
 
 
 def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
-  """As all norms of a tower are."""
+  """The norm that is used everywhere in a tower."""
   return nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
 
 
 def _sinusoids(key, shape, dtype):
-  """[1 + side^2, D] sines and cosines of each patch's row and column, so that untrained places tell who is beside whom."""
+  """[1 + side^2, D] sines and cosines of each patch's row and column, so that untrained embeddings hold neighbourhoods."""
   del key
   places, size = shape
   side = math.isqrt(places - 1)
@@ -86,7 +86,7 @@ def _sinusoids(key, shape, dtype):
 
 
 class PatchEmbedding(nn.Module):
-  """Class token, patches, and their learned places."""
+  """Class token, patches, and their learned position embeddings."""
 
   config: VisionConfig
 
@@ -166,7 +166,7 @@ class Encoder(nn.Module):
     self.layers = [VisionBlock(self.config, self.mesh) for _ in range(self.config.num_hidden_layers)]
 
   def __call__(self, x):
-    """[P, T, D] to all hidden states, what entered the first layer first. XLA drops what nobody reads."""
+    """[P, T, D] to all hidden states, beginning with the input. XLA does not compute those that nobody reads."""
     states = [x]
     for layer in self.layers:
       states.append(layer(states[-1]))
@@ -196,6 +196,6 @@ class VisionTower(nn.Module):
     """
     states = self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
     if self.is_initializing():
-      self.post_layernorm(states[-1])  # a parameter of the checkpoints that no feature passes through
+      self.post_layernorm(states[-1])  # a parameter of the checkpoints that features do not depend on
     x = jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)
     return x if self.config.keep_class_token else x[:, 1:]

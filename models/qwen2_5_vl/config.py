@@ -20,9 +20,9 @@ class Qwen2_5_VLConfig:
     vision: the tower.
     image_token_id: placeholder of a picture's visual tokens.
     video_token_id: placeholder of a video's visual tokens.
-    vision_start_token_id: stands before a picture or video.
-    vision_end_token_id: stands after it.
-    eos_token_ids: <|im_end|> and others; they end a message and an answer.
+    vision_start_token_id: precedes a picture or video.
+    vision_end_token_id: follows it.
+    eos_token_ids: <|im_end|> and others, which end a message or an answer.
   """
 
   text: DecoderConfig

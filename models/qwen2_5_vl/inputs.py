@@ -1,10 +1,11 @@
-"""Hugging Face arrays of a Qwen2.5-VL batch to fixed shapes, on the host."""
+"""Arrays of a Hugging Face processor for Qwen2.5-VL to fixed shapes, on the host."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from models import packing
+from models.inputs import packing
+from models.inputs import synthetic
 from models.qwen2_5_vl import vision
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
 from models.vision_language import Inputs
@@ -29,16 +30,31 @@ def pack(config: Qwen2_5_VLConfig, input_ids, attention_mask=None, pixel_values=
     planned, slots = vision.plan(np.concatenate(pixels), grids, config.vision, shards)
   slots = np.split(slots, np.cumsum(grids.prod(axis=1) // config.vision.merge_unit))
   intervals = np.concatenate([np.zeros(len(images)), seconds * config.vision.tokens_per_second])
-  positions = [_positions(grid, interval, config.vision.spatial_merge_size) for grid, interval in zip(grids, intervals)]
+  merge = config.vision.spatial_merge_size
+  positions = [_positions(grid, interval, merge) for grid, interval in zip(grids, intervals)]
+  views = [[[(height // merge, width // merge, False)]] * frames for frames, height, width in grids.tolist()]
   first = len(images)
   pictures = {
       config.image_token_id: packing.Pictures(
-          "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first]),
+          "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first], views[:first]),
       config.video_token_id: packing.Pictures(
-          "video", "video_grid_thw", "grid", videos.tolist(), slots[first:-1], positions[first:]),
+          "video", "video_grid_thw", "grid", videos.tolist(), slots[first:-1], positions[first:], views[first:]),
   }
-  prompt = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)
-  return Inputs(prompt=prompt, vision=planned)
+  prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)
+  return Inputs(prompt, planned, views)
+
+
+def synthetic_batch(config: Qwen2_5_VLConfig, sizes, text_tokens: int, rng) -> dict[str, np.ndarray]:
+  """See `VisionLanguageModel.synthetic_batch`; sizes are rounded down to whole merged tokens."""
+  merge = config.vision.spatial_merge_size
+  unit = config.vision.patch_size * merge
+  grids = np.asarray([[1, merge * (height // unit), merge * (width // unit)] for height, width in sizes])
+  counts = grids.prod(axis=1) // config.vision.merge_unit
+  prompts = synthetic.prompts(config.text, config.image_token_id, counts.tolist(), text_tokens, rng,
+                              [config.vision_start_token_id], [config.vision_end_token_id],
+                              [config.video_token_id, *config.eos_token_ids])
+  pixels = synthetic.noise((int(grids.prod(axis=1).sum()), config.vision.patch_dim), rng)
+  return {**prompts, "pixel_values": pixels, "image_grid_thw": grids}
 
 
 def _positions(grid, interval, merge) -> np.ndarray:
@@ -64,5 +80,5 @@ def _check_grids(grid_name, grids, pixel_name, pixels, config) -> np.ndarray:
                        f"the merge size {merge}")
   expected = (int(grids.prod(axis=1).sum()), config.vision.patch_dim)
   if shape != expected:
-    raise ValueError(f"{pixel_name}: got shape {shape}, the grids and the model's patches ask for {expected}")
+    raise ValueError(f"{pixel_name}: got shape {shape}, the grids and the model's patches require {expected}")
   return grids.astype(np.int64)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 from flax import linen as nn
-import jax
 import numpy as np
 
 from models import sharding
 from models.decoder import Decoder
+from models.qwen2_5_vl import cost
 from models.qwen2_5_vl import inputs as inputs_lib
+from models.qwen2_5_vl.axes import AXES
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
+from models.qwen2_5_vl.names import NAMES
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
-from models.qwen2_5_vl.weights import NAMES
+from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
-from models.vision_language import View
 from models.vision_language import VisionLanguageModel
+
+# Synthetic pictures are at most this many times as long as wide.
+_LONGEST = 4
+_TYPICAL_TOKENS = 4096
 
 
 class Qwen2_5_VL(VisionLanguageModel):
@@ -24,6 +31,7 @@ class Qwen2_5_VL(VisionLanguageModel):
 
   config: Qwen2_5_VLConfig
   names = NAMES
+  axes = AXES
 
   def setup(self):
     self.visual = VisionTower(self.config.vision, self.mesh)
@@ -31,8 +39,8 @@ class Qwen2_5_VL(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: VisionInputs) -> jax.Array:
-    return self.visual(vision)
+  def encode(self, vision: VisionInputs) -> Features:
+    return Features(self.visual(vision))
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, image_grid_thw=None, pixel_values_videos=None,
@@ -40,14 +48,14 @@ class Qwen2_5_VL(VisionLanguageModel):
     """The arrays of a Hugging Face processor to fixed shapes, on the host.
 
     Args:
-      input_ids: [B, S] with one placeholder a merged visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all real.
+      input_ids: [B, S] with one placeholder per merged visual token.
+      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
       pixel_values: [patches, C] of all pictures, in the order of their placeholders.
       image_grid_thw: [pictures, 3], temporal, height and width in patches.
       pixel_values_videos: [patches, C] of all videos.
       video_grid_thw: [videos, 3].
-      second_per_grid_ts: [videos] seconds a temporal patch covers; None: 1.
-      mm_token_type_ids: accepted because Hugging Face processors return it; input_ids say the same.
+      second_per_grid_ts: [videos] seconds that a temporal patch covers; None: 1.
+      mm_token_type_ids: accepted because Hugging Face processors return it; input_ids hold the same information.
 
     Raises:
       ValueError: arrays that do not fit one another or the model, with the argument's name.
@@ -66,16 +74,29 @@ class Qwen2_5_VL(VisionLanguageModel):
         image_grid_thw=[[1, side, side]])
 
   @nn.nowrap
-  def views(self, image_grid_thw=(), video_grid_thw=(), **batch) -> list[View]:
-    """A view a picture, and after them one for every temporal slice of the videos, each numbered as a picture."""
-    del batch
-    merge = self.config.vision.spatial_merge_size
-    grids = [(height, width) for some in (image_grid_thw, video_grid_thw) for frames, height, width in some
-             for _ in range(frames)]
-    return [View(number, int(height) // merge, int(width) // merge) for number, (height, width) in enumerate(grids)]
+  def synthetic_batch(self, sizes, text_tokens, rng=None):
+    return inputs_lib.synthetic_batch(self.config, sizes, text_tokens, rng)
 
   @nn.nowrap
-  def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+  def picture_size(self, visual_tokens=None):
+    tokens = _TYPICAL_TOKENS if visual_tokens is None else visual_tokens
+    unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
+    for rows in range(math.isqrt(tokens), 0, -1):
+      if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:
+        return unit * rows, unit * (tokens // rows)
+    raise ValueError(f"visual_tokens: got {tokens}, must be rows times columns of a picture at most {_LONGEST} times as long "
+                     f"as wide, such as {math.isqrt(tokens) ** 2}")
+
+  @nn.nowrap
+  def vision_flops(self, arrays):
+    return cost.vision_flops(self.config.vision, np.asarray(arrays["image_grid_thw"]).tolist())
+
+  @nn.nowrap
+  def vision_heads(self):
+    return self.config.vision.num_heads
+
+  @nn.nowrap
+  def stored_shapes(self):
     vision = self.config.vision
     return {"visual.patch_embed.proj.weight": (vision.hidden_size, vision.in_channels, vision.temporal_patch_size,
                                                vision.patch_size, vision.patch_size)}

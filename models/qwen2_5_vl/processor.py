@@ -1,4 +1,4 @@
-"""Pictures and videos of a Qwen2.5-VL prompt to patches: pictures by transformers' image processor, videos likewise."""
+"""Pictures and videos of a Qwen2.5-VL prompt to patches, as transformers' processors make them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from models.video import Video
+from models.inputs.video import Video
 
 
 class Images:
@@ -27,11 +27,11 @@ class Images:
 
     Args:
       pictures: RGB images.
-      min_pixels: smaller ones are scaled up to this; None: as the checkpoint says.
-      max_pixels: larger ones are scaled down to this; None: as the checkpoint says.
+      min_pixels: smaller ones are scaled up to this many pixels; None: as the checkpoint says.
+      max_pixels: larger ones are scaled down to this many pixels; None: as the checkpoint says.
 
     Returns:
-      A dict of `pixel_values` [patches, C] and `image_grid_thw` [pictures, 3]; and each picture's visual tokens.
+      A dict of `pixel_values` [patches, C] and `image_grid_thw` [pictures, 3], and each picture's number of visual tokens.
 
     Raises:
       ValueError: limits below one visual token or in the wrong order, or a picture over 200 times as long as wide.
@@ -44,16 +44,16 @@ class Images:
     return {"pixel_values": np.asarray(arrays["pixel_values"]), "image_grid_thw": grids}, counts.tolist()
 
   def videos(self, videos: Sequence[Video], min_pixels: int | None = None, max_pixels: int | None = None):
-    """Patches of videos, two frames deep.
+    """Patches of videos, each of two consecutive frames.
 
     Args:
-      videos: sampled frames; an odd number is filled up with the last one.
-      min_pixels: frames with fewer pixels are scaled up to this; None: as the checkpoint says.
-      max_pixels: frames with more are scaled down to this.
+      videos: sampled frames; the last frame of an odd number is repeated.
+      min_pixels: smaller frames are scaled up to this many pixels; None: as the checkpoint says.
+      max_pixels: larger frames are scaled down to this many pixels; None: as the checkpoint says.
 
     Returns:
-      A dict of `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos]; and
-      each video's visual tokens.
+      A dict of `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos], and
+      each video's number of visual tokens.
 
     Raises:
       ValueError: as for pictures.
@@ -77,7 +77,7 @@ class Images:
     return patches, (len(resized) // deep, height // size, width // size)
 
   def _limits(self, min_pixels, max_pixels):
-    """The least and most pixels of a picture or frame."""
+    """The smallest and largest number of pixels of a picture or frame."""
     size = dict(self.processor.size)
     low = size["shortest_edge"] if min_pixels is None else min_pixels
     high = size["longest_edge"] if max_pixels is None else max_pixels

@@ -1,11 +1,11 @@
 """Vision tower of Qwen2.5-VL, with static shapes: windows are a batch axis.
 
-Axes: R rows, W merged tokens a row (a window's worth), U patches a merged token (2 x 2), P = R * W * U patches,
-C values a patch, I temporal slices, L merged tokens a slice, N heads, d head dim, D hidden size, O language hidden size.
+Axes: R rows, W merged tokens per row (as many as a full window has), U patches per merged token (2 x 2), P = R * W * U patches,
+C values per patch, I temporal slices, L merged tokens per slice, N heads, d head dim, D hidden size, O language hidden size.
 
-A picture's merged tokens are laid out window by window, a full window filling one row. Ragged windows at the edges share
-rows, told apart by their ids, so little is padding. Every patch knows its place by its rotary position alone; the blocks
-with full attention gather each temporal slice out of the rows and put it back.
+A picture's merged tokens are arranged window by window, and a full window fills one row. Ragged windows at the edges share
+rows, distinguished by their ids, so that there is little padding. Only its rotary position says where a patch is in its
+picture. The blocks with full attention gather each temporal slice from the rows and scatter it back.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hawk_jax.buckets import bucket
 from models import rope
 from models import sharding
 from models.attention import attention
-from models.buckets import bucket
 from models.decoder import MLP
 
 _HEADS = ("tensor", "fsdp", "data")  # mesh axes that full attention splits its heads over
@@ -47,12 +47,12 @@ class VisionConfig:
 
   @property
   def patch_dim(self) -> int:
-    """C, values of a patch."""
+    """C, values per patch."""
     return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
   @property
   def merge_unit(self) -> int:
-    """U, patches of a merged token."""
+    """U, patches per merged token."""
     return self.spatial_merge_size**2
 
   @property
@@ -68,9 +68,9 @@ class VisionInputs:
   Attributes:
     patches: [R, W, U, C] pixels, 0 on padding.
     positions: [R, W, U, 2] int32, row and column of each patch.
-    window_ids: [R, W] int32, tells the windows that share a row apart; -1 on padding.
-    slice_slots: [I, L] int32, slots (r * W + w) of each temporal slice; padding last, -1.
-    slot_places: [R, W] int32, where in the flat slices (i * L + l) a slot stands; 0 on padding.
+    window_ids: [R, W] int32, distinguishes the windows that share a row; -1 on padding.
+    slice_slots: [I, L] int32, slots (r * W + w) of each temporal slice in reading order; padding last, -1.
+    slot_places: [R, W] int32, index of each slot in the flattened slices (i * L + l); 0 on padding.
   """
 
   patches: jax.Array
@@ -81,10 +81,18 @@ class VisionInputs:
 
 
 def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: int = 1) -> tuple[VisionInputs, np.ndarray]:
-  """Lays patches out for the tower. Runs on the host.
+  """Arranges patches for the tower, on the host.
+
+  A picture of 2 x 3 merged tokens, numbered 0 to 5 in reading order, with windows of 2 x 2 tokens (W = 4), has one full
+  window, 0 1 3 4, and one ragged window, 2 5 (without the padding of rows to a bucket):
+
+    rows          [[0, 1, 3, 4], [2, 5, -, -]]
+    window_ids    [[0, 0, 0, 0], [0, 0, -1, -1]]
+    slice_slots   [[0, 1, 4, 2, 3, 5]]              the slot of each token, in reading order
+    slot_places   [[0, 1, 3, 4], [2, 5, 0, 0]]      the token in each slot
 
   Args:
-    pixels: [patches, C], pictures one after the other in the order of Hugging Face processors (merged token by merged
+    pixels: [patches, C], one picture after the other in the order of Hugging Face processors (merged token by merged
       token, U patches each).
     grids: [pictures, 3] temporal, height and width in patches; sides divisible by the merge size.
     shards: the number of rows is a multiple of it.
@@ -148,7 +156,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
 
 
 def _fill_rows(windows: list[np.ndarray], width: int) -> list[list[np.ndarray]]:
-  """Best fit, largest first: each window goes to the fullest row that still has room."""
+  """Best fit, largest first: each window goes to the fullest row that still has room for it."""
   open_rows: dict[int, list[list[np.ndarray]]] = {room: [] for room in range(width + 1)}
   rows = []
   for window in sorted(windows, key=len, reverse=True):
@@ -171,7 +179,7 @@ class VisionAttention(nn.Module):
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    # Query, key and value on an axis of their own, so that heads can be split over devices.
+    # Query, key and value have an axis of their own, so that heads can be split over devices.
     self.qkv = nn.DenseGeneral((3, self.config.hidden_size))
     self.proj = nn.Dense(self.config.hidden_size)
 
@@ -195,7 +203,7 @@ class VisionAttention(nn.Module):
       out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
     else:
       by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
-      # Slices gather patches from all rows, so the heads are split instead: every device has all patches of its heads.
+      # Slices gather patches from all rows, so heads are split instead: every device has all patches of its heads.
       by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
       in_slices = lambda y: rearrange(by_slot(by_head(y))[inputs.slice_slots], "I L U N d -> I (L U) N d")
       lengths = (inputs.slice_slots >= 0).sum(-1) * unit
@@ -243,7 +251,7 @@ class PatchMerger(nn.Module):
 
   def setup(self):
     self.ln_q = nn.RMSNorm(1e-6)
-    # Sequential names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
+    # A list names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
     self.mlp = [
         nn.Dense(self.config.hidden_size * self.config.merge_unit),
         lambda x: nn.gelu(x, approximate=False),
@@ -277,7 +285,7 @@ class VisionTower(nn.Module):
       inputs: of `plan`.
 
     Returns:
-      [R * W, O] features, slot by slot; padding slots hold numbers without meaning.
+      [R * W, O] features, one row per slot; those of padding slots have no meaning.
     """
     dtype = self.patch_embed.proj.variables["params"]["kernel"].dtype if not self.is_initializing() else jnp.float32
     x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C").astype(dtype))

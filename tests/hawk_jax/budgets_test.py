@@ -1,4 +1,6 @@
-"""Adaptive budgets against a plain reading, and their calibration."""
+"""Fixed budgets, adaptive budgets against a plain reading, and their calibration."""
+
+import math
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -21,13 +23,58 @@ def plain(scores, keep_mass):
   return len(shares)
 
 
-class BudgetsTest(parameterized.TestCase):
+class KeepCountsTest(parameterized.TestCase):
+
+  @parameterized.parameters(0.4, 0.198, 0.1, 0.07, 1 / 3, 1.0)
+  def test_ceil_is_the_authors_formula(self, keep_ratio):
+    visual = np.arange(1, 2881)
+    expected = [min(v, max(1, math.ceil(v * keep_ratio))) for v in visual.tolist()]
+    np.testing.assert_array_equal(budgets.keep_counts(visual, keep_ratio=keep_ratio), expected)
+
+  @parameterized.parameters((576, 0.198, 115, 114), (10, 0.5, 5, 5), (3, 0.01, 1, 1), (1, 1.0, 1, 1), (0, 0.5, 0, 0))
+  def test_rounding(self, visual, keep_ratio, ceil, floor):
+    self.assertEqual(budgets.keep_counts([visual], keep_ratio=keep_ratio), [ceil])
+    self.assertEqual(budgets.keep_counts([visual], keep_ratio=keep_ratio, rounding="ceil"), [ceil])
+    self.assertEqual(budgets.keep_counts([visual], keep_ratio=keep_ratio, rounding="floor"), [floor])
+
+  def test_rows_are_counted_apart(self):
+    counts = budgets.keep_counts(np.array([64, 0, 1, 9]), keep_ratio=0.25)
+    np.testing.assert_array_equal(counts, [16, 0, 1, 3])
+    self.assertEqual(counts.dtype, np.int32)
+
+  def test_keep_count_is_bounded_by_what_is_there(self):
+    np.testing.assert_array_equal(budgets.keep_counts([64, 0, 3], keep_count=8), [8, 0, 3])
+    np.testing.assert_array_equal(budgets.keep_counts([64, 0, 3], keep_count=10**12), [64, 0, 3])
+
+  def test_neither_keeps_all(self):
+    np.testing.assert_array_equal(budgets.keep_counts([64, 0, 3]), [64, 0, 3])
+
+  @parameterized.parameters(0.0, -0.1, 1.0001, math.nan, math.inf)
+  def test_ratio_outside_its_range(self, keep_ratio):
+    with self.assertRaisesRegex(ValueError, rf"keep_ratio: got {keep_ratio}, must be in \(0, 1\]"):
+      budgets.keep_counts([4], keep_ratio=keep_ratio)
+
+  @parameterized.parameters(0, -3, 1.5, True)
+  def test_count_outside_its_range(self, keep_count):
+    with self.assertRaisesRegex(ValueError, f"keep_count: got {keep_count}, must be a whole number of at least 1"):
+      budgets.keep_counts([4], keep_count=keep_count)
+
+  def test_both(self):
+    with self.assertRaisesRegex(ValueError, "give one of them, got keep_ratio=0.5 and keep_count=3"):
+      budgets.keep_counts([4], keep_ratio=0.5, keep_count=3)
+
+  def test_unknown_rounding(self):
+    with self.assertRaisesRegex(ValueError, "rounding: got 'nearest', allowed are ceil, floor"):
+      budgets.keep_counts([4], keep_ratio=0.5, rounding="nearest")
+
+
+class MassCountsTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(0)
     self.scores = rng.standard_normal([30, 50]).astype(np.float32) * rng.uniform(1e-3, 1e3, [30, 1]).astype(np.float32)
-    self.scores[10:, 0] *= 40  # some rows are concentrated
+    self.scores[10:, 0] *= 40  # the scores of some rows are concentrated
     self.mask = rng.random([30, 50]) < rng.uniform(0.2, 1.0, [30, 1])
     self.mask[3] = False
 
@@ -51,12 +98,12 @@ class BudgetsTest(parameterized.TestCase):
     share = np.mean(counts[rows] / self.mask.sum(axis=1)[rows])
     self.assertGreaterEqual(share, keep_ratio)
     self.assertLess(share, keep_ratio + 0.02)
-    self.assertGreater(len(set(counts[rows].tolist())), 3)  # samples differ
+    self.assertGreater(len(set(counts[rows].tolist())), 3)  # prompts differ
 
   def test_bad_input(self):
     with self.assertRaisesRegex(ValueError, "keep_ratio: got 0"):
       budgets.calibrate(self.scores, self.mask, 0.0)
-    with self.assertRaisesRegex(ValueError, "visual_mask: no sample"):
+    with self.assertRaisesRegex(ValueError, "visual_mask: no prompt"):
       budgets.calibrate(self.scores, np.zeros_like(self.mask), 0.5)
 
 

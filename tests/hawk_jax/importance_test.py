@@ -1,4 +1,4 @@
-"""Head importance: the estimate from ablation drops (METHOD section 2), files, presets and what is refused."""
+"""Head importance: the estimate from ablation drops (docs/method.md), files, presets and what is refused."""
 
 import json
 import pathlib
@@ -73,7 +73,7 @@ class ValidateTest(parameterized.TestCase):
   @parameterized.named_parameters(
       ("wrong_length", [1.0, 2.0], "got 2 weights, the model's first layer has 4 heads"),
       ("wrong_length_in_a_batch", np.ones([4, 5]), "got 5 weights, the model's first layer has 4 heads"),
-      ("negative", [1.0, -0.25, 2.0, 0.0], "must not be negative, the least is -0.25"),
+      ("negative", [1.0, -0.25, 2.0, 0.0], "must not be negative, the smallest is -0.25"),
       ("all_zero", [0.0] * 4, "all weights are zero, at least one must be positive"),
       ("all_zero_in_one_row", [[1.0] * 4, [0.0] * 4], "all weights are zero, at least one must be positive"),
       ("nan", [1.0, np.nan, 2.0, 0.0], "not finite"),
@@ -142,7 +142,7 @@ class LoadTest(parameterized.TestCase):
       ("null", [1, None, 3], "must hold a list of numbers"),
       ("no_weights", [], r"got shape \(0,\)"),
       ("wrong_length", [1, 2], "got 2 weights, the model's first layer has 3 heads"),
-      ("negative", [1, -2, 3], "must not be negative, the least is -2"),
+      ("negative", [1, -2, 3], "must not be negative, the smallest is -2"),
       ("all_zero", [0, 0, 0], "all weights are zero"),
       ("nan", "[1, NaN, 3]", "not finite"),
       ("too_large", "[1, 1e39, 3]", "not finite"))

@@ -1,4 +1,4 @@
-"""Scores against the reference that forms all N x V logits (METHOD section 3)."""
+"""Scores against the reference that forms all N x V logits (docs/method.md, "Scores")."""
 
 from absl.testing import absltest
 from absl.testing import parameterized

@@ -79,7 +79,7 @@ def evs(features, scores, count):
 
 
 PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": dpp, "cdpruner": dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune,
-         "evs": evs}
+         "evs": evs, "fastv": hawk}
 BATCH, SLOTS, WIDTH, KEEP = 4, 24, 160, 12
 PLACES = 4  # tokens of a frame, two by two
 
@@ -103,7 +103,7 @@ class SelectorsTest(parameterized.TestCase):
   def select(self, name, rows=slice(None), **changes):
     arguments = dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts,
                      seeds=self.seeds) | changes
-    if name in selectors.WITH_POSITIONS:
+    if "positions" in selectors.SELECTORS[name].needs:
       arguments["positions"] = self.positions
     function = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
     return np.asarray(function(**{key: jnp.asarray(value[rows]) for key, value in arguments.items()}, keep_count=KEEP))

@@ -4,7 +4,7 @@ from absl.testing import absltest
 import numpy as np
 
 from hawk_jax import scoring
-from hawk_jax import selection
+from hawk_jax import selectors
 from hawk_jax import sweep
 
 
@@ -20,7 +20,7 @@ class SweepTest(absltest.TestCase):
     self.assertEqual(many.shape, (50, 3, 8))
     normalized = scoring.normalize(scores, mask)
     for number in range(50):
-      one = selection.top_k(scoring.fuse(normalized, weights[number]), mask, counts, 8)
+      one = selectors.top_k(scoring.fuse(normalized, weights[number]), mask, counts, 8)
       np.testing.assert_array_equal(many[number], one)
     self.assertGreater(len({row.tobytes() for row in many}), 10)
     before = sweep.select_many._cache_size()

@@ -4,8 +4,8 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
-from models import checkpoint
 from models import generate
+from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
 from tests.reference import qwen2_5_vl as reference
@@ -17,7 +17,7 @@ class BadInputTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.model = Qwen2_5_VL(config_lib.from_hf(reference.CONFIGS["gqa"]))
-    cls.params = checkpoint.init_params(cls.model)
+    cls.params = params_lib.init(cls.model)
     cls.inputs = cls.model.pack(**reference.case("square"))
 
   @parameterized.named_parameters(

@@ -7,10 +7,10 @@ from absl.testing import absltest
 import jax
 import numpy as np
 
-from models import checkpoint
+from hawk_jax import pruning
+from hawk_jax.buckets import bucket
 from models import generate
-from models import generation
-from models.buckets import bucket
+from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
 from tests.reference import qwen2_5_vl as reference
@@ -49,7 +49,7 @@ class CompileCountTest(absltest.TestCase):
     config["text_config"]["num_hidden_layers"] = 1
     config["vision_config"]["depth"] = 2
     cls.model = Qwen2_5_VL(config_lib.from_hf(config))
-    cls.params = checkpoint.init_params(cls.model)
+    cls.params = params_lib.init(cls.model)
     cls.rng = np.random.default_rng(0)
 
   def generate(self, inputs, **arguments):
@@ -64,7 +64,7 @@ class CompileCountTest(absltest.TestCase):
       inputs = make_inputs(self.model, self.rng, grid, int(self.rng.integers(3, 20)))
       vision.add(shapes(inputs.vision))
       counts = int((inputs.prompt.visual_order >= 0).sum())
-      kept = bucket(-(-counts // 5), generation.KEEP_MINIMUM)
+      kept = bucket(-(-counts // 5), pruning.KEEP_MINIMUM)
       prompts.add(shapes(inputs.prompt) + (min(kept, inputs.prompt.visual_order.shape[1]),))
       batches.append(inputs)
     self.generate(batches[0])

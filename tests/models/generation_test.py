@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models import checkpoint
 from models import generate
 from models import sampling
+from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
 from tests.reference import qwen2_5_vl as reference
@@ -22,7 +22,7 @@ class GenerationTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.model = Qwen2_5_VL(config_lib.from_hf(reference.CONFIGS["gqa"]))
-    cls.params = checkpoint.init_params(cls.model, scale=0.15)
+    cls.params = params_lib.init(cls.model, scale=0.15)
     cls.inputs = cls.model.pack(**reference.batch(("square", "text_only", "two_images")))
     cls.free = cls.generate(cls)
 

@@ -13,11 +13,13 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 
+from hawk_jax.buckets import bucket
+from hawk_jax.pruning import Plan
 import models
-from models import checkpoint
-from models import packing
 from models import registry
-from models.buckets import bucket
+from models import stages
+from models.checkpoints import hf
+from models.inputs import packing
 from models.llava import inputs as llava_inputs
 from tests.reference import checks
 from tests.reference import llava
@@ -167,7 +169,7 @@ class PortContractTest(parameterized.TestCase):
     @jax.jit
     def both(params, inputs):
       apply = functools.partial(model.apply, {"params": params})
-      prefill = apply(inputs.prompt, apply(inputs.vision, method="encode"), keep_count=8, method="prefill")
+      prefill = apply(inputs.prompt, apply(inputs.vision, method="encode"), Plan(8), method=stages.prefill)
       return apply(prefill.last, method="logits"), prefill.order, prefill.lengths, apply(inputs, keep_count=8)
 
     ends, order, lengths, whole = both(params, inputs)
@@ -180,7 +182,7 @@ class PortContractTest(parameterized.TestCase):
     (model, params), subject = load(name), SUBJECTS[name]
     inputs = model.pack(**subject.reference.batch(subject.prompts))
     encode = lambda params, vision: model.apply({"params": params}, vision, method="encode")
-    rows, width = jax.eval_shape(encode, params, inputs.vision).shape
+    rows, width = jax.eval_shape(encode, params, inputs.vision).tokens.shape
     self.assertEqual(width, model.config.text.hidden_size)
     slots = inputs.prompt.visual_slots[inputs.prompt.visual_order >= 0]
     self.assertBetween(slots.min(), 0, rows - 1)
@@ -200,7 +202,7 @@ class PortContractTest(parameterized.TestCase):
     @jax.jit
     def prefill(params, prompt, features):
       traced["prefill"] += 1
-      return model.apply({"params": params}, prompt, features, keep_count=8, method="prefill").order
+      return model.apply({"params": params}, prompt, features, Plan(8), method=stages.prefill).order
 
     rng = np.random.default_rng(0)
     vision, buckets, prompts, programs = set(), set(), set(), set()
@@ -221,18 +223,31 @@ class PortContractTest(parameterized.TestCase):
     (model, params), subject = load(name), SUBJECTS[name]
     with tempfile.TemporaryDirectory() as directory:
       subject.reference.write_checkpoint(directory, subject.config_name)
-      checkpoint.save_hf(directory, model, params)
+      hf.save(directory, model, params)
       again, loaded = models.load_model(directory)
     self.assertEqual(again, model)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
   @parameterized.named_parameters(*PORTS)
-  def test_grids_hold_every_visual_token(self, name):
+  def test_views_hold_every_visual_token(self, name):
     (model, _), subject = load(name), SUBJECTS[name]
-    for prompt in subject.prompts:
-      arrays = subject.reference.case(prompt)
-      count = int(np.isin(arrays["input_ids"], subject.visual_ids).sum())
-      self.assertEqual(sum(view.count for view in model.views(**arrays)), count)
+    inputs = model.pack(**subject.reference.batch(subject.prompts))
+    counts = [sum(view.count for view in views) for views in inputs.views]
+    np.testing.assert_array_equal(counts, inputs.prompt.visual_counts)
+    self.assertEmpty(jax.tree.map(lambda x: x, inputs).views)  # on the host only
+
+  @parameterized.named_parameters(*PORTS)
+  def test_synthetic_batch(self, name):
+    """A batch for measurements has the text and visual tokens that are asked for, and the FLOPs grow with the pictures."""
+    (model, _), rng = load(name), np.random.default_rng(0)
+    size = model.picture_size(36 if name == "qwen2_5_vl" else None)
+    arrays = model.synthetic_batch([size, size], 14, rng)
+    prompt = model.pack(**arrays).prompt
+    np.testing.assert_array_equal(prompt.text_counts, [14, 14])
+    self.assertEqual(*prompt.visual_counts.tolist())
+    one = model.vision_flops(model.synthetic_batch([size], 14))
+    self.assertGreater(one, 0)
+    self.assertEqual(model.vision_flops(arrays), 2 * one)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from flax import traverse_util
 
-from models import checkpoint
 from models import registry
+from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
+from models.qwen2_5_vl.model import Qwen2_5_VL
 
 
 class PublishedTest(parameterized.TestCase):
@@ -17,12 +18,12 @@ class PublishedTest(parameterized.TestCase):
       ("qwen2.5-vl-3b", 3_754_622_976), ("qwen2.5-vl-7b", 8_292_166_656), ("qwen2.5-vl-32b", 33_452_718_336),
       ("qwen2.5-vl-72b", 73_410_777_344))
   def test_parameters(self, name, expected):
-    port, config = registry.PUBLISHED[name]
+    config = config_lib.PUBLISHED[name]
     small = dataclasses.replace(config, text=dataclasses.replace(config.text, num_hidden_layers=1),
                                 vision=dataclasses.replace(config.vision, depth=1))
-    # All layers are alike, so one of each tells the rest.
+    # All layers have the same shape, so one of each is enough.
     found = 0
-    for path, value in traverse_util.flatten_dict(checkpoint.abstract_params(port(small)), sep="/").items():
+    for path, value in traverse_util.flatten_dict(params_lib.abstract(Qwen2_5_VL(small)), sep="/").items():
       layers = config.text.num_hidden_layers if "layers_0/" in path else config.vision.depth if "blocks_0/" in path else 1
       found += layers * value.size
     self.assertEqual(found, expected)
@@ -42,7 +43,7 @@ class PublishedTest(parameterized.TestCase):
 
   def test_by_name(self):
     self.assertEqual(registry.published("llava-1.5-7b").config.text.num_hidden_layers, 32)
-    with self.assertRaisesRegex(ValueError, "model_config: got 'qwen3', allowed are llava-1.5-7b"):
+    with self.assertRaisesRegex(ValueError, "model_config: got 'qwen3', allowed are llava-1.5-13b"):
       registry.published("qwen3")
 
 

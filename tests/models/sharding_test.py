@@ -1,4 +1,4 @@
-"""Meshes: what they refuse, where parameters lie, and that generation on them is generation on one device.
+"""Meshes: what they refuse, how parameters are split, and that generation on them is generation on one device.
 
 Programs on several devices run in processes of their own, which count their devices at start.
 """
@@ -18,9 +18,9 @@ import jax
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from models import checkpoint
 from models import registry
 from models import sharding
+from models.checkpoints import params as params_lib
 from tests.reference import llava
 from tests.reference import process_checks
 from tests.reference import qwen2_5_vl
@@ -48,7 +48,7 @@ def specs(reference, config_name, sizes):
   """PartitionSpecs by path on a mesh of abstract devices."""
   mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
   model = registry.build("tiny", reference.CONFIGS[config_name])
-  tree = sharding.param_specs(checkpoint.abstract_params(model), model.config, mesh)
+  tree = sharding.param_specs(params_lib.abstract(model), model.clone(mesh=mesh))
   return {"/".join(path): value.spec for path, value in traverse_util.flatten_dict(tree).items()}
 
 
@@ -71,7 +71,10 @@ class ShardingTest(parameterized.TestCase):
       self.assertEqual(dict(sharding.make_mesh(spec, jax.devices()[:1]).shape), {"data": 1, "fsdp": 1, "tensor": 1})
 
   def test_every_matrix_of_every_port_has_its_place(self):
-    for reference in (llava, qwen2_5_vl):
+    references = {reference for reference in (llava, qwen2_5_vl)}
+    families = {config["model_type"] for reference in references for config in reference.CONFIGS.values()}
+    self.assertEqual(families, {*registry.PORTS})
+    for reference in references:
       for config_name in reference.CONFIGS:
         for path, spec in specs(reference, config_name, (1, 2, 2)).items():
           if path.endswith("kernel"):
@@ -88,10 +91,9 @@ class ShardingTest(parameterized.TestCase):
                      [P("fsdp", None, "tensor"), P("fsdp", None, None)])
 
   def test_unknown_parameter(self):
-    model = registry.build("tiny", qwen2_5_vl.CONFIGS["gqa"])
-    mesh = jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES)
-    with self.assertRaisesRegex(ValueError, "mesh: no rule says where extra/kernel lies"):
-      sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model.config, mesh)
+    model = registry.build("tiny", qwen2_5_vl.CONFIGS["gqa"], jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES))
+    with self.assertRaisesRegex(ValueError, "mesh: no rule says how extra/kernel is split"):
+      sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model)
 
   @parameterized.parameters(
       ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),

@@ -1,4 +1,4 @@
-"""What the tests of all ports share: running raw arrays, and METHOD's pruning redone in NumPy and without a cache.
+"""What the tests of all ports share: running raw arrays, and pruning redone in NumPy and without a cache.
 
 Axes: B batch, S prompt, V visual tokens, D hidden size, A position axes, H heads.
 """
@@ -86,7 +86,7 @@ def close(actual, expected, name):
 def features_and_logits(params, inputs, *, model):
   """Features by slot (None without pictures), and logits with their order."""
   # The same encoder runs in both; XLA keeps one.
-  call = lambda module, inputs: (None if inputs.vision is None else module.encode(inputs.vision), module(inputs))
+  call = lambda module, inputs: (None if inputs.vision is None else module.encode(inputs.vision).tokens, module(inputs))
   return model.apply({"params": params}, inputs, method=call)
 
 
@@ -143,7 +143,7 @@ def merged(model, params, arrays) -> list[Merged]:
   """The prompts of a batch, from what `pack` and `encode` give."""
   inputs = model.pack(**arrays)
   prompt, table = inputs.prompt, np.asarray(params["language_model"]["embed_tokens"]["embedding"])
-  features = None if inputs.vision is None else np.asarray(models.generation.encode(params, inputs.vision, model=model))
+  features = None if inputs.vision is None else np.asarray(models.generation.encode_pictures(model, params, inputs).tokens)
   rows = []
   for number, (ids, mask) in enumerate(zip(arrays["input_ids"], arrays["attention_mask"].astype(bool))):
     ids = ids[mask]
@@ -159,7 +159,7 @@ def merged(model, params, arrays) -> list[Merged]:
 
 def expected_positions(model, params, rows, head_importance, normalization, *, visual_ids, vision_end_id=None,
                        im_end_id=None, **keep):
-  """Prompt positions that METHOD keeps of each prompt.
+  """Prompt positions that a plain reading of docs/method.md keeps of each prompt.
 
   Args:
     model: a port.

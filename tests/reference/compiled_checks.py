@@ -12,11 +12,12 @@ from flax import traverse_util
 import jax
 import numpy as np
 
-from models import checkpoint
+from hawk_jax.pruning import Pruning
 from models import generation
-from models import orbax_store
 from models import registry
 from models import sharding
+from models.checkpoints import orbax
+from models.checkpoints import params as params_lib
 from tests.reference import mesh_checks
 from tests.reference import qwen2_5_vl as reference
 
@@ -78,20 +79,20 @@ def gathered_weights(entry: list[Instruction]) -> tuple[int, int]:
 def programs(spec: str, config_name: str):
   """Compiled vision, prefill and decoding, and how many elements the parameters of each layer have."""
   model = registry.build("tiny", reference.CONFIGS[config_name], mesh_checks.make_mesh(spec))
-  abstract = checkpoint.abstract_params(model)
+  abstract = params_lib.abstract(model)
   with_sharding = lambda value, sharding: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
-  params = jax.tree.map(with_sharding, abstract, sharding.param_specs(abstract, model.config, model.mesh))
+  params = jax.tree.map(with_sharding, abstract, sharding.param_specs(abstract, model))
   inputs = model.pack(**reference.batch(("text_only", "no_end", "text_only", "no_end")))
-  pruning = generation.plan_pruning(model, inputs.prompt, keep_ratio=0.4)
+  plan = generation.make_plan(model, inputs.prompt, Pruning(keep_ratio=0.4))
   none, static = np.zeros(0, np.int32), dict(model=model, max_new_tokens=4)
   encode = generation.encode.lower(params, inputs.vision, model=model)
-  prefill = generation.prefill.lower(params, inputs.prompt, encode.out_info, pruning, None, none, **static)
+  prefill = generation.prefill.lower(params, inputs.prompt, encode.out_info, plan, None, none, **static)
   compiled = {"encode": encode.compile(), "prefill": prefill.compile()}
   state = jax.tree.map(with_sharding, prefill.out_info[0], compiled["prefill"].output_shardings[0])
   compiled["decode"] = generation.decode.lower(
       params, state, inputs.prompt.next_position, None, none, model=model).compile()
   flat = traverse_util.flatten_dict(abstract)
-  layers = {name: sum(flat[path].size for path in paths) for name, paths in orbax_store.groups(flat).items()}
+  layers = {name: sum(flat[path].size for path in paths) for name, paths in orbax.groups(flat).items()}
   return {name: read(program.as_text()) for name, program in compiled.items()}, layers
 
 

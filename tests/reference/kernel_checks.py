@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models import kernels
 from models import sharding
 from models.attention import attention
+from models.attention import kernels
 
 
 def local(query, key, value, lengths, *, causal):

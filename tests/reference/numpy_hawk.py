@@ -1,4 +1,4 @@
-"""METHOD sections 3 and 4 read literally, one prompt at a time, in float64: what hawk_jax is tested against.
+"""docs/method.md read literally, one prompt at a time, in float64: what hawk_jax is tested against.
 
 All N x V logits are formed and averaged afterwards; every projection is made for every token.
 

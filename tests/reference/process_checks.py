@@ -13,10 +13,11 @@ import jax
 import numpy as np
 
 import models
-from models import checkpoint
-from models import mesh_loading
 from models import registry
 from models import sharding
+from models.checkpoints import directory as directory_lib
+from models.checkpoints import hf
+from models.checkpoints import sharded
 from tests.reference import checks
 from tests.reference import qwen2_5_vl as reference
 
@@ -41,9 +42,9 @@ def own_share(params) -> int:
 
 def main(coordinator, processes, process, spec, directory):
   jax.distributed.initialize(coordinator, int(processes), int(process))
-  directory, tally = pathlib.Path(directory), mesh_loading.Tally()
-  model = registry.build(directory, checkpoint.read_config(directory), sharding.make_mesh(spec))
-  params = checkpoint.load_hf(directory, model, tally=tally)
+  directory, tally = pathlib.Path(directory), sharded.Tally()
+  model = registry.build(directory, directory_lib.read_config(directory), sharding.make_mesh(spec))
+  params = hf.load(directory, model, tally=tally)
   print(json.dumps({"tokens": answers(model, params), "read": tally.bytes_read, "share": own_share(params),
                     "all": sum(leaf.nbytes for leaf in jax.tree.leaves(params))}))
 

@@ -1,0 +1,1 @@
+"""The embedded models and their task: questions about pictures full of handwritten digits."""

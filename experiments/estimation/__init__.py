@@ -1,0 +1,1 @@
+"""Head importance: estimators, adaptive budgets, and how estimates compare."""

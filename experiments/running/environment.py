@@ -1,0 +1,36 @@
+"""The machine and the packages that figures depend on, for reports."""
+
+from __future__ import annotations
+
+import datetime
+from importlib import metadata
+import os
+import pathlib
+
+import jax
+
+
+def default_dtype() -> str:
+  """The dtype to compute in unless a flag names one: float32 on CPU, bfloat16 elsewhere."""
+  return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def device() -> str:
+  """The machine in words."""
+  kind = jax.devices()[0].device_kind
+  return f"{os.cpu_count()} CPU cores" if jax.default_backend() == "cpu" else f"{jax.device_count()} x {kind}"
+
+
+def model_name(path_or_hub_id: str) -> str:
+  """A checkpoint's name without its directory."""
+  return pathlib.PurePath(path_or_hub_id).name
+
+
+def versions() -> str:
+  """Versions of the main packages."""
+  return ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "transformers"))
+
+
+def today() -> str:
+  """The date in ISO format."""
+  return datetime.date.today().isoformat()

@@ -1,0 +1,95 @@
+"""Journals: what a long run has finished, one JSON object per line, so that an interrupted run resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+import tqdm
+
+from experiments.running import processes
+
+
+class Journal:
+  """An append-only file whose first line holds the run's settings.
+
+  Attributes:
+    records: what has been appended, by this run and by earlier ones.
+  """
+
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
+    """Opens a journal, or starts one.
+
+    Args:
+      path: of the file.
+      settings: everything that the records depend on.
+      apart: this process has work and records of its own; otherwise all processes have the records of the first.
+
+    Raises:
+      ValueError: the file belongs to a run with other settings, or to one that is still running.
+    """
+    self._path = pathlib.Path(path)
+    self._file = open(self._path, "a+b")
+    try:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      self._file.close()
+      raise ValueError(f"output_dir: another run is writing {self._path}") from error
+    self._file.seek(0)
+    held = self._file.read()
+    content = held if apart else processes.from_first(held)
+    try:
+      self.records, size = _parse(self._path, content, settings)
+    except ValueError:
+      self._file.close()
+      raise
+    self._file.truncate(min(len(held), size))
+    self._file.write(content[len(held):size])  # in processes other than the first
+    if not size:
+      self._write(settings)
+
+  def remaining(self, total: int, unit: str) -> Iterator[int]:
+    """Numbers of the records that are still missing, with a progress bar."""
+    done = len(self.records)
+    return iter(tqdm.trange(done, total, initial=done, total=total, unit=unit))
+
+  def append(self, record: dict[str, Any]) -> None:
+    """Adds a record, which is on disk when this returns."""
+    self.records.append(record)
+    self._write(record)
+
+  def close(self) -> None:
+    self._file.close()
+
+  def _write(self, content):
+    self._file.write((json.dumps(content) + "\n").encode())
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+
+def read(path: pathlib.Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+  """The records of a journal that another process may be writing.
+
+  Args:
+    path: of the file.
+    settings: of the run.
+
+  Raises:
+    ValueError: the file belongs to a run with other settings.
+  """
+  return _parse(path, path.read_bytes(), settings)[0]
+
+
+def _parse(path, content, settings):
+  """The records in a file's content, and how many of its bytes are complete lines."""
+  content = content[:content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
+  lines = [json.loads(line) for line in content.splitlines()]
+  settings = json.loads(json.dumps(settings))
+  if lines and lines[0] != settings:
+    differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
+    raise ValueError(f"output_dir: {path} belongs to a run with other {', '.join(differ)}; give another directory")
+  return lines[1:], len(content)

@@ -1,0 +1,86 @@
+"""Devices and processes that share the work.
+
+All processes run the same program on the same data, each on its own devices; the first prints and writes results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from experiments.running import settings
+from experiments.running.settings import option
+from models import sharding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(settings.Checked):
+  """Settings of a process, for commands only."""
+
+  compilation_cache: str = option(os.path.join("~", ".cache", "hawk_jax"),
+                                   "Directory that keeps compiled programs for the next start; empty: none.")
+  distributed: bool = option(False, "Whether this is one of several processes. On TPU pods and under Slurm, JAX finds the "
+                              "others itself; elsewhere the next three flags are needed.")
+  coordinator_address: str | None = option(None, "HOST:PORT of the first process.")
+  num_processes: int | None = option(None, "Number of processes.", least=1)
+  process_id: int | None = option(None, "Number of this process, from 0.", least=0)
+  heartbeat_seconds: int = option(100, "A process that has not answered for so long counts as dead, and all others end with "
+                                  "an error.", least=1)
+
+
+def join(options: Options) -> None:
+  """Connects to the other processes.
+
+  Raises:
+    ValueError: flags that contradict each other, or processes that cannot be found.
+  """
+  explicit = (options.coordinator_address, options.num_processes, options.process_id)
+  if not options.distributed:
+    if any(value is not None for value in explicit):
+      raise ValueError("distributed: coordinator_address, num_processes and process_id need it")
+    return
+  if len({value is None for value in explicit}) > 1:
+    raise ValueError("distributed: give all of coordinator_address, num_processes and process_id, or none of them")
+  if None not in explicit and options.process_id >= options.num_processes:
+    raise ValueError(f"process_id: got {options.process_id}, must be below num_processes, {options.num_processes}")
+  try:
+    jax.distributed.initialize(*explicit, heartbeat_timeout_seconds=options.heartbeat_seconds)
+  except (RuntimeError, ValueError) as error:
+    raise ValueError(f"distributed: {error}") from error
+
+
+@contextlib.contextmanager
+def only_first_prints():
+  """Within it, what processes other than the first print is discarded."""
+  with contextlib.ExitStack() as stack:
+    if jax.process_index():
+      stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+    yield
+
+
+def mesh(spec: str | None, devices=None) -> jax.sharding.Mesh | None:
+  """A mesh over the devices of all processes; None on a single device without a spec.
+
+  Args:
+    spec: as for `models.sharding.make_mesh`.
+    devices: to use instead, such as a process's own, where processes do not all run the same programs.
+
+  Raises:
+    ValueError: a mesh that these devices cannot form.
+  """
+  devices = jax.devices() if devices is None else devices
+  return None if spec is None and len(devices) == 1 else sharding.make_mesh(spec, devices)
+
+
+def from_first(content: bytes) -> bytes:
+  """The first process's content, in all processes."""
+  if jax.process_count() == 1:
+    return content
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+  padded = np.frombuffer(content[:size].ljust(size, b"\0"), np.uint8)
+  return multihost_utils.broadcast_one_to_all(padded).tobytes() if size else b""

@@ -1,0 +1,1 @@
+"""Measurements of time and memory, and the work that a model cannot avoid."""

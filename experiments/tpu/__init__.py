@@ -1,0 +1,1 @@
+"""Programs compiled for TPU slices that are not at hand, and what they cost."""

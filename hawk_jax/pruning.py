@@ -1,0 +1,183 @@
+"""HAWK on one screen: score, normalize, fuse, budget, select, compact.
+
+`Pruning` holds every setting, `Pruning.plan` prepares it for a batch, and `prune` is the method itself.
+
+Axes: B batch, T text slots, V visual slots, K kept slots, H query heads, D hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hawk_jax import budgets
+from hawk_jax import checks
+from hawk_jax import importance
+from hawk_jax import prompt as prompt_lib
+from hawk_jax import scoring
+from hawk_jax import selectors
+from hawk_jax.buckets import bucket
+
+# Keep counts are padded to a bucket of at least this size.
+KEEP_MINIMUM = 8
+
+
+def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None,
+          plan: Plan | None) -> prompt_lib.Sequence:
+  """Removes the visual tokens that matter least to the question (HAWK, Equations 4 to 7).
+
+  Args:
+    prompt: a batch of prompts.
+    text: [B, T, D] text embeddings.
+    visual: [B, V, D] visual embeddings, as the decoder gets them.
+    projections: the first decoder layer's query and key projections; not read without a plan.
+    plan: how many tokens to keep and by which rule; None keeps all.
+
+  Returns:
+    The compacted prompts, of length T + K.
+  """
+  mask = prompt.visual_mask
+  if plan is None or not mask.shape[1]:
+    return prompt_lib.compact(prompt, text, visual, prompt_lib.keep_all(prompt))
+  scores = score(prompt, text, visual, projections, plan)
+  counts = jnp.full(mask.shape[:1], plan.keep_count) if plan.counts is None else plan.counts
+  if plan.keep_mass is not None:
+    counts = jnp.minimum(counts, budgets.mass_counts(scores, mask, plan.keep_mass))
+  seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else plan.seeds
+  select = selectors.SELECTORS[plan.pruning.selector]
+  kept = select(visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]),
+                positions=prompt.visual_positions)
+  return prompt_lib.compact(prompt, text, visual, kept)
+
+
+def score(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections,
+          plan: Plan) -> jax.Array:
+  """[B, V] float32 fused score of every visual token (Equations 4 to 6), or the scores that the plan was given instead."""
+  if plan.scores is not None:
+    return plan.scores
+  heads = scoring.head_scores(projections, text, visual, prompt.query_mask)
+  heads = scoring.normalize(heads, prompt.visual_mask, plan.pruning.normalization)
+  return scoring.fuse(heads, plan.head_importance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+  """Every setting of pruning, checked when it is made.
+
+  Attributes:
+    keep_ratio: share of each prompt's visual tokens to keep, in (0, 1].
+    keep_count: number of visual tokens to keep instead. With neither, all tokens are kept.
+    keep_mass: adaptive budget: each prompt keeps the fewest tokens that hold this share of its softmaxed scores, in (0, 1],
+      and no more than keep_ratio or keep_count allow; see `budgets.mass_counts`.
+    rounding: of V * keep_ratio, `ceil` (the authors' code) or `floor` (the paper).
+    normalization: of each head's scores: `l2`, `softmax`, `minmax` or `none`; see `scoring.normalize`.
+    selector: the rule that picks, a name of `selectors.SELECTORS`.
+    prune_layer: decoder layers that run on all tokens before a selector with the stage `decoder` prunes.
+  """
+
+  keep_ratio: float | None = None
+  keep_count: int | None = None
+  keep_mass: float | None = None
+  rounding: str = "ceil"
+  normalization: str = "l2"
+  selector: str = "hawk"
+  prune_layer: int = 2
+
+  def __post_init__(self):
+    """Checks all settings.
+
+    Raises:
+      ValueError: a setting that is not allowed, by name.
+    """
+    budgets.check_budget(self.keep_ratio, self.keep_count, self.rounding)
+    checks.choice("normalization", self.normalization, scoring.NORMALIZATIONS)
+    checks.choice("selector", self.selector, selectors.SELECTORS)
+    checks.whole("prune_layer", self.prune_layer, 1)
+    if self.keep_mass is not None:
+      checks.share("keep_mass", self.keep_mass)
+      if self.rule.stage != "input":
+        raise ValueError(f"keep_mass: {self.selector} uses scores of its own; choose another selector")
+
+  @property
+  def rule(self) -> selectors.Selector:
+    """The selector."""
+    return selectors.SELECTORS[self.selector]
+
+  def plan(self, prompt: prompt_lib.Prompt, num_heads: int, head_importance: Any = None, *, scores: Any = None,
+           seeds: Any = 0) -> Plan | None:
+    """Prepares these settings for a batch, on the host.
+
+    Args:
+      prompt: the batch, NumPy.
+      num_heads: H of the model.
+      head_importance: [H] or [B, H] numbers; [1], [B, 1] or None: uniform head weights.
+      scores: [B, V] numbers that replace HAWK's fused scores, or None.
+      seeds: a whole number, or [B], for selectors that draw at random.
+
+    Returns:
+      The plan; None where every prompt keeps all of its visual tokens.
+
+    Raises:
+      ValueError: arrays that do not fit the batch or the model, by name.
+    """
+    batch = prompt.text_tokens.shape[0]
+    weights = importance.validate(np.ones([1], np.float32) if head_importance is None else head_importance)
+    weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
+    if weights.ndim == 2 and weights.shape[0] != batch:
+      raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
+    seeds = np.asarray(seeds)
+    if seeds.shape not in ((), (batch,)) or not np.issubdtype(seeds.dtype, np.integer):
+      raise ValueError(f"selector_seed: got {seeds.dtype} of shape {seeds.shape}, must be an integer, or one per prompt")
+    if scores is not None:
+      if self.rule.stage != "input":
+        raise ValueError(f"scores: {self.selector} uses scores of its own; choose another selector")
+      scores = _checked_scores(scores, prompt.visual_order.shape)
+    elif "scores" in self.rule.needs:
+      raise ValueError(f"scores: the selector {self.selector!r} needs them; HAWK's do not replace them")
+    visual = np.asarray(prompt.visual_counts)
+    counts = budgets.keep_counts(visual, keep_ratio=self.keep_ratio, keep_count=self.keep_count, rounding=self.rounding)
+    if (counts == visual).all() and self.keep_mass is None:
+      return None
+    return Plan(
+        keep_count=min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1]),
+        # What is data must not be a static field: another ratio compiles nothing.
+        pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil"),
+        head_importance=weights, counts=counts, seeds=np.broadcast_to(seeds.astype(np.uint32), [batch]),
+        keep_mass=None if self.keep_mass is None else np.float32(self.keep_mass), scores=scores)
+
+
+@struct.dataclass
+class Plan:
+  """A `Pruning` for one batch. Arrays are data; another `keep_count` or `pruning` compiles another program.
+
+  Attributes:
+    keep_count: static K, the bound on `counts`.
+    pruning: static, the rule and how it scores. Its budget is not read: `counts` and `keep_mass` replace it.
+    head_importance: [H] or [B, H] float32; None: uniform head weights.
+    counts: [B] int32, visual tokens that each row keeps; None: K, or all that a row has.
+    seeds: [B] uint32, for selectors that draw at random; None: 0.
+    keep_mass: [] float32 share of the softmaxed score that rows keep at most, or None.
+    scores: [B, V] float32 that replace HAWK's fused scores, or None.
+  """
+
+  keep_count: int = struct.field(pytree_node=False)
+  pruning: Pruning = struct.field(pytree_node=False, default=Pruning())
+  head_importance: jax.Array | None = None
+  counts: jax.Array | None = None
+  seeds: jax.Array | None = None
+  keep_mass: jax.Array | None = None
+  scores: jax.Array | None = None
+
+
+def _checked_scores(scores, shape) -> np.ndarray:
+  scores = np.asarray(scores)
+  is_real = np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)
+  if scores.shape != shape or not is_real or not np.isfinite(scores).all():
+    raise ValueError(f"scores: got {scores.dtype} of shape {scores.shape}, must be finite numbers {list(shape)}, one per "
+                     "visual slot")
+  return scores.astype(np.float32)

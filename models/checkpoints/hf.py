@@ -1,0 +1,166 @@
+"""Checkpoints in Hugging Face layout: safetensors to parameters, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+from typing import Any
+
+from flax import traverse_util
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from models import sharding
+from models.checkpoints import names
+from models.checkpoints import params as params_lib
+from models.checkpoints import sharded
+from models.checkpoints.sharded import Tally
+
+# Of safetensors files.
+_STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Last component of tensors that are no parameters: older checkpoints store what models compute.
+_COMPUTED = ("position_ids", "inv_freq")
+
+
+def load(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally | None = None) -> dict[str, Any]:
+  """Parameters from the safetensors files of a directory.
+
+  Args:
+    directory: with model.safetensors, or shards and their index.
+    model: the port that the config asks for; its `names` map tensors to parameters, its `mesh` says where they go.
+    dtype: what the parameters are cast to, which is also the compute dtype.
+    tally: counts the bytes read.
+
+  Raises:
+    ValueError: an unknown dtype, no or unreadable files, pickled weights, or tensors that are missing, unexpected or
+      wrongly shaped: one error lists them all.
+  """
+  wanted = traverse_util.flatten_dict(params_lib.abstract(model))
+  found = find_tensors(directory, model, wanted)
+  tally = Tally() if tally is None else tally
+  mesh = model.mesh
+  targets = None if mesh is None else traverse_util.flatten_dict(
+      sharding.param_specs(traverse_util.unflatten_dict(wanted), model))
+  params = {}
+  for path, value in params_lib.progress(wanted.items(), "loading", "tensor"):
+    if mesh is None:
+      params[path] = jnp.asarray(read_param(path, value.shape, *found[path], dtype, tally))
+    else:
+      params[path] = sharded.read(path, value.shape, *found[path], dtype, tally, mesh, targets[path])
+  return traverse_util.unflatten_dict(params)
+
+
+def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[str, ...], tuple[str, Any]]:
+  """Each parameter's tensor and the open file that holds it.
+
+  Args:
+    directory: as in `load`.
+    model: a port.
+    wanted: its abstract parameters by path.
+
+  Raises:
+    ValueError: as in `load`.
+  """
+  sources = _open(directory)
+  tensors = {}
+  for tensor, source in sources.items():
+    if tensor.rsplit(".", 1)[-1] not in _COMPUTED:
+      tensors.setdefault(model.names.canonical(tensor), []).append((tensor, source))
+  dotted = {path: names.dotted(path) for path in wanted}
+
+  problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
+  problems += [f"missing: {model.names.saved(name)}" for name in dotted.values() if name not in tensors]
+  problems += [f"unexpected: {found[0][0]}" for name, found in tensors.items()
+               if name not in dotted.values() and not model.leaves_out(name)]
+  for path, value in wanted.items():
+    for tensor, source in tensors.get(dotted[path], [])[:1]:
+      shape = tuple(source.get_slice(tensor).get_shape())
+      if not names.fits(path, shape, value.shape):
+        problems.append(f"wrong shape: {tensor} is {list(shape)}, the config asks for {names.torch_shape(path, value.shape)}")
+      if stored_dtype(tensor, source) is None:
+        problems.append(f"wrong dtype: {tensor} is {source.get_slice(tensor).get_dtype()}, allowed are "
+                        f"{', '.join(_STORED_DTYPES)}")
+  if problems:
+    raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
+  return {path: tensors[dotted[path]][0] for path in wanted}
+
+
+def read_param(path, shape, tensor: str, source, dtype: str, tally: Tally) -> np.ndarray:
+  """One parameter, whole.
+
+  Args:
+    path: of the parameter.
+    shape: of it.
+    tensor: its name in the file.
+    source: the open file.
+    dtype: to cast it to.
+    tally: counts the bytes.
+  """
+  array = source.get_tensor(tensor)
+  tally.bytes_read += array.nbytes
+  return np.ascontiguousarray(sharded.as_param(array, path[-1] == "kernel", shape), params_lib.DTYPES[dtype])
+
+
+def stored_dtype(tensor: str, source) -> str | None:
+  """The dtype a tensor is stored in, by its name in `params.DTYPES`; None if it is none of them."""
+  return _STORED_DTYPES.get(source.get_slice(tensor).get_dtype())
+
+
+def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
+  """Writes parameters as model.safetensors, atomically.
+
+  Args:
+    directory: exists, with its config.json.
+    model: a port.
+    params: its parameters.
+    dtype: to store them in.
+  """
+  tensors = {}
+  for path, value in traverse_util.flatten_dict(params).items():
+    dotted = names.dotted(path)
+    array = np.asarray(value)
+    array = array.reshape(array.shape[0], -1).T if path[-1] == "kernel" else array
+    shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
+    tensors[model.names.saved(dotted)] = np.ascontiguousarray(array.reshape(shape), params_lib.DTYPES[dtype])
+  path = pathlib.Path(directory) / "model.safetensors"
+  partial = path.with_suffix(".partial")
+  safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
+  os.replace(partial, path)
+
+
+def _open(directory: pathlib.Path) -> dict[str, Any]:
+  """Every tensor's name and the open file that holds it."""
+  index = directory / "model.safetensors.index.json"
+  if index.is_file():
+    try:
+      shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+      raise ValueError(f"model: {index} is not a safetensors index ({error})") from error
+    missing = [name for name in shards if not (directory / name).is_file()]
+    if missing:
+      raise ValueError(f"model: {directory} lacks files that its index names: {', '.join(missing)}")
+    files = [directory / name for name in shards]
+  else:
+    files = sorted(directory.glob("*.safetensors"))
+  if not files:
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+      raise ValueError(f"model: {directory} has only pickled weights ({', '.join(pickles)}), which can run code when they are "
+                       "read; convert them to safetensors first")
+    raise ValueError(f"model: {directory} has no .safetensors file")
+  sources = {}
+  for path in files:
+    try:
+      source = safetensors.safe_open(path, framework="numpy")
+    except (OSError, safetensors.SafetensorError) as error:
+      raise ValueError(f"model: {path} is not a complete safetensors file ({error})") from error
+    for name in source.keys():
+      if name in sources:
+        raise ValueError(f"model: {directory} holds the tensor {name} in two files")
+      sources[name] = source
+  return sources

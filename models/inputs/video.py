@@ -1,0 +1,161 @@
+"""Video files to sampled frames, and frames to files, with PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import os
+
+import av
+import numpy as np
+
+MINIMUM_FRAMES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+  """A file's video stream.
+
+  Attributes:
+    frames: how many; counted from its packets where the file does not say.
+    fps: frames per second, on average.
+    width: in pixels.
+    height: in pixels.
+  """
+
+  frames: int
+  fps: float
+  width: int
+  height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+  """Sampled frames.
+
+  Attributes:
+    frames: [T, H, W, 3] uint8.
+    times: T, in seconds from the start.
+    interval: mean seconds between sampled frames.
+  """
+
+  frames: np.ndarray
+  times: tuple[float, ...]
+  interval: float
+
+
+def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int = 2) -> np.ndarray:
+  """Which frames to take, as transformers' Qwen2-VL video processor does.
+
+  Args:
+    total: frames of the video.
+    rate: its frames per second.
+    fps: frames per second to sample.
+    max_frames: most frames.
+    multiple: the number of frames is rounded down to a multiple of it, where the video has as many.
+
+  Returns:
+    [T] int64, evenly spread.
+
+  Raises:
+    ValueError: fps or max_frames out of range, or a video without frames.
+  """
+  if not 0 < fps < float("inf"):
+    raise ValueError(f"fps: got {fps}, must be positive and finite")
+  if max_frames < multiple:
+    raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
+  if total < 1:
+    raise ValueError("videos: the video has no frame")
+  most = min(max_frames, total) // multiple * multiple
+  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
+  # Rounding may add a step to arange; the multiple must hold.
+  return np.arange(0, total, total / count)[:count].astype(np.int64)
+
+
+def probe(path) -> Info:
+  """Reads a file's information about its video.
+
+  Args:
+    path: mp4, webm, avi, or any other format that FFmpeg reads.
+
+  Raises:
+    ValueError: the file is missing, is not a video, or has no frame.
+  """
+  with _opened(path) as (container, stream):
+    frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    if not frames:
+      raise ValueError(f"videos: {path} has no frame")
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    if rate <= 0:
+      raise ValueError(f"videos: {path} does not say how many frames per second it has")
+    return Info(frames, rate, stream.width, stream.height)
+
+
+def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
+  """Samples a file's frames.
+
+  Args:
+    path: as for `probe`.
+    fps: frames per second to sample.
+    max_frames: most frames; longer videos are sampled more sparsely.
+
+  Raises:
+    ValueError: as `probe` and `sample`, or frames that cannot be decoded.
+  """
+  info = probe(path)
+  wanted = sample(info.frames, info.fps, fps, max_frames)
+  frames, decoded = _decode(path, wanted)
+  if not decoded:
+    raise ValueError(f"videos: {path} has no frame that can be decoded")
+  if decoded != info.frames:  # the file promised more or fewer
+    wanted = sample(decoded, info.fps, fps, max_frames)
+    frames, _ = _decode(path, wanted)
+  return Video(np.stack(frames), tuple((wanted / info.fps).tolist()), decoded / info.fps / len(wanted))
+
+
+def write(path, frames: Sequence[np.ndarray], fps: int) -> None:
+  """Writes a file in H.264, or VP8 for webm; the same frames give the same bytes.
+
+  Args:
+    path: of the file; its suffix names the container.
+    frames: [H, W, 3] uint8 each, of even height and width.
+    fps: frames per second.
+  """
+  with av.open(os.fspath(path), "w") as container:
+    codec = "libvpx" if path.suffix == ".webm" else "libx264"
+    stream = container.add_stream(codec, rate=fps, options={"crf": "18", "threads": "1"})
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = "yuv420p"
+    for frame in frames:
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    container.mux(stream.encode())
+
+
+def _decode(path, wanted):
+  """The wanted frames, and how many frames were decoded in all."""
+  frames, remaining, number = [], set(wanted.tolist()), 0
+  with _opened(path) as (container, stream):
+    stream.thread_type = "AUTO"
+    try:
+      for number, frame in enumerate(container.decode(stream), 1):
+        if number - 1 in remaining:
+          frames.append(frame.to_ndarray(format="rgb24"))
+    except av.FFmpegError as error:
+      raise ValueError(f"videos: {path} cannot be decoded after frame {number}, it may be truncated ({error})") from error
+  return frames, number
+
+
+@contextlib.contextmanager
+def _opened(path):
+  """A container and its video stream; raises ValueError where they cannot be opened."""
+  if not os.path.isfile(path):
+    raise ValueError(f"videos: there is no file {path}")
+  try:
+    container = av.open(os.fspath(path))
+  except av.FFmpegError as error:
+    raise ValueError(f"videos: {path} is not a video FFmpeg can read ({error})") from error
+  with container:
+    if not container.streams.video:
+      raise ValueError(f"videos: {path} has no video stream")
+    yield container, container.streams.video[0]

@@ -1,0 +1,112 @@
+"""Video files to patches, as transformers' video processor samples and cuts them (tests/reference/video.safetensors)."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import av
+import numpy as np
+from safetensors.numpy import load_file
+
+from models.inputs import video
+from models.qwen2_5_vl.processor import Images
+from tests.reference import video as reference
+
+GOLDENS = load_file(reference.GOLDENS)
+LEVEL = 1 / 255 / 0.26  # of a normalized pixel
+
+
+class SamplingTest(parameterized.TestCase):
+
+  @parameterized.parameters(*range(len(reference.SAMPLINGS)))
+  def test_same_frames(self, number):
+    np.testing.assert_array_equal(video.sample(*reference.SAMPLINGS[number]), GOLDENS[f"sampling/{number}"])
+
+  def test_one_frame(self):
+    self.assertEqual(video.sample(1, 25.0, 2.0, 64).tolist(), [0])
+
+  @parameterized.parameters(
+      ((10, 25.0, 0.0, 64), "fps: got 0.0, must be positive"), ((10, 25.0, float("nan"), 64), "fps: got nan"),
+      ((10, 25.0, 2.0, 1), "max_frames: got 1, must be at least 2"), ((0, 25.0, 2.0, 64), "the video has no frame"))
+  def test_refused(self, arguments, message):
+    with self.assertRaisesRegex(ValueError, message):
+      video.sample(*arguments)
+
+
+class FilesTest(parameterized.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    holder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(holder.cleanup)
+    cls.directory = pathlib.Path(holder.name)
+    (cls.directory / "preprocessor_config.json").write_text(json.dumps({
+        "image_processor_type": "Qwen2VLImageProcessor", "patch_size": reference.PATCH, "merge_size": reference.MERGE,
+        "temporal_patch_size": reference.DEEP}))
+    cls.images = Images(cls.directory)
+
+  @parameterized.parameters(*reference.CLIPS)
+  def test_patches(self, name):
+    total, _, _, rate, fps, most, low, high = reference.CLIPS[name]
+    at = video.sample(total, rate, fps, most)
+    clip = video.Video(reference.frames(name)[at], tuple(at / rate), total / rate / len(at))
+    arrays, counts = self.images.videos([clip], low, high)
+    np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS[f"{name}/grid"])
+    np.testing.assert_allclose(clip.times, GOLDENS[f"{name}/times"], atol=1e-6)
+    np.testing.assert_allclose(arrays["second_per_grid_ts"], [GOLDENS[f"{name}/second_per_grid"]])
+    # Two implementations of bicubic resizing, both to whole levels.
+    np.testing.assert_allclose(arrays["pixel_values_videos"][::reference.ROWS], GOLDENS[f"{name}/patches"], atol=1.5 * LEVEL)
+    self.assertEqual(counts, [int(GOLDENS[f"{name}/grid"].prod()) // reference.MERGE**2])
+
+  @parameterized.parameters("mp4", "avi", "webm")
+  def test_files(self, suffix):
+    frames, path = reference.frames("digits"), self.directory / f"clip.{suffix}"
+    video.write(path, frames, 8)
+    self.assertEqual(video.probe(path), video.Info(24, 8.0, 192, 192))
+    clip = video.read(path, fps=2.0, max_frames=64)
+    np.testing.assert_allclose(clip.times, GOLDENS["digits/times"], atol=1e-6)
+    self.assertEqual(clip.interval, 0.5)
+    off = np.abs(clip.frames.astype(float) - frames[GOLDENS_AT]).mean()
+    self.assertLess(off, 6)
+    self.assertGreater(np.abs(frames[GOLDENS_AT].astype(float) - frames[GOLDENS_AT + 1]).mean(), 2 * off)
+    arrays, _ = self.images.videos([clip], 1024, 262_144)
+    np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS["digits/grid"])
+
+  def test_a_file_is_the_same_every_time(self):
+    for name in ("one.mp4", "two.mp4"):
+      video.write(self.directory / name, reference.frames("odd_size")[:, :64, :64], 8)
+    self.assertEqual((self.directory / "one.mp4").read_bytes(), (self.directory / "two.mp4").read_bytes())
+
+  def test_refused(self):
+    whole = self.directory / "whole.mp4"
+    video.write(whole, reference.frames("digits"), 8)
+    cut, text, silent = (self.directory / name for name in ("cut.mp4", "text.mp4", "sound.wav"))
+    cut.write_bytes(whole.read_bytes()[:-400])
+    text.write_text("not a video")
+    with av.open(str(silent), "w") as container:
+      sound = av.AudioFrame.from_ndarray(np.zeros([1, 800], np.int16), format="s16", layout="mono")
+      sound.sample_rate = 8000
+      container.mux(container.add_stream("pcm_s16le", rate=8000).encode(sound))
+    for path, message in ((self.directory / "none.mp4", "videos: there is no file .*none.mp4"),
+                          (cut, "cut.mp4 is not a video"), (text, "text.mp4 is not a video"),
+                          (silent, "sound.wav has no video stream")):
+      with self.assertRaisesRegex(ValueError, message):
+        video.read(path)
+
+  def test_a_video_without_frames(self):
+    path = self.directory / "empty.avi"
+    with av.open(str(path), "w") as container:
+      stream = container.add_stream("mpeg4", rate=8)
+      stream.width = stream.height = 64
+      container.start_encoding()
+    with self.assertRaisesRegex(ValueError, "empty.avi (has no frame|is not a video)"):
+      video.read(path)
+
+
+GOLDENS_AT = GOLDENS["sampling/" + str(reference.SAMPLINGS.index((24, 8.0, 2.0, 64)))]
+
+if __name__ == "__main__":
+  absltest.main()
