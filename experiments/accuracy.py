@@ -1,88 +1,95 @@
-"""How often an embedded model is right: with all visual tokens, with few, and blind.
+"""Measures how often an embedded model is right: with all visual tokens, with few of them, and blind.
 
   python -m experiments.accuracy --questions=2000
 
-Pictures and handwriting are the test split's, never seen in training. Prints a Markdown table of the share of right
+Pictures and handwriting are from the test split, which training never sees. Prints a Markdown table of the share of right
 answers (exact match) by kind of question, and writes accuracy.json.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
-from absl import flags
-import jax
 import numpy as np
 import tqdm
 
-from experiments import command
-from experiments import digits
-from experiments import embedded
+from experiments.digits import embedded
+from experiments.digits import task
+from experiments.reporting import tables
+from experiments.running import command
+from experiments.running import files
+from experiments.running import processes
 from hawk_jax import importance
+from hawk_jax import pruning
+from hawk_jax import selectors
+from models import generate
 from models import generation
-from models import load_model
 from models import load_processor
-from models import sharding
-
-_MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
-_QUESTIONS = flags.DEFINE_integer("questions", 2000, "Held-out questions, the kinds in turn.", lower_bound=1)
-_KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep.")
-_SELECTORS = flags.DEFINE_multi_string("selector", ["hawk", "random"], "Rules that pick them.")
-_HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 40, "Questions a batch.", lower_bound=1)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/accuracy", "Where accuracy.json goes.")
+from models import registry
+from models import stages
 
 
-def main():
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  model, params = load_model(_MODEL.value, mesh=command.mesh())
-  processor = load_processor(_MODEL.value)
-  weights = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
-  examples = digits.dataset("test", _QUESTIONS.value)
-  settings = [("all tokens", dict(keep_ratio=None))]
-  settings += [(f"{selector} {ratio:g}", dict(keep_ratio=ratio, selector=selector))
-               for ratio in _KEEP_RATIOS.value for selector in _SELECTORS.value]
-  right = {name: [] for name, _ in settings} | {"no picture": [], "no question": []}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
 
-  def answers(inputs, features, **arguments):
-    end_ids, sampling = generation.check_decoding(model, inputs.prompt, 4, processor.eos_token_ids)
-    pruning = generation.plan_pruning(model, inputs.prompt, weights, **arguments)
-    out = generation.prefill_and_decode(params, inputs.prompt, features, pruning, sampling, end_ids, model=model,
-                                        max_new_tokens=4, return_logits=False)
-    return processor.decode(out.tokens, out.lengths)
+  model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
+  questions: int = command.option(2000, "Number of test questions, the kinds in turn.", least=1)
+  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep.")
+  selector: tuple[str, ...] = command.option(("hawk", "random"), "Rule that picks tokens.",
+                                             choices=lambda: [name for name, selector in selectors.SELECTORS.items()
+                                                              if "scores" not in selector.needs])
+  head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
+  batch_size: int = command.option(40, "Questions per batch.", least=1)
+  output_dir: str = command.option("out/accuracy", "Directory for accuracy.json.")
 
-  def encode(inputs):
-    return generation.encode(params, sharding.place(inputs.vision, model.mesh), model=model)
 
-  def note(name, texts, chosen):
-    right[name] += [text == question.answer for text, (_, question) in zip(texts, chosen)]
+def run(settings: Settings) -> dict[str, Any]:
+  """Answers, writes the file, and returns its content: `accuracy` has a row for each way of pruning, by kind of question."""
+  output = files.output_directory("output_dir", settings.output_dir)
+  ways = {"all tokens": {}} | {f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
+                               for ratio in settings.keep_ratio for selector in settings.selector}
+  directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
+  for arguments in ways.values():
+    stages.check(pruning.Pruning(**arguments), model.config.text.num_hidden_layers)
+  weights = importance.load(settings.head_importance, model.config.text.num_attention_heads)
+  processor = load_processor(str(directory))
+  params = registry.load_params(directory, model)
+  examples = task.dataset("test", settings.questions)
 
-  for start in tqdm.trange(0, len(examples), _BATCH_SIZE.value, unit="batch"):
-    chosen = examples[start:start + _BATCH_SIZE.value]
-    pictures, asked = [[picture] for picture, _ in chosen], [question.text for _, question in chosen]
+  def ask(numbers, inputs, **arguments):
+    """Whether each of the questions with these numbers is answered correctly."""
+    out = generate(model, params, inputs, weights, selector_seed=numbers, max_new_tokens=4,
+                   eos_token_ids=processor.eos_token_ids, **arguments)
+    texts = processor.decode(out.tokens, out.lengths)
+    return [text == examples[number][1].answer for number, text in zip(numbers, texts)]
 
-    inputs = model.pack(**processor(images=pictures, prompts=asked))
-    features = jax.block_until_ready(encode(inputs))
-    for name, arguments in settings:
-      seeds = np.arange(start, start + len(chosen))
-      note(name, answers(inputs, features, selector_seed=seeds, **arguments), chosen)
-    note("no picture", answers(model.pack(**processor(prompts=asked)), None), chosen)
-    silent = model.pack(**processor(images=pictures, prompts=[""] * len(chosen)))
-    note("no question", answers(silent, encode(silent)), chosen)
+  right = {name: [] for name in (*ways, "no picture", "no question")}
+  for start in tqdm.trange(0, len(examples), settings.batch_size, unit="batch"):
+    numbers = np.arange(start, min(start + settings.batch_size, len(examples)))
+    pictures, questions = zip(*(([examples[number][0]], examples[number][1].text) for number in numbers))
+    pack = lambda images, prompts: model.pack(**processor(images=images, prompts=prompts))
+    inputs = pack(pictures, questions)
+    features = generation.encode_pictures(model, params, inputs)
+    for name, arguments in ways.items():
+      right[name] += ask(numbers, inputs, features=features, **arguments)
+    right["no picture"] += ask(numbers, pack(None, questions))
+    right["no question"] += ask(numbers, pack(pictures, [""] * len(numbers)), features=features)
 
   kinds = np.asarray([question.kind for _, question in examples])
-  table = {name: {"all": float(np.mean(hits)), **{kind: float(np.mean(np.asarray(hits)[kinds == kind]))
-                                                  for kind in digits.KINDS if (kinds == kind).any()}}
-           for name, hits in right.items()}
-  columns = list(next(iter(table.values())))
-  print(f"\n{len(examples)} questions on unseen handwriting, {_MODEL.value}, head importance {_HEAD_IMPORTANCE.value}\n")
-  print("| share of right answers, % | " + " | ".join(columns) + " |")
-  print("|---|" + "---:|" * len(columns))
-  for name, row in table.items():
-    print(f"| {name} | " + " | ".join(f"{100 * row[column]:.1f}" for column in columns) + " |")
-  report = {"model": _MODEL.value, "questions": len(examples), "head_importance": weights.tolist(), "accuracy": table}
+  groups = {"all": np.full(len(kinds), True)} | {kind: kinds == kind for kind in task.KINDS if kind in kinds}
+  accuracy = {name: {kind: float(np.mean(np.asarray(hits)[group])) for kind, group in groups.items()}
+              for name, hits in right.items()}
+  report = {"model": settings.model, "questions": len(examples), "head_importance": weights.tolist(), "accuracy": accuracy}
   (output / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
+
+  print(f"\n{len(examples)} questions on unseen handwriting, {settings.model}, head importance {settings.head_importance}\n")
+  rows = ([name, *(f"{100 * share:.1f}" for share in row.values())] for name, row in accuracy.items())
+  print("\n".join(tables.table(["share of right answers, %", *groups], rows)))
+  return report
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

@@ -1,9 +1,9 @@
-"""Writes questions of the embedded models' task as benchmark files: pictures of the test split, and videos of them moving.
+"""Writes questions of the digits task as benchmark files: about pictures of the test split, and about videos of them moving.
 
   python -m experiments.digits_benchmark --output_dir=experiments/benchmark_files
 
-digits.tsv holds its pictures; digits_video.tsv names the clips beside it. A clip's digits move one cell to the right every
-second.
+digits.tsv holds its pictures; digits_video.tsv names the clips, which are in a directory beside it. A clip's digits move one
+cell to the right every second.
 """
 
 from __future__ import annotations
@@ -11,30 +11,56 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 import csv
+import dataclasses
 import io
+import itertools
 import pathlib
 
-from absl import flags
 import numpy as np
 from PIL import Image
 
-from experiments import command
-from experiments import digits
-from models import video
+from experiments.digits import task
+from experiments.running import command
+from experiments.running import files
+from models.inputs import video
 
-_QUESTIONS = flags.DEFINE_integer("questions", 100, "About pictures, the kinds in turn.", lower_bound=1)
-_CLIPS = flags.DEFINE_integer("clips", 20, "Questions about videos, a clip each.", lower_bound=1)
-_SECONDS = flags.DEFINE_integer("seconds", 3, "Of a clip.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 7, "Of the scenes.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "experiments/benchmark_files", "Where the files go.")
-_PAPER = 16  # levels within which a pixel is paper
-_LEVELS = 16  # that a channel keeps one of
+_PAPER = 16  # a pixel whose channels differ by less than this from the paper's is paper
+_LEVELS = 16  # width of the ranges that a channel is rounded to
 _FRAMES_PER_SECOND = 8
-_KINDS_IN_MOTION = ("color_to_digit", "digit_to_color", "boxed")  # the answers stay the same while digits move
+_KINDS_IN_MOTION = ("color_to_digit", "digit_to_color", "boxed")  # their answers stay the same while digits move
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  questions: int = command.option(100, "Number of questions about pictures, the kinds in turn.", least=1)
+  clips: int = command.option(20, "Number of videos, with one question each.", least=1)
+  seconds: int = command.option(3, "Seconds of video per clip.", least=1)
+  seed: int = command.option(7, "Seed of the scenes.", least=0)
+  output_dir: str = command.option("experiments/benchmark_files", "Directory for the files.")
+
+
+def run(settings: Settings) -> tuple[pathlib.Path, pathlib.Path]:
+  """Writes the files, and returns the paths of both tables."""
+  output = files.output_directory("output_dir", settings.output_dir)
+  examples = task.dataset("test", settings.questions, settings.seed)
+  pictures = _write(output / "digits.tsv", "image", ((encoded(picture), question) for picture, question in examples))
+
+  clips = output / "digits_video"
+  clips.mkdir(exist_ok=True)
+  examples = task.dataset("test", len(task.KINDS) * settings.clips, settings.seed + 1)
+  fitting = (example for example in examples if example[1].kind in _KINDS_IN_MOTION)
+  rows = []
+  for number, (picture, question) in enumerate(itertools.islice(fitting, settings.clips)):
+    path = clips / f"{number:02d}.mp4"
+    video.write(path, moving(plain(picture), settings.seconds), _FRAMES_PER_SECOND)
+    rows.append((f"{clips.name}/{path.name}", question))
+  return pictures, _write(output / "digits_video.tsv", "video_path", rows)
 
 
 def plain(picture: np.ndarray) -> np.ndarray:
-  """A picture without its noise, which no file format makes small: even paper, and few levels of ink."""
+  """A picture without its noise, which no file format compresses: even paper, and few levels of ink."""
   paper = np.median(picture.reshape(-1, 3), axis=0)
   near = np.abs(picture - paper).max(axis=-1, keepdims=True) < _PAPER
   pixels = np.where(near, paper, picture)
@@ -42,41 +68,28 @@ def plain(picture: np.ndarray) -> np.ndarray:
 
 
 def moving(picture: np.ndarray, seconds: int) -> list[np.ndarray]:
-  """Frames in which everything moves one cell to the right every second, and comes back in on the left."""
-  return [np.roll(picture, second * digits.CELL, axis=1) for second in range(seconds) for _ in range(_FRAMES_PER_SECOND)]
-
-
-def write(path: pathlib.Path, picture_column: str, rows: Iterable[tuple[str, digits.Question]]) -> None:
-  """A TSV of what stands in the picture column, and the question."""
-  with open(path, "w", newline="") as file:
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-    writer.writerow(["index", picture_column, "question", "answer", "category"])
-    for number, (cell, question) in enumerate(rows):
-      writer.writerow([number, cell, question.text, question.answer, question.kind])
-  print(f"{number + 1} questions, {path.stat().st_size / 1e6:.2f} MB: {path}")
+  """Frames in which everything moves one cell to the right every second, and returns on the left."""
+  return [np.roll(picture, second * task.CELL, axis=1) for second in range(seconds) for _ in range(_FRAMES_PER_SECOND)]
 
 
 def encoded(picture: np.ndarray) -> str:
-  """Base64 of a PNG."""
+  """A picture without its noise as a PNG in base64."""
   buffer = io.BytesIO()
   Image.fromarray(plain(picture)).save(buffer, "PNG", optimize=True)
   return base64.b64encode(buffer.getvalue()).decode()
 
 
-def main():
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  examples = digits.dataset("test", _QUESTIONS.value, seed=_SEED.value)
-  write(output / "digits.tsv", "image", ((encoded(picture), question) for picture, question in examples))
-
-  clips = output / "digits_video"
-  clips.mkdir(exist_ok=True)
-  examples = digits.dataset("test", 5 * _CLIPS.value, seed=_SEED.value + 1)
-  chosen = [(picture, question) for picture, question in examples if question.kind in _KINDS_IN_MOTION][:_CLIPS.value]
-  for number, (picture, _) in enumerate(chosen):
-    video.write(clips / f"{number:02d}.mp4", moving(plain(picture), _SECONDS.value), _FRAMES_PER_SECOND)
-  write(output / "digits_video.tsv", "video_path",
-        ((f"{clips.name}/{number:02d}.mp4", question) for number, (_, question) in enumerate(chosen)))
+def _write(path: pathlib.Path, media_column: str, rows: Iterable[tuple[str, task.Question]]) -> pathlib.Path:
+  """Writes a TSV: what belongs into the picture or video column, and the question."""
+  rows = list(rows)
+  with open(path, "w", newline="") as file:
+    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+    writer.writerow(["index", media_column, "question", "answer", "category"])
+    for number, (cell, question) in enumerate(rows):
+      writer.writerow([number, cell, question.text, question.answer, question.kind])
+  print(f"{len(rows)} questions, {path.stat().st_size / 1e6:.2f} MB: {path}")
+  return path
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

@@ -1,179 +1,249 @@
-"""The paper's table: benchmark files, several selectors and ratios, official metrics.
+"""The paper's table: benchmark files, several selectors and keep ratios, official metrics.
 
   python -m experiments.evaluate --data=experiments/benchmark_files/digits.tsv --selector=hawk --selector=random
 
-Leaves in --output_dir: table.md, plot.png, report.html (kept tokens of sampled questions), scores.json, predictions.jsonl,
-manifest.json, and seconds.jsonl, which alone differs from run to run. Killed at any moment, the same command goes on where
-it was and ends in the same files. Under --distributed each process holds the model on its own devices and answers its share
-of the batches; all see one directory.
+Writes to --output_dir: table.md, plot.png, report.html (kept tokens of sampled questions), scores.json, predictions.jsonl,
+manifest.json, and seconds.jsonl, the only file that differs from run to run. Interrupted at any moment, the same command
+resumes and ends in the same files. With --distributed each process holds the model on its own devices and answers its share
+of the batches; all processes must see the output directory. docs/evaluation.md has more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
 import time
 from typing import Any
 
-from absl import flags
 from absl import logging
 import jax
 import tqdm
 
-from experiments import command
-from experiments import embedded
-from experiments import journal
-from experiments.benchmarks import prompts
-from experiments.benchmarks import published
-from experiments.benchmarks import suites
-from experiments.benchmarks import tsv
+from experiments.digits import embedded
 from experiments.evaluation import answering
+from experiments.evaluation import benchmarks
 from experiments.evaluation import gallery
 from experiments.evaluation import manifest
 from experiments.evaluation import plan
+from experiments.evaluation import published
 from experiments.evaluation import results as results_lib
+from experiments.evaluation.benchmarks import tsv
+from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.running import command
+from experiments.running import environment
+from experiments.running import files
+from experiments.running import journal
+from experiments.running import processes
 from hawk_jax import importance
+from hawk_jax import pruning
 from hawk_jax import scoring
 from hawk_jax import selectors
-from models import checkpoint
-from models import load_model
 from models import load_processor
-
-_MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-_DATA = flags.DEFINE_multi_string("data", [], "TSV file in VLMEvalKit's layout; its name tells the benchmark.")
-_SELECTORS = flags.DEFINE_multi_enum(
-    "selector", ["hawk"], sorted({*selectors.SELECTORS, *selectors.IN_DECODER} - {*selectors.WITH_SCORES}),
-    "Rules that pick tokens.")
-_KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep, in (0, 1).")
-_HEAD_IMPORTANCE = flags.DEFINE_string("head_importance", "uniform", "preset:NAME, uniform, or a JSON file.")
-_NORMALIZATION = flags.DEFINE_enum("normalization", "l2", scoring.NORMALIZATIONS, "Of each head's scores.")
-_RESOLUTION = flags.DEFINE_enum(
-    "resolution", "model", list(plan.RESOLUTIONS),
-    "The checkpoint's own limits, or the paper's: native (1280 to 16384 tokens of 28 x 28) or fixed1008 (1008 x 1008).")
-_MIN_PIXELS = flags.DEFINE_integer("min_pixels", None, "Smaller pictures are scaled up to this; overrides --resolution.")
-_MAX_PIXELS = flags.DEFINE_integer("max_pixels", None, "Larger ones are scaled down to this; overrides --resolution.")
-_FPS = flags.DEFINE_float("fps", 2.0, "Frames a second that are taken from videos.")
-_MAX_FRAMES = flags.DEFINE_integer("max_frames", 64, "Most frames of a video.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Only so many rows of each file.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Questions a batch.", lower_bound=1)
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Most tokens of an answer.", lower_bound=1)
-_SYSTEM_PROMPT = flags.DEFINE_string("system_prompt", "", "Replaces the chat template's own.")
-_STRICT = flags.DEFINE_bool("strict", False, "Stop at the first row that cannot be asked; else it is reported and counts as "
-                            "wrong.")
-_GALLERY = flags.DEFINE_integer("gallery", 24, "Questions of each file in report.html.", lower_bound=0)
-_DTYPE = flags.DEFINE_enum("dtype", None, list(checkpoint.DTYPES), "By default float32 on CPU, bfloat16 elsewhere.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/evaluate", "Where the results go; shared by the processes.")
+from models import registry
+from models import stages
+from models.checkpoints import directory as directory_lib
+from models.checkpoints import params as params_lib
 
 
-def read_tables() -> tuple[list[tsv.Table], list[suites.Suite]]:
-  """The data files and their benchmarks, checked before any work."""
-  if not _DATA.value:
-    raise ValueError("data: give at least one TSV file")
-  tables, found = [], []
-  for path in _DATA.value:
-    table = tsv.read(path, limit=_LIMIT.value)
-    suite = suites.find(table.name, table.columns)
-    table = suites.checked(suite, table)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
+  data: tuple[str, ...] = command.option((), "TSV file in VLMEvalKit's layout; its name says which benchmark it is.")
+  selector: tuple[str, ...] = command.option(
+      ("hawk",), "Rule that picks tokens.",
+      choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs])
+  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
+  head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
+  normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
+  resolution: str = command.option("model", "Limits on the size of pictures: the checkpoint's own, or the paper's native "
+                                   "(1280 to 16384 tokens of 28 x 28 pixels) or fixed1008 (1008 x 1008 pixels).",
+                                   choices=plan.RESOLUTIONS)
+  min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels; overrides resolution.")
+  max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels; overrides resolution.")
+  fps: float = command.option(2.0, "Frames per second to take from videos.")
+  max_frames: int = command.option(64, "Most frames to take from a video.")
+  limit: int | None = command.option(None, "Only the first so many rows of each file.", least=1)
+  batch_size: int = command.option(16, "Questions per batch.", least=1)
+  max_new_tokens: int = command.option(64, "Most tokens of an answer.", least=1)
+  system_prompt: str = command.option("", "Replaces the chat template's own system prompt.")
+  strict: bool = command.option(False, "Whether to stop at the first row that cannot be asked. Otherwise such rows are "
+                                "reported and count as wrong.")
+  gallery: int = command.option(24, "Questions of each file in report.html.", least=0)
+  dtype: str | None = command.option(None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 "
+                                     "elsewhere.", choices=params_lib.DTYPES)
+  output_dir: str = command.option("out/evaluate", "Directory for the results, shared by all processes.")
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.data:
+      raise ValueError("data: give at least one TSV file")
+
+  @property
+  def prunings(self) -> tuple[pruning.Pruning, ...]:
+    """The settings of pruning that are compared."""
+    return plan.settings(self.selector, self.keep_ratio, normalization=self.normalization)
+
+  @property
+  def options(self) -> answering.Options:
+    """How questions are put to the model."""
+    smallest, largest = plan.RESOLUTIONS[self.resolution]
+    return answering.Options(
+        batch_size=self.batch_size, max_new_tokens=self.max_new_tokens,
+        min_pixels=smallest if self.min_pixels is None else self.min_pixels,
+        max_pixels=largest if self.max_pixels is None else self.max_pixels,
+        fps=self.fps, max_frames=self.max_frames, system_prompt=self.system_prompt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What `run` returns.
+
+  Attributes:
+    directory: that holds the files.
+    prunings: the settings that were compared, in the order of the results' answers, scores and totals.
+    results: one per data file.
+  """
+
+  directory: pathlib.Path
+  prunings: tuple[pruning.Pruning, ...]
+  results: list[results_lib.Result]
+
+
+def run(settings: Settings) -> Evaluation:
+  """Answers all questions under all settings, and writes the files."""
+  output = files.output_directory("output_dir", settings.output_dir, shared=True)
+  prunings, options = settings.prunings, settings.options
+  tables, found = read_tables(settings)
+
+  name, dtype = environment.model_name(settings.model), settings.dtype or environment.default_dtype()
+  mesh = processes.mesh(settings.mesh, jax.local_devices())
+  directory, model = registry.describe(settings.model, mesh)
+  config, text = directory_lib.read_config(directory), model.config.text
+  for one in prunings:
+    stages.check(one, text.num_hidden_layers)
+  head_importance = importance.load(settings.head_importance, text.num_attention_heads)
+  processor = load_processor(str(directory))
+  answering.check(model, processor, options)
+  conditions = manifest.make({
+      "model": name, "selectors": settings.selector, "keep_ratios": sorted(settings.keep_ratio),
+      "head_importance": head_importance.tolist(), "limit": settings.limit, "gallery": settings.gallery, "dtype": dtype,
+      "mesh": mesh and dict(mesh.shape), "normalization": settings.normalization,
+      **dataclasses.asdict(options)}, directory, [table.path for table in tables])
+  batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
+  shown = gallery.sampled(tables, settings.gallery)
+
+  params = registry.load_params(directory, model, dtype)
+  answerer = answering.Answerer(model, params, processor, registry.find(directory, config).prompt_family, head_importance,
+                                prunings, options)
+  entries = answer_all(answerer, output / "journal", conditions, batches, tables, found, shown, settings.strict)
+  results = results_lib.collect(tables, found, batches, entries, len(prunings))
+  evaluation = Evaluation(output, prunings, results)
+  if jax.process_index():
+    return evaluation
+
+  table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
+  about = f"{name}, head importance {settings.head_importance}"
+  contents = {
+      "table.md": table,
+      "plot.png": results_lib.plot(results, prunings),
+      "report.html": gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
+      "scores.json": results_lib.scores(results, prunings),
+      "predictions.jsonl": results_lib.predictions(results, prunings),
+      "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
+      "seconds.jsonl": results_lib.seconds(entries),
+  }
+  for file, content in contents.items():
+    files.write(output / file, content)
+  asked = sum(len(table.rows) for table in tables)
+  print(f"\n{asked} questions, {about}; {environment.device()}, {environment.today()}; {environment.versions()}\n\n{table}\n"
+        f"written to {output}: {', '.join(contents)}")
+  return evaluation
+
+
+def read_tables(settings: Settings) -> tuple[list[tsv.Table], list[Benchmark]]:
+  """The data files and their benchmarks, checked before any work.
+
+  Raises:
+    ValueError: a file that cannot be read or scored; with `strict`, also a row that cannot be asked.
+  """
+  tables: list[tsv.Table] = []
+  found = []
+  for path in settings.data:
+    table = tsv.read(path, limit=settings.limit)
+    benchmark = benchmarks.find(table.name, table.columns)
+    table = benchmark.check(table)
     if table.name in (other.name for other in tables):
       raise ValueError(f"data: two files are called {table.path.name}")
     for row in table.rows:
-      report(row.problem)
+      if row.problem:
+        report(row.problem, settings.strict)
     tables.append(table)
-    found.append(suite)
+    found.append(benchmark)
   return tables, found
 
 
-def report(problem: str | None) -> None:
-  """Tells of a row that cannot be asked; fatal under --strict."""
-  if problem and _STRICT.value:
-    raise ValueError(problem)
-  if problem:
-    logging.warning("left out, counts as wrong: %s", problem)
-
-
-def finished(directory: pathlib.Path, run: dict[str, Any]) -> dict[int, dict[str, Any]]:
-  """By number, the batches that any process has finished.
+def report(problem: str, strict: bool) -> None:
+  """Reports a row that cannot be asked.
 
   Raises:
-    ValueError: the directory holds another run.
+    ValueError: the problem, if `strict`.
   """
-  return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, run)}
+  if strict:
+    raise ValueError(problem)
+  logging.warning("left out, counts as wrong: %s", problem)
 
 
-def main():
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value, shared=True)
-  tables, found = read_tables()
-  settings = plan.settings(_SELECTORS.value, _KEEP_RATIOS.value)
-  preset = plan.RESOLUTIONS[_RESOLUTION.value]
-  options = answering.Options(
-      batch_size=_BATCH_SIZE.value, max_new_tokens=_MAX_NEW_TOKENS.value, normalization=_NORMALIZATION.value,
-      min_pixels=preset[0] if _MIN_PIXELS.value is None else _MIN_PIXELS.value,
-      max_pixels=preset[1] if _MAX_PIXELS.value is None else _MAX_PIXELS.value,
-      fps=_FPS.value, max_frames=_MAX_FRAMES.value, system_prompt=_SYSTEM_PROMPT.value)
+def answer_all(answerer: answering.Answerer, directory: pathlib.Path, conditions: dict[str, Any],
+               batches: Sequence[plan.Batch], tables: Sequence[tsv.Table], found: Sequence[Benchmark],
+               shown: Sequence[frozenset[int]], strict: bool) -> dict[int, dict[str, Any]]:
+  """Answers this process's share of the batches, and waits for the shares of the others.
 
-  name, dtype = command.model_name(_MODEL.value), _DTYPE.value or command.default_dtype()
-  directory = checkpoint.resolve(_MODEL.value)
-  model_type = checkpoint.read_config(directory).get("model_type")
-  mesh = command.mesh(jax.local_devices())
-  model, params = load_model(str(directory), mesh=mesh, dtype=dtype)
-  processor = load_processor(str(directory))
-  head_importance = importance.load(_HEAD_IMPORTANCE.value, model.config.text.num_attention_heads)
-  run = manifest.make({
-      "model": name, "selectors": _SELECTORS.value, "keep_ratios": sorted(_KEEP_RATIOS.value),
-      "head_importance": head_importance.tolist(), "limit": _LIMIT.value, "gallery": _GALLERY.value, "dtype": dtype,
-      "mesh": mesh and dict(mesh.shape),
-      **dataclasses.asdict(options)}, directory, [table.path for table in tables])
+  Args:
+    answerer: to answer with.
+    directory: of the journals, which all processes see.
+    conditions: of `manifest.make`.
+    batches: of all processes.
+    tables: the files.
+    found: their benchmarks.
+    shown: positions of the rows that the gallery shows, for each file.
+    strict: whether a row that cannot be asked is an error.
 
-  batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
-  shown = gallery.sampled(tables, _GALLERY.value)
-  answerer = answering.Answerer(model, params, processor, prompts.FAMILIES[model_type], head_importance, settings, options)
-  answerer.check()
-  entries = answer_all(answerer, output / "journal", run, batches, tables, found, shown)
-  if jax.process_index():
-    return
-
-  results = results_lib.collect(tables, found, batches, entries, len(settings))
-  table = results_lib.markdown(results, settings, published.rows(model_type, model.config.text, _RESOLUTION.value))
-  about = f"{name}, head importance {_HEAD_IMPORTANCE.value}; dimmed tokens were removed"
-  for file, content in {
-      "manifest.json": json.dumps(run, indent=1, ensure_ascii=False) + "\n",
-      "predictions.jsonl": results_lib.predictions(results, settings),
-      "scores.json": results_lib.scores(results, settings),
-      "table.md": table,
-      "plot.png": results_lib.plot(results, settings),
-      "report.html": gallery.page(results, settings, shown, model, processor, options, about),
-      "seconds.jsonl": results_lib.seconds(entries),
-  }.items():
-    journal.write(output / file, content)
-  asked = sum(len(table.rows) for table in tables)
-  print(f"\n{asked} questions, {name}, head importance {_HEAD_IMPORTANCE.value}; {command.device()}, {command.today()}; "
-        f"{command.versions()}\n\n{table}\nwritten to {output}: table.md, plot.png, report.html, scores.json, "
-        "predictions.jsonl, manifest.json, seconds.jsonl")
-
-
-def answer_all(answerer, directory, run, batches, tables, found, shown) -> dict[int, dict[str, Any]]:
-  """Answers this process's share of the batches and waits for the others'; every batch's record by number."""
+  Returns:
+    The entries of all batches, by number.
+  """
   index, count = jax.process_index(), jax.process_count()
   directory.mkdir(exist_ok=True)
-  done = finished(directory, run)
+  done = finished(directory, conditions)
   mine = [batch for batch in batches if batch.number % count == index]
   waiting = [batch for batch in mine if batch.number not in done]
-  asked = lambda some: sum(len(batch.rows) for batch in some)
+  questions = lambda some: sum(len(batch.rows) for batch in some)
   prepare = lambda batch: answerer.prepare(batch, tables[batch.table], found[batch.table])
-  records = journal.Journal(directory / f"{index:05d}.jsonl", run, apart=True)
-  with tqdm.tqdm(total=asked(mine), initial=asked(mine) - asked(waiting), unit="question") as progress:
+  records = journal.Journal(directory / f"{index:05d}.jsonl", conditions, apart=True)
+  with tqdm.tqdm(total=questions(mine), initial=questions(mine) - questions(waiting), unit="question") as progress:
     for prepared in answering.prefetched(prepare, waiting):
       for problem in prepared.problems.values():
-        report(problem)
+        report(problem, strict)
       number = prepared.batch.table
       records.append(answerer.answer(prepared, tables[number], shown[number]))
       progress.update(len(prepared.batch.rows))
   records.close()
-  while len(entries := finished(directory, run)) < len(batches):
+  while len(entries := finished(directory, conditions)) < len(batches):
     time.sleep(1)
   return entries
 
 
+def finished(directory: pathlib.Path, conditions: dict[str, Any]) -> dict[int, dict[str, Any]]:
+  """The entries of the batches that any process has finished, by number.
+
+  Raises:
+    ValueError: the directory holds another run.
+  """
+  return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, conditions)}
+
+
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

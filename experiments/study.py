@@ -1,38 +1,34 @@
-"""The whole study of one model: every estimate of head importance, how far they agree, and what they are worth.
+"""The whole study of one model: every estimate of head importance, how far estimates agree, and what they are worth.
 
   python -m experiments.study --model=experiments/embedded_models/qwen2_5_vl --results_dir=experiments/results/qwen2_5_vl
 
-Runs `experiments.head_importance` for every estimator and `experiments.compare` with all of them. Killed at any moment,
-the same command goes on where it was. `--results_dir` gets the tables and plots.
+Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them. Interrupted at any moment,
+the same command resumes where it stopped. `--results_dir` gets the tables and figures.
 """
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterable
+import dataclasses
 import json
 import pathlib
-import shlex
 import shutil
-import subprocess
-import sys
+from typing import Any
 
-from absl import flags
 import numpy as np
 
-from experiments import command
-from experiments import embedded
-from experiments import journal
-from experiments import stability
+from experiments import compare
+from experiments import head_importance
+from experiments.digits import embedded
+from experiments.estimation import estimators
+from experiments.estimation import stability
+from experiments.running import command
+from experiments.running import environment
+from experiments.running import files
 from hawk_jax import importance
 
-_MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
-_QUESTIONS = flags.DEFINE_integer("questions", 2000, "Held-out questions.", lower_bound=5)
-_EXAMPLES = flags.DEFINE_integer("examples", 100, "Calibration questions of each kind, for every estimate.", lower_bound=1)
-_KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.6, 0.4, 0.2, 0.1, 0.05], "Shares of the visual tokens to keep.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/study", "What the runs leave, under the model's name.")
-_RESULTS_DIR = flags.DEFINE_string("results_dir", "out/study/results", "Tables and plots.")
-
-ESTIMATES = {
+# Settings of `experiments.head_importance` by the name of the estimate.
+ESTIMATES: dict[str, dict[str, Any]] = {
     "ablation": {},
     "ablation, likelihood": {"metric": "log_likelihood"},
     "ablation, mask": {"mode": "mask_visual"},
@@ -44,66 +40,75 @@ ESTIMATES = {
     "ablation, seed 1": {"seed": 1},
     "ablation, seed 2": {"seed": 2},
 }
+# The same estimate from other calibration examples: what stability is measured on, together with `ablation`.
+REPEATED = ("ablation, seed 1", "ablation, seed 2")
+# Calibration examples of each data set for which stability is measured.
 SIZES = (10, 25, 50, 100, 150)
 
 
-def run(app: str, repeated: dict[str, list] | None = None, **settings) -> None:
-  """Runs an app of this folder in its own process.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
 
-  Raises:
-    ValueError: it failed; what it said is above.
-  """
-  arguments = [f"--{name}={value}" for name, value in settings.items()]
-  arguments += [f"--{name}={value}" for name, values in (repeated or {}).items() for value in values]
-  print(shlex.join(["python", "-m", f"experiments.{app}", *arguments]), flush=True)
-  if status := subprocess.run([sys.executable, "-m", f"experiments.{app}", *arguments], check=False).returncode:
-    raise ValueError(f"experiments.{app}: ended with status {status}")
-
-
-def records_of(directories: list[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
-  """Data sets [N] and scores [N, H] of all examples of some runs."""
-  records = [json.loads(line) for directory in directories
-             for line in (directory / "batches.jsonl").read_text().splitlines()[1:]]
-  return (np.concatenate([record["datasets"] for record in records]),
-          np.concatenate([record["scores"] for record in records]))
+  model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
+  questions: int = command.option(2000, "Held-out questions.", least=5)
+  examples: int = command.option(100, "Calibration questions of each kind, for every estimate.", least=1)
+  keep_ratio: tuple[float, ...] = command.option((0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat "
+                                                 "the flag for several.")
+  output_dir: str = command.option("out/study", "Directory for the files of all runs, in a folder of the model's name.")
+  results_dir: str = command.option("out/study/results", "Directory for tables and figures.")
 
 
-def single_heads(path: pathlib.Path, heads: int) -> np.ndarray:
-  """[H] accuracy of each head alone at the second smallest share in a table of `experiments.compare`."""
-  with open(path, newline="") as file:
-    rows = [row for row in csv.DictReader(file) if row["row"].startswith("head ")]
-  share = sorted({float(row["kept"]) for row in rows})[-1]
-  found = {row["row"]: float(row["accuracy"]) for row in rows if float(row["kept"]) == share}
-  return np.asarray([found[f"head {head}"] for head in range(heads)])
-
-
-def main():
-  name = command.model_name(_MODEL.value)
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value) / name
-  results = command.output_directory("results_dir", _RESULTS_DIR.value)
+def run(settings: Settings) -> list[dict[str, Any]]:
+  """Runs the study, writes the files, and returns the table of `experiments.compare`."""
+  name = environment.model_name(settings.model)
+  output = files.output_directory("output_dir", settings.output_dir) / name
+  results = files.output_directory("results_dir", settings.results_dir)
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
-  for estimate, settings in ESTIMATES.items():
-    run("head_importance", model=_MODEL.value, examples=_EXAMPLES.value, output_dir=directories[estimate], **settings)
-  files = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
-  run("compare", {
-      "importance": [f"{estimate}={file}" for estimate, file in files.items() if "seed" not in estimate],
-      "adaptive": ["uniform", "learned"], "keep_ratio": _KEEP_RATIOS.value,
-  }, model=_MODEL.value, questions=_QUESTIONS.value, output_dir=output / "compare")
+  common = dict(model=settings.model, mesh=settings.mesh)
+  for estimate, options in ESTIMATES.items():
+    print(f"== {estimate}", flush=True)
+    head_importance.run(head_importance.Settings(
+        **common, examples=settings.examples, output_dir=str(directories[estimate]), **options))
+  sources = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
+  print("== comparison", flush=True)
+  table = compare.run(compare.Settings(
+      **common, questions=settings.questions, keep_ratio=settings.keep_ratio, adaptive=("uniform", "learned"),
+      importance=tuple(f"{estimate}={source}" for estimate, source in sources.items() if estimate not in REPEATED),
+      output_dir=str(output / "compare")))
 
-  rows = {estimate: importance.load(str(file)) for estimate, file in files.items()}
-  ablations = [estimate for estimate in ESTIMATES if estimate == "ablation" or "seed" in estimate]
-  labels, scores = records_of([directories[estimate] for estimate in ablations])
-  single = single_heads(output / "compare" / "compare.csv", len(rows["ablation"]))
-  title = f"{name}, {_EXAMPLES.value} calibration questions of each kind; {command.device()}, {command.today()}.\n\n"
-  text = title + stability.markdown(rows, stability.over_sizes(labels, scores, SIZES), single)
-  journal.write(results / "importance.md", text)
+  weights = {estimate: importance.load(source) for estimate, source in sources.items()}
+  ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
+  sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
+  title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
+  text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
+  files.write(results / "importance.md", text)
   for file in ("compare.md", "compare.csv", "compare.png", "heads.png"):
     shutil.copyfile(output / "compare" / file, results / file)
   shutil.copyfile(directories["ablation"] / "head_importance.png", results / "ablation.png")
   for estimate in ("ablation", "learned"):
-    shutil.copyfile(files[estimate], results / f"{estimate}.json")
+    shutil.copyfile(sources[estimate], results / f"{estimate}.json")
   print(text + f"\nwritten to {results}")
+  return table
+
+
+def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
+  """[H] accuracy of each head alone, at the larger of the shares at which single heads were measured.
+
+  Args:
+    table: of `experiments.compare`.
+  """
+  entries = [entry for entry in table if entry["row"].startswith("head ")]
+  share = max(entry["kept"] for entry in entries)
+  found = {int(entry["row"].removeprefix("head ")): entry["accuracy"] for entry in entries if entry["kept"] == share}
+  return np.asarray([found[head] for head in range(len(found))])
+
+
+def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
+  """What `experiments.head_importance` recorded of its batches in some runs."""
+  return [json.loads(line) for directory in directories
+          for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]]
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

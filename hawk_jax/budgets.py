@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from hawk_jax import checks
@@ -58,7 +59,7 @@ def check_budget(keep_ratio, keep_count, rounding) -> None:
     checks.share("keep_ratio", keep_ratio)
 
 
-def mass_counts(scores: jax.Array, visual_mask: jax.Array, keep_mass: jax.Array) -> jax.Array:
+def mass_counts(scores: jax.Array, visual_mask: jax.Array, keep_mass: ArrayLike) -> jax.Array:
   """Adaptive budget: the fewest tokens that hold a share of each prompt's softmaxed score.
 
   A prompt whose score is concentrated on few tokens keeps few, one whose score is flat keeps many. Scores are standardized

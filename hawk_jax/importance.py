@@ -5,6 +5,7 @@ Axes: H query heads of the first layer, J calibration datasets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 
 # As the authors' code contains it (github peppery77/HAWK). It sums to 1.2616 and is normalized when loaded, which does not
 # change the ranking of visual tokens.
-PRESETS = {
+PRESETS: dict[str, Sequence[float]] = {
     "qwen2.5-vl-7b": (
         0.0875, 0.3000, 0.0480, 0.0321, 0.0104, 0.0102, 0.0336, 0.0460, 0.0540, 0.0472, 0.0234, 0.0537, 0.0109, 0.0573,
         0.0276, 0.0403, 0.0429, 0.0352, 0.0162, 0.0519, 0.0553, 0.0266, 0.0222, 0.0480, 0.0337, 0.0250, 0.0000, 0.0224),
@@ -98,10 +99,10 @@ def load(source: str | os.PathLike, num_heads: int | None = None) -> np.ndarray:
   if (name := _preset(source)) is not None:
     if name not in PRESETS:
       raise ValueError(f"head_importance: unknown preset {name!r}, there are: {', '.join(PRESETS)}")
-    weights = PRESETS[name]
+    found = PRESETS[name]
   else:
-    weights = _read(source)
-  weights = validate(weights, num_heads).astype(np.float64)
+    found = _read(source)
+  weights = validate(found, num_heads).astype(np.float64)
   return (weights / weights.sum()).astype(np.float32)
 
 

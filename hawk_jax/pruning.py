@@ -13,6 +13,7 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from hawk_jax import budgets
@@ -27,15 +28,15 @@ from hawk_jax.buckets import bucket
 KEEP_MINIMUM = 8
 
 
-def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None,
-          plan: Plan | None) -> prompt_lib.Sequence:
+def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None = None,
+          plan: Plan | None = None) -> prompt_lib.Sequence:
   """Removes the visual tokens that matter least to the question (HAWK, Equations 4 to 7).
 
   Args:
     prompt: a batch of prompts.
     text: [B, T, D] text embeddings.
     visual: [B, V, D] visual embeddings, as the decoder gets them.
-    projections: the first decoder layer's query and key projections; not read without a plan.
+    projections: the first decoder layer's query and key projections; None without a plan or with scores in it.
     plan: how many tokens to keep and by which rule; None keeps all.
 
   Returns:
@@ -55,11 +56,12 @@ def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, project
   return prompt_lib.compact(prompt, text, visual, kept)
 
 
-def score(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections,
+def score(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None,
           plan: Plan) -> jax.Array:
   """[B, V] float32 fused score of every visual token (Equations 4 to 6), or the scores that the plan was given instead."""
   if plan.scores is not None:
-    return plan.scores
+    return jnp.asarray(plan.scores, jnp.float32)
+  assert projections is not None
   heads = scoring.head_scores(projections, text, visual, prompt.query_mask)
   heads = scoring.normalize(heads, prompt.visual_mask, plan.pruning.normalization)
   return scoring.fuse(heads, plan.head_importance)
@@ -167,11 +169,11 @@ class Plan:
 
   keep_count: int = struct.field(pytree_node=False)
   pruning: Pruning = struct.field(pytree_node=False, default=Pruning())
-  head_importance: jax.Array | None = None
-  counts: jax.Array | None = None
-  seeds: jax.Array | None = None
-  keep_mass: jax.Array | None = None
-  scores: jax.Array | None = None
+  head_importance: ArrayLike | None = None
+  counts: ArrayLike | None = None
+  seeds: ArrayLike | None = None
+  keep_mass: ArrayLike | None = None
+  scores: ArrayLike | None = None
 
 
 def _checked_scores(scores, shape) -> np.ndarray:

@@ -13,6 +13,7 @@ from einops import rearrange
 from flax import struct
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from hawk_jax import checks
 
@@ -104,7 +105,7 @@ def normalize(scores: jax.Array, visual_mask: jax.Array, normalization: str = "l
   return scores
 
 
-def fuse(scores: jax.Array, head_importance: jax.Array | None = None) -> jax.Array:
+def fuse(scores: jax.Array, head_importance: ArrayLike | None = None) -> jax.Array:
   """Fused score I[v] = sum_h w[h] * c[h, v] (Equation 6).
 
   Args:
@@ -116,7 +117,7 @@ def fuse(scores: jax.Array, head_importance: jax.Array | None = None) -> jax.Arr
   """
   if head_importance is None:
     head_importance = jnp.full(scores.shape[1:2], 1.0 / scores.shape[1])
-  weights = jnp.broadcast_to(head_importance.astype(jnp.float32), scores.shape[:2])
+  weights = jnp.broadcast_to(jnp.asarray(head_importance, jnp.float32), scores.shape[:2])
   with jax.default_matmul_precision("highest"):
     return jnp.einsum("BH,BHV->BV", weights, scores)
 

@@ -86,7 +86,7 @@ class Intervention:
 
   def layer(self, number: int) -> Intervention:
     """The part that concerns one layer: `head_gate` is [B, N]."""
-    return self.replace(head_gate=None if self.head_gate is None else self.head_gate[number])
+    return dataclasses.replace(self, head_gate=None if self.head_gate is None else self.head_gate[number])
 
 
 NOTHING = Intervention()

@@ -10,6 +10,7 @@ Axes: B batch, V visual slots, L compacted prompt length, E end tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import dataclasses
 import functools
 from typing import Any
 
@@ -193,7 +194,7 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
     positions = (next_position + state.step - 1)[:, None]
     hidden, cache = model.apply({"params": params}, last, positions, state.cache, method="extend")
     logits = model.apply({"params": params}, hidden[:, 0], method="logits")
-    return _choose(state.replace(cache=cache), logits, sampling, end_ids, model.mesh)
+    return _choose(dataclasses.replace(state, cache=cache), logits, sampling, end_ids, model.mesh)
 
   return jax.lax.while_loop(running, advance, state)
 
@@ -230,10 +231,11 @@ def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
   """Writes the next token of every row; what rows get after their end is overwritten by `finish`."""
   token = sharding.constrain(sampling_lib.choose(logits, state.step, sampling), mesh)
   if state.logits is not None:
-    state = state.replace(
-        logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
+    state = dataclasses.replace(
+        state, logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
   tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1)
-  return state.replace(
+  return dataclasses.replace(
+      state,
       step=state.step + 1,
       done=state.done | jnp.isin(token, end_ids),
       tokens=sharding.constrain(tokens, mesh),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
+from models.inputs.media import MediaProcessor
 from models.vision_language import VisionLanguageModel
 
 
@@ -16,13 +17,13 @@ class Port:
   Attributes:
     model: its class, made from a configuration and a mesh.
     from_hf: the content of a config.json to that configuration; raises ValueError for what the port does not compute.
-    images: a checkpoint's directory to its image processor; see `models.processor.Images`.
+    processor: a checkpoint's directory, config.json and tokenizer to its `MediaProcessor`.
     published: name of each published size to its configuration.
-    prompt_family: which wording of benchmark prompts the model gets; see `experiments.evaluation.benchmarks.prompts`.
+    prompt_family: which wording of benchmark questions the model gets: `plain`, that of each benchmark, or `llava`.
   """
 
   model: type[VisionLanguageModel]
   from_hf: Callable[[dict[str, Any]], Any]
-  images: Callable[..., Any]
+  processor: Callable[..., MediaProcessor]
   published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   prompt_family: str = "plain"

@@ -23,6 +23,7 @@ import transformers
 
 from models import registry
 from models.checkpoints import directory as directory_lib
+from models.inputs.media import MediaProcessor
 from models.inputs.video import Video
 
 MAX_PICTURE_PIXELS = 100_000_000
@@ -34,19 +35,14 @@ class Processor:
 
   Attributes:
     tokenizer: transformers' tokenizer.
-    images: the port's image processor: pictures, min_pixels and max_pixels to the arrays that its `pack` takes, and each
-      picture's number of visual tokens; with a method `videos` that does the same if the port takes videos.
+    media: the port's processing of pictures and videos.
     chat_template: Jinja source.
-    image_token: placeholder of a picture's visual token.
-    video_token: placeholder of a video's visual token; None for models without videos.
     eos_token_ids: the tokens that end an answer.
   """
 
   tokenizer: Any
-  images: Any
+  media: MediaProcessor
   chat_template: str
-  image_token: str
-  video_token: str | None
   eos_token_ids: tuple[int, ...]
 
   def __call__(self, images: Sequence[Sequence[Any]] | None = None, prompts: Sequence[str] | None = None, *,
@@ -71,7 +67,7 @@ class Processor:
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
-    count = len(prompts if messages is None else messages)
+    count = len(prompts or messages or ())
     if isinstance(prompts, str) or not count:
       raise ValueError(f"prompts: got {prompts!r}, must be a list of at least one text")
     images = [[]] * count if images is None else images
@@ -81,23 +77,21 @@ class Processor:
     if len(videos) != count:
       raise ValueError(f"videos: got videos for {len(videos)} prompts, there are {count}")
     if messages is None:
-      messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts)]
-    pictures, clips = [open_picture(picture) for row in images for picture in row], sum(map(list, videos), [])
-    if clips and self.video_token is None:
+      messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts or ())]
+    if any(videos) and self.media.video_token is None:
       raise ValueError("videos: this model takes pictures only")
-    arrays, image_counts = self.images(pictures, min_pixels, max_pixels) if pictures else ({}, [])
-    video_arrays, video_counts = self.images.videos(clips, min_pixels, max_pixels) if clips else ({}, [])
-    remaining = {self.image_token: list(image_counts), self.video_token: list(video_counts)}
-    tokens = [token for token in remaining if token]
+    media = self.media([[open_picture(picture) for picture in row] for row in images], videos, min_pixels, max_pixels)
+    texts = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
+    tokens = [token for token in texts if token]
     rows = []
     for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
       text = self.tokenizer.apply_chat_template(chat, chat_template=self.chat_template, tokenize=False,
                                                 add_generation_prompt=True)
-      for name, noun, token, given in (("images", "pictures", self.image_token, row),
-                                       ("videos", "videos", self.video_token, clips)):
+      for name, noun, token, given in (("images", "pictures", self.media.image_token, row),
+                                       ("videos", "videos", self.media.video_token, clips)):
         if token and (places := text.count(token)) != len(given):
           raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
-      text = re.sub("|".join(map(re.escape, tokens)), lambda found: found[0] * remaining[found[0]].pop(0), text)
+      text = re.sub("|".join(map(re.escape, tokens)), lambda found: next(texts[found[0]]), text)
       # Some templates write the token that begins a text, others leave it to the tokenizer.
       begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
       rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
@@ -106,8 +100,7 @@ class Processor:
     return {
         "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
         "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
-        **arrays,
-        **video_arrays,
+        **media.arrays,
     }
 
   def decode(self, tokens, lengths) -> list[str]:
@@ -135,15 +128,10 @@ def load_processor(path_or_hub_id: str) -> Processor:
   port = registry.find(directory, config)
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    images = port.images(directory)
+    media = port.processor(directory, config, tokenizer)
   except (OSError, ValueError) as error:
     raise ValueError(f"model: {directory} has no usable tokenizer or image processor ({error})") from error
-  image_token_id = config.get("image_token_id", config.get("image_token_index"))
-  takes_videos = hasattr(images, "videos") and "video_token_id" in config
-  return Processor(tokenizer=tokenizer, images=images, chat_template=_chat_template(directory, tokenizer),
-                   image_token=tokenizer.convert_ids_to_tokens(image_token_id),
-                   video_token=tokenizer.convert_ids_to_tokens(config["video_token_id"]) if takes_videos else None,
-                   eos_token_ids=_eos_token_ids(directory, tokenizer))
+  return Processor(tokenizer, media, _chat_template(directory, tokenizer), _eos_token_ids(directory, tokenizer))
 
 
 def open_picture(picture) -> Image.Image:

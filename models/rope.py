@@ -58,7 +58,8 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
   """
   axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)
-  return cpu.kept((jnp.cos, jnp.sin), angles)
+  cos, sin = cpu.kept((jnp.cos, jnp.sin), angles)
+  return cos, sin
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ Axes: B batch, T answer tokens, L compacted prompt length, layers, N heads.
 
 from __future__ import annotations
 
+import dataclasses
+
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers:
     cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1, model.mesh)
     positions = prompt.next_position[:, None] + jnp.arange(length - 1)
     widen = lambda x: None if x is None else jnp.pad(x, ((0, 0), (0, length - 1)))
-    wide = intervention.replace(hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))
+    wide = dataclasses.replace(intervention, hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))
     later, _ = model.extend(jnp.maximum(answers[:, :-1], 0), positions, cache, wide)
     hidden = jnp.concatenate([hidden, later], axis=1)
   logits = model.logits(hidden)

@@ -1,6 +1,6 @@
 """The embedded models: real architectures at laptop size, kept in the repository in Hugging Face layout.
 
-An entry of `ARCHITECTURES` is all that training needs to know of a port.
+A port that is to be trained on the digits task needs one entry in `ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from models.llava import config as llava_config
 from models.llava.model import Llava
 from models.qwen2_5_vl import config as qwen_config
 from models.qwen2_5_vl.model import Qwen2_5_VL
+from models.vision_language import VisionLanguageModel
 
 DIRECTORY = pathlib.Path(__file__).parents[1] / "embedded_models"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,20 +34,20 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What training and saving need to know of a port.
+  """A port at laptop size.
 
   Attributes:
     special_tokens: of the tokenizer; a token's id is its index.
     image_token: placeholder of a visual token.
     start_token: begins a text, and pads.
     end_token: ends an answer.
-    roles: the speakers, as the chat template writes them.
+    roles: names of the speakers, as the chat template writes them.
     chat_template: Jinja source.
-    config: vocabulary size to the checkpoint's config.json.
-    model: that dict to the model.
+    config: vocabulary size to the content of config.json.
+    model: that content to the model.
     pixels: [B, 192, 192, 3] uint8 pictures to the arrays of the port's image processor.
-    preprocessor: preprocessor_config.json.
-    visual_tokens: number of them in a 192 x 192 picture.
+    preprocessor: content of preprocessor_config.json.
+    visual_tokens: visual tokens of a 192 x 192 picture.
   """
 
   special_tokens: tuple[str, ...]
@@ -72,7 +73,7 @@ _DECODER = {
 
 
 def normalize(pictures: np.ndarray) -> np.ndarray:
-  """[..., 3] uint8 to float32, as image processors rescale and normalize."""
+  """[..., 3] uint8 to float32, rescaled and normalized as image processors do."""
   scale = 1 / (255 * np.asarray(IMAGE_STD))
   return (pictures * scale - np.asarray(IMAGE_MEAN) / np.asarray(IMAGE_STD)).astype(np.float32)
 
@@ -230,8 +231,40 @@ ARCHITECTURES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Student:
+  """A model to be trained, and how it is asked about a picture.
+
+  Attributes:
+    architecture: the port.
+    tokenizer: its tokenizer.
+    model: the module, without parameters.
+    before: token ids of the chat up to the question, with one placeholder for each visual token.
+    after: text of the chat between the question and the answer.
+  """
+
+  architecture: Architecture
+  tokenizer: tokenizers.Tokenizer
+  model: VisionLanguageModel
+  before: list[int]
+  after: str
+
+
+def make_student(name: str) -> Student:
+  """The student with the architecture of this name in `ARCHITECTURES`."""
+  architecture = ARCHITECTURES[name]
+  tokenizer = make_tokenizer(architecture)
+  chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "QUESTION"}]}]
+  fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+  text = fast.apply_chat_template(chat, chat_template=architecture.chat_template, tokenize=False, add_generation_prompt=True)
+  before, after = text.split("QUESTION")
+  before = before.replace(architecture.image_token, architecture.image_token * architecture.visual_tokens)
+  model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
+  return Student(architecture, tokenizer, model, tokenizer.encode(before).ids, after)
+
+
 def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
-  """A byte-level BPE tokenizer with the task's words as tokens, which can spell everything else."""
+  """A byte-level BPE tokenizer to which the task's words are single tokens, and which can spell everything else."""
   sides, numbers = ("left", "right"), [str(number) for number in range(10)]
   corpus = [*task.COLORS, *numbers, *architecture.roles, "\n"]
   for templates in task.TEMPLATES.values():
@@ -247,23 +280,9 @@ def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def split_prompt(architecture: Architecture, tokenizer: tokenizers.Tokenizer) -> tuple[list[int], str]:
-  """What the chat template puts around a question about one picture.
-
-  Returns:
-    The tokens before the question, with one placeholder per visual token, and the text after the question.
-  """
-  chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "QUESTION"}]}]
-  fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-  text = fast.apply_chat_template(chat, chat_template=architecture.chat_template, tokenize=False,
-                                  add_generation_prompt=True)
-  before, after = text.split("QUESTION")
-  before = before.replace(architecture.image_token, architecture.image_token * architecture.visual_tokens)
-  return tokenizer.encode(before).ids, after
-
-
-def write_assets(directory: pathlib.Path, architecture: Architecture, tokenizer: tokenizers.Tokenizer) -> None:
-  """Writes everything of a Hugging Face checkpoint except the weights."""
+def write_assets(directory: pathlib.Path, student: Student) -> None:
+  """Writes a student's checkpoint in Hugging Face layout, except for the weights."""
+  architecture, tokenizer = student.architecture, student.tokenizer
   directory.mkdir(parents=True, exist_ok=True)
   special, start, end = architecture.special_tokens, architecture.start_token, architecture.end_token
   files = {

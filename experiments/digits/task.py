@@ -1,21 +1,19 @@
-"""The embedded models' task: pictures full of handwritten digits, where the question alone says which one matters.
+"""The embedded models' task: pictures full of handwritten digits, where only the question shows which one matters.
 
-A picture is a 12 x 12 grid of cells of 16 x 16 pixels, one visual token each. Coloured digits stand among grey ones; the
-handwriting is scikit-learn's (UCI optical digits, real people's). Writers of the test digits are never seen in training.
+A picture is a 12 x 12 grid of cells of 16 x 16 pixels, and each cell becomes one visual token. Coloured digits are scattered
+among grey ones. The people who wrote the test digits wrote none of the training digits.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage
-from sklearn import datasets
+
+from experiments.digits import handwriting
 
 GRID = 12
-CELL = 16
+CELL = handwriting.SIDE
 COLORS = {
     "red": (215, 25, 30),
     "green": (25, 150, 45),
@@ -27,10 +25,6 @@ COLORS = {
     "brown": (115, 70, 25),
 }
 GREY = (150, 150, 150)
-# scikit-learn keeps the digits of one writer together, so ranges keep writers apart.
-SPLITS = {"train": (0, 1200), "calibration": (1200, 1440), "test": (1440, 1797)}
-# Ways in which training writes every digit.
-VARIANTS = 40
 
 TEMPLATES = {
     "color_to_digit": (
@@ -83,7 +77,14 @@ KINDS = tuple(TEMPLATES)
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """What is asked of a picture; `cells` are the (row, column) cells that hold the answer."""
+  """A question about a picture.
+
+  Attributes:
+    kind: one of KINDS.
+    text: of the question.
+    answer: its only right answer.
+    cells: (row, column) of the cells that the question is about.
+  """
 
   kind: str
   text: str
@@ -93,15 +94,15 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """A picture's contents.
+  """What a picture shows.
 
   Attributes:
     digits: [12, 12] int, the digit in each cell, -1 if empty.
     colors: [12, 12] int, index into COLORS, 8 for grey, -1 if empty.
-    glyphs: [12, 12] int, index of the handwriting, or of the varied one in the training split.
-    shifts: [12, 12, 2] int, pixels each digit is off its cell.
+    glyphs: [12, 12] int, index into `handwriting.originals`, or into `handwriting.varied` if `varied`.
+    shifts: [12, 12, 2] int, pixels by which each digit is displaced down and to the right.
     box: (row, column) of the boxed digit.
-    varied: whether the handwriting is the varied one.
+    varied: whether the digits are distorted; they are in the training split.
   """
 
   digits: np.ndarray
@@ -112,47 +113,21 @@ class Scene:
   varied: bool
 
 
-@functools.cache
-def handwriting() -> tuple[np.ndarray, np.ndarray]:
-  """All digits as [1797, 16, 16] float32 ink from 0 to 1, and their labels [1797]."""
-  data = datasets.load_digits()
-  ink = [np.asarray(Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.BICUBIC))
-         for image in data.images]
-  return np.stack(ink).astype(np.float32) / 255, data.target
-
-
-@functools.cache
-def varied_handwriting() -> np.ndarray:
-  """The digits for training, [VARIANTS * 1200, 16, 16]: as they are, then slanted, turned, sized, bent, thin and thick."""
-  low, high = SPLITS["train"]
-  ink, rng = handwriting()[0][low:high], np.random.default_rng(0)
-  offsets = np.stack(np.meshgrid(*[np.arange(CELL) - (CELL - 1) / 2] * 2, indexing="ij"))
-  smooth = ndimage.zoom(np.eye(4), (CELL / 4, 1), order=3, mode="nearest")  # [16, 4], a coarse grid to pixels
-  variants = [ink]
-  for _ in range(VARIANTS - 1):
-    mapping = np.eye(2) + rng.uniform(-0.2, 0.2, [len(ink), 2, 2])
-    bend = np.einsum("hi,naij,wj->nahw", smooth, rng.normal(0, 0.7, [len(ink), 2, 4, 4]), smooth)
-    places = np.einsum("nab,bhw->nahw", mapping, offsets) + bend + (CELL - 1) / 2
-    bent = np.stack([ndimage.map_coordinates(image, place, order=1) for image, place in zip(ink, places)])
-    variants.append(bent.clip(0, 1) ** np.exp(rng.uniform(-0.5, 0.5, [len(ink), 1, 1])))
-  return np.concatenate(variants).astype(np.float32)
-
-
 def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) -> Scene:
   """Draws a scene.
 
   Args:
     rng: source of all choices.
     split: whose handwriting: `train`, `calibration` or `test`.
-    difficulty: share of the full number of digits, for the curriculum; 1 gives 12 coloured and 24 to 32 grey ones.
+    difficulty: share of the full number of digits, for the curriculum; 1 gives 12 coloured and 20 to 32 grey digits.
   """
-  low, high = SPLITS[split]
-  labels = handwriting()[1][low:high]
+  low, high = handwriting.SPLITS[split]
+  labels = handwriting.originals()[1][low:high]
   digits = np.full([GRID, GRID], -1)
   colors = np.full([GRID, GRID], -1)
   counts = [1, 1, 1] + ([2, 3, 4] if difficulty >= 1 else [2, 3] if difficulty > 0.5 else [2])
   palette = rng.permutation(len(COLORS))
-  # Digits of the colours that occur once occur once among the coloured digits.
+  # A colour that occurs once gets a digit that no other coloured cell has.
   unique, common = np.split(rng.permutation(10), [3])
   cells = iter([(int(cell) // GRID, int(cell) % GRID) for cell in rng.permutation(GRID * GRID)])
 
@@ -181,13 +156,13 @@ def make_scene(rng: np.random.Generator, split: str, difficulty: float = 1.0) ->
   box = tuple(int(x) for x in filled[rng.integers(len(filled))])
   shifts, varied = rng.integers(-2, 3, [GRID, GRID, 2]), split == "train"
   if varied:
-    glyphs += (high - low) * rng.integers(VARIANTS, size=glyphs.shape)
+    glyphs += (high - low) * rng.integers(handwriting.VARIANTS, size=glyphs.shape)
   return Scene(digits, colors, glyphs, shifts, box, varied)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-  """Paints a scene, [192, 192, 3] uint8; `rng` chooses paper and noise."""
-  ink_of = varied_handwriting() if scene.varied else handwriting()[0]
+  """Draws a scene as [192, 192, 3] uint8; `rng` chooses the colour of the paper, the exact inks and the noise."""
+  ink_of = handwriting.varied() if scene.varied else handwriting.originals()[0]
   size, margin = GRID * CELL, CELL
   paper = 255 - rng.integers(0, 20, 3)
   canvas = np.broadcast_to(paper, (size + 2 * margin, size + 2 * margin, 3)).astype(np.float32).copy()
@@ -208,7 +183,7 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-  """Every question the scene can answer, one wording each, in random order."""
+  """All questions that a scene answers, in random order, each in one randomly chosen wording."""
   names = list(COLORS)
   found = []
 
@@ -221,7 +196,7 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     cells = np.argwhere(scene.colors == index)
     if not len(cells):
       continue
-    # Three colours occur once: asking for one of them in three keeps the counts even.
+    # Three colours occur once and three more often: counting only one in three of the former keeps the answers balanced.
     if len(cells) > 1 or rng.random() < 1 / 3:
       ask("count", len(cells), cells, color=name)
     if len(cells) > 1:
@@ -240,9 +215,18 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def balanced(found: list[Question], rng: np.random.Generator, number: int) -> list[Question]:
-  """`number` of a scene's questions, the kinds as even as they allow."""
+  """Chooses some of a scene's questions, as evenly over the kinds as possible.
+
+  Args:
+    found: of `questions`.
+    rng: source of all choices.
+    number: how many to choose.
+
+  Raises:
+    ValueError: there are fewer.
+  """
   if number > len(found):
-    raise ValueError(f"number: the scene has only {len(found)} questions, {number} were asked for")
+    raise ValueError(f"number: got {number}, must be at most {len(found)}, the scene's questions")
   by_kind = {kind: [question for question in found if question.kind == kind] for kind in KINDS}
   chosen = []
   while len(chosen) < number:
@@ -253,10 +237,10 @@ def balanced(found: list[Question], rng: np.random.Generator, number: int) -> li
 
 
 def dataset(split: str, count: int, seed: int = 0) -> list[tuple[np.ndarray, Question]]:
-  """`count` pictures with one question each, the kinds in turn; the same for the same arguments."""
+  """Pictures with one question each, the kinds of question in turn; the same for the same arguments."""
   examples = []
   for number in range(count):
-    rng = np.random.default_rng([seed, list(SPLITS).index(split), number])
+    rng = np.random.default_rng([seed, list(handwriting.SPLITS).index(split), number])
     kind = KINDS[number % len(KINDS)]
     found = []
     while not found:
@@ -267,7 +251,7 @@ def dataset(split: str, count: int, seed: int = 0) -> list[tuple[np.ndarray, Que
 
 
 def demo_picture() -> tuple[np.ndarray, Question]:
-  """The picture of the README and run.sh: the first test scene that holds one red digit, and its question."""
+  """The picture of the README and run.sh, and its question: the first test scene that has exactly one red digit."""
   for number in range(1000):
     rng = np.random.default_rng(number)
     scene = make_scene(rng, "test")

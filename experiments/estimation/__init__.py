@@ -1,1 +1,1 @@
-"""Head importance: estimators, adaptive budgets, and how estimates compare."""
+"""Head importance: calibration data, estimators, and the comparison of what they are worth."""

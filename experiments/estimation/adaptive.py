@@ -1,53 +1,55 @@
-"""Adaptive budgets for a data set: tau from calibration examples; see `hawk_jax.budgets`."""
+"""Adaptive budgets for a data set: `keep_mass` from calibration examples; see `hawk_jax.budgets`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 
 import jax
 import numpy as np
 
-from experiments import data
+from experiments.estimation.data import Batches
 from hawk_jax import budgets
-from hawk_jax import scoring
+from hawk_jax import pruning
 from models import sharding
 
-# No prompt keeps more than this many times the mean: the static bound.
+# No prompt keeps more than this many times the mean share, which bounds the static number of slots.
 BOUND = 2.0
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def fused_scores(params, prompt, features, head_importance, *, model) -> jax.Array:
-  """[B, V] fused scores as pruning has them by default."""
-  raw = model.apply({"params": params}, prompt, features, method="scores")
-  return scoring.fuse(scoring.normalize(raw, prompt.visual_mask), head_importance)
-
-
-def calibrate(model, params, processor, examples: Sequence[data.Example], head_importance: np.ndarray,
-              keep_ratios: Sequence[float], batch_size: int) -> dict[float, dict[str, float]]:
-  """What `generation.plan_pruning` is told so that prompts keep a share of their visual tokens on average.
+def calibrate(batches: Batches, rows: Mapping[str, np.ndarray],
+              keep_ratios: Sequence[float]) -> dict[str, dict[float, pruning.Pruning]]:
+  """Settings with which prompts keep given shares of their visual tokens on average.
 
   Args:
-    model: a port.
-    params: its parameters.
-    processor: its processor.
-    examples: for calibration.
-    head_importance: [H] float32.
-    keep_ratios: wanted mean shares.
-    batch_size: examples scored at once.
+    batches: calibration examples.
+    rows: [H] float32 head importance by name.
+    keep_ratios: the wanted mean shares.
 
   Returns:
-    By share: `keep_mass`, and `keep_ratio`, the bound.
+    By name and share: a `Pruning` with `keep_mass`, and with `keep_ratio` as the bound.
   """
-  scores, masks = [], []
-  for start in range(0, len(examples), batch_size):
-    batch = data.make_batch(model, params, processor, examples[start:start + batch_size])
-    fused = fused_scores(params, batch.prompt, batch.features, head_importance, model=model)
-    scores.append(sharding.fetch(fused, model.mesh))
+  model, scores, masks = batches.model, {name: [] for name in rows}, []
+  for batch in batches if rows else ():
     masks.append(np.asarray(batch.prompt.visual_mask))
-  width = max(mask.shape[1] for mask in masks)
-  scores, masks = (np.concatenate([np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in rows]) for rows in (scores, masks))
-  bounds = {ratio: min(1.0, BOUND * ratio) for ratio in keep_ratios}
-  return {ratio: dict(keep_mass=budgets.calibrate(scores, masks, ratio, bound), keep_ratio=bound)
-          for ratio, bound in bounds.items()}
+    for name, weights in rows.items():
+      plan = pruning.Plan(1, head_importance=weights)  # its keep_count has no influence on scores
+      fused = _fused_scores(batches.params, batch.prompt, batch.features, plan, model=model)
+      scores[name].append(sharding.fetch(fused, model.mesh))
+
+  def find(name, ratio):
+    bound = min(1.0, BOUND * ratio)
+    return pruning.Pruning(keep_mass=budgets.calibrate(_stack(scores[name]), _stack(masks), ratio, bound), keep_ratio=bound)
+
+  return {name: {ratio: find(name, ratio) for ratio in keep_ratios} for name in rows}
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+  """[N, V] of arrays [B, V], whose visual slots may differ in number."""
+  width = max(array.shape[1] for array in arrays)
+  return np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _fused_scores(params, prompt, features, plan, *, model):
+  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")

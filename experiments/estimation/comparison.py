@@ -1,4 +1,7 @@
-"""Accuracies with intervals, and paired tests, of what `experiments.compare` recorded."""
+"""Accuracies with intervals, and paired tests, from what `experiments.compare` recorded.
+
+Axes: Q questions, H heads.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,24 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.reporting import tables
+
 RESAMPLES = 2000
+# Rows that every other row is compared with.
 REFERENCES = ("uniform", "random")
 
 
 def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[dict[str, Any]]:
-  """A row for every setting.
+  """One entry per setting.
 
   Args:
     hits: by `row@kept`, [Q] bool: which of the same Q questions were answered right.
-    kept_share: by the same, mean share of the visual tokens that were really kept.
+    kept_share: by the same names, mean share of the visual tokens that were really kept.
 
   Returns:
-    For each: row, kept, mean_kept, accuracy, low and high (95 % bootstrap interval over questions); and against `uniform`
-    and `random` at the same share: the difference, its interval, and the p-value of McNemar's exact test.
+    For each setting: row, kept, mean_kept, accuracy, low and high (95 % bootstrap interval over questions); and under the
+    name of each reference that was measured at the same share: the difference to it, its interval, and the p-value of
+    McNemar's exact test.
   """
   questions = len(next(iter(hits.values())))
   weights = np.random.default_rng(0).multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
@@ -45,29 +52,27 @@ def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[d
 
 
 def markdown(table: list[dict[str, Any]], title: str) -> str:
-  """Accuracy by row and share; then the paired differences to `uniform`."""
+  """Accuracy by row and share; then the paired differences to each reference."""
   shares = sorted({entry["kept"] for entry in table}, reverse=True)
   rows = list(dict.fromkeys(entry["row"] for entry in table))
   at = {(entry["row"], entry["kept"]): entry for entry in table}
-  percent = lambda value: f"{100 * value:.1f}"
-  lines = [title, "", "| | " + " | ".join(f"{100 * share:g} % kept" for share in shares) + " |",
-           "|---|" + "---:|" * len(shares)]
-  for row in rows:
-    cells = [f"{percent(e['accuracy'])} ({percent(e['low'])} to {percent(e['high'])})" if (e := at.get((row, share))) else ""
-             for share in shares]
-    lines.append(f"| {row} | " + " | ".join(cells) + " |")
+  columns = lambda shares: ["", *(f"{100 * share:g} % kept" for share in shares)]
+  lines = [title, ""]
+  lines += tables.table(columns(shares), [[row, *(_accuracy(at.get((row, share))) for share in shares)] for row in rows])
+  pruned = [share for share in shares if share < 1]
   for reference in REFERENCES:
     lines += ["", f"Difference to `{reference}` on the same questions, in points, with 95 % interval and McNemar's exact p:",
-              "", "| | " + " | ".join(f"{100 * share:g} % kept" for share in shares if share < 1) + " |",
-              "|---|" + "---:|" * sum(share < 1 for share in shares)]
-    for row in rows:
-      cells = []
-      for share in shares:
-        if share < 1:
-          cells.append(_difference(at.get((row, share), {}).get(reference)))
-      if any(cells):
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+              ""]
+    cells = {row: [_difference(at.get((row, share), {}).get(reference)) for share in pruned] for row in rows}
+    lines += tables.table(columns(pruned), [[row, *found] for row, found in cells.items() if any(found)])
   return "\n".join(lines) + "\n"
+
+
+def _accuracy(entry) -> str:
+  if entry is None:
+    return ""
+  accuracy, low, high = (f"{100 * entry[name]:.1f}" for name in ("accuracy", "low", "high"))
+  return f"{accuracy} ({low} to {high})"
 
 
 def _difference(entry) -> str:
@@ -78,7 +83,7 @@ def _difference(entry) -> str:
 
 
 def csv(table: list[dict[str, Any]]) -> str:
-  """One line a setting."""
+  """A header, and one line per setting."""
   columns = ["row", "kept", "mean_kept", "accuracy", "low", "high"]
   columns += [f"{reference}_{part}" for reference in REFERENCES for part in ("difference", "low", "high", "p")]
   out = io.StringIO()
@@ -92,7 +97,7 @@ def csv(table: list[dict[str, Any]]) -> str:
 
 
 def curves(table: list[dict[str, Any]]) -> tuple[list[float], dict[str, list[float]]]:
-  """Shares, ascending, and accuracies in percent of every row that was measured at all of them."""
+  """Shares, ascending, and by row its accuracies in percent; only rows that were measured at all shares."""
   rows = {}
   for entry in table:
     rows.setdefault(entry["row"], {})[entry["kept"]] = 100 * entry["accuracy"]
@@ -103,8 +108,8 @@ def curves(table: list[dict[str, Any]]) -> tuple[list[float], dict[str, list[flo
 
 
 def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
-  """Each head's accuracy by itself, by share; beside it all heads equally."""
+  """[H] accuracy of each head alone, by a label with the share and the accuracy of uniform head weights."""
   at = {(entry["row"], entry["kept"]): entry["accuracy"] for entry in table}
   shares = sorted({kept for row, kept in at if row == "head 0"}, reverse=True)
-  return {f"{100 * share:g} % kept (equal heads {100 * at['uniform', share]:.0f} %)":
+  return {f"{100 * share:g} % kept (uniform weights {100 * at['uniform', share]:.0f} %)":
           np.asarray([at[f"head {head}", share] for head in range(count)]) for share in shares}

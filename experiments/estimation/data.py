@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import digits
-from hawk_jax import selectors as selectors_lib
+from experiments.digits import task
 from hawk_jax.prompt import Prompt
-from models import checkpoint
 from models import generation
 from models import processor as processor_lib
-from models import sharding
+from models.checkpoints import names
 from models.llava import clip_text
+from models.processor import Processor
+from models.vision_language import Features
+from models.vision_language import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Example:
   Attributes:
     picture: [H, W, 3] uint8.
     question: its text.
-    answer: the reference.
-    dataset: which data set it is of.
+    answer: the reference answer.
+    dataset: name of the data set that it belongs to.
   """
 
   picture: np.ndarray
@@ -41,43 +42,85 @@ class Example:
 
   @property
   def digest(self) -> str:
-    """Of the picture's pixels."""
+    """Hash of the picture's pixels."""
     return hashlib.sha256(repr(self.picture.shape).encode() + self.picture.tobytes()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """Examples, with their pictures encoded.
+  """Examples whose pictures are encoded.
 
   Attributes:
-    prompt: packed.
+    prompt: the packed prompts.
     features: of the vision encoder.
-    answers: [B, T] int32, with their end token, -1 on padding.
-    datasets: of each example.
-    relevance: [B, V] of each visual token by CLIP, where there is one.
+    answers: [B, T] int32 tokens of the reference answers, with their end token, -1 on padding.
+    datasets: name of each example's data set.
+    relevance: [B, V] CLIP's score of each visual token, or None without a CLIP.
   """
 
   prompt: Prompt
-  features: jax.Array
+  features: Features
   answers: np.ndarray
   datasets: list[str]
   relevance: np.ndarray | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """Examples in batches, each of which is encoded when it is asked for.
+
+  Attributes:
+    model: a port.
+    params: its parameters.
+    processor: its processor.
+    examples: all of them, in order.
+    size: examples per batch; the last batch may hold fewer.
+    clip: scores visual tokens for `Batch.relevance`, or None.
+  """
+
+  model: VisionLanguageModel
+  params: dict[str, Any]
+  processor: Processor
+  examples: Sequence[Example]
+  size: int
+  clip: clip_text.Scorer | None = None
+
+  def __len__(self) -> int:
+    return len(self._starts)
+
+  def __getitem__(self, number: int) -> Batch:
+    start = self._starts[number]
+    return make_batch(self.model, self.params, self.processor, self.examples[start:start + self.size], self.clip)
+
+  @property
+  def _starts(self) -> range:
+    return range(0, len(self.examples), self.size)
+
+
 def from_digits(split: str, datasets: Sequence[str], count: int, seed: int = 0) -> list[Example]:
-  """`count` examples of each of the embedded task's kinds of question, the kinds in turn."""
-  if unknown := sorted({*datasets} - {*digits.KINDS}):
-    raise ValueError(f"dataset: got {', '.join(unknown)}, the digits have {', '.join(digits.KINDS)}")
-  examples = digits.dataset(split, count * len(digits.KINDS), seed)
+  """Examples of the embedded task.
+
+  Args:
+    split: `train`, `calibration` or `test`.
+    datasets: kinds of question, which count as data sets; they take turns.
+    count: examples of each kind.
+    seed: other seeds draw other examples of the split.
+
+  Raises:
+    ValueError: an unknown kind.
+  """
+  if unknown := sorted({*datasets} - {*task.KINDS}):
+    raise ValueError(f"dataset: got {', '.join(unknown)}, the digits have {', '.join(task.KINDS)}")
+  examples = task.dataset(split, count * len(task.KINDS), seed)
   return [Example(picture, question.text, question.answer, question.kind)
           for picture, question in examples if question.kind in datasets]
 
 
 def from_jsonl(path: str) -> list[Example]:
-  """One object a line: image (a path, from the file's directory), question, answer, dataset.
+  """Examples of a file with one JSON object per line: image (a path relative to the file), question, answer, dataset.
 
   Raises:
-    ValueError: unreadable, empty, or a line that is not that, by number.
+    ValueError: the file is unreadable or empty, or one of its lines, given by number, is something else.
   """
   examples = []
   try:
@@ -90,7 +133,7 @@ def from_jsonl(path: str) -> list[Example]:
       picture = processor_lib.open_picture(pathlib.Path(path).parent / row["image"])
       examples.append(Example(np.asarray(picture), row["question"], row["answer"], row["dataset"]))
     except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f"data: {path} line {number}: {error!r}; wanted is an object with image, question, answer and "
+      raise ValueError(f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and "
                        "dataset") from error
   if not examples:
     raise ValueError(f"data: {path} is empty")
@@ -98,18 +141,27 @@ def from_jsonl(path: str) -> list[Example]:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-  """Of all that the examples hold."""
+  """Hash of everything that the examples hold."""
   parts = [f"{e.digest}\0{e.question}\0{e.answer}\0{e.dataset}" for e in examples]
   return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:16]
 
 
+def params_fingerprint(params: Any) -> str:
+  """Hash of a model's parameters: their shapes, and checksums of their bits."""
+  flat = jax.tree_util.tree_leaves_with_path(params)
+  parts = [f"{names.flat_shape(path[-1].key, leaf.shape)}{leaf.dtype}" for path, leaf in flat]
+  parts += [str(int(value)) for value in jax.tree.leaves(jax.device_get(_checksums(params)))]
+  return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
 @jax.jit
 def _checksums(params):
-  """Two sums a parameter over its bits, as wrapping integers: the same on every machine."""
+  """Two sums over the bits of each parameter, as wrapping integers, which are the same on every machine."""
 
   def sums(x):
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
-    number = jnp.zeros([], jnp.uint32)  # of each element, in row order; not by reshaping, which a mesh would have to gather
+    # The number of each element in row-major order, without a reshape, for which a mesh would have to gather x.
+    number = jnp.zeros([], jnp.uint32)
     for axis, size in enumerate(x.shape):
       number = number * np.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     place = 2 * number + 1
@@ -118,15 +170,7 @@ def _checksums(params):
   return jax.tree.map(sums, params)
 
 
-def params_fingerprint(params: Any) -> str:
-  """Of a model's parameters: their shapes, and checksums of their bits."""
-  flat = jax.tree_util.tree_leaves_with_path(params)
-  parts = [f"{checkpoint.flat_shape(path[-1].key, leaf.shape)}{leaf.dtype}" for path, leaf in flat]
-  parts += [str(int(value)) for value in jax.tree.leaves(jax.device_get(_checksums(params)))]
-  return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-
-
-def reference_answers(processor, examples: Sequence[Example]) -> np.ndarray:
+def reference_answers(processor: Processor, examples: Sequence[Example]) -> np.ndarray:
   """[B, T] int32 tokens of the answers, with their end token, -1 on padding."""
   rows = [processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
           for example in examples]
@@ -136,27 +180,11 @@ def reference_answers(processor, examples: Sequence[Example]) -> np.ndarray:
   return answers
 
 
-def load_clip(path: str | None, selectors: Sequence[str]) -> clip_text.Scorer | None:
-  """The CLIP that some selectors need.
-
-  Args:
-    path: checkpoint directory or hub id, or None.
-    selectors: that will be used.
-
-  Raises:
-    ValueError: one of them needs a CLIP and there is none, or it cannot be loaded.
-  """
-  if not path and (needing := [name for name in selectors if name in selectors_lib.WITH_SCORES]):
-    raise ValueError(f"clip: the selector {needing[0]} needs a CLIP checkpoint")
-  return clip_text.load(path) if path else None
-
-
-def make_batch(model, params, processor, examples: Sequence[Example], clip: clip_text.Scorer | None = None) -> Batch:
-  """Encodes each picture once, and once more for its relevance where there is a CLIP."""
+def make_batch(model: VisionLanguageModel, params: dict[str, Any], processor: Processor, examples: Sequence[Example],
+               clip: clip_text.Scorer | None = None) -> Batch:
+  """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP."""
   questions = [example.question for example in examples]
-  arrays = processor(images=[[example.picture] for example in examples], prompts=questions)
-  inputs = model.pack(**arrays)
-  features = generation.encode(params, sharding.place(inputs.vision, model.mesh), model=model)
-  relevance = clip.relevance(model, params, inputs, questions) if clip else None
-  datasets = [example.dataset for example in examples]
-  return Batch(inputs.prompt, features, reference_answers(processor, examples), datasets, relevance)
+  inputs = model.pack(**processor(images=[[example.picture] for example in examples], prompts=questions))
+  return Batch(prompt=inputs.prompt, features=generation.encode_pictures(model, params, inputs),
+               answers=reference_answers(processor, examples), datasets=[example.dataset for example in examples],
+               relevance=clip.relevance(model, params, inputs, questions) if clip else None)

@@ -1,90 +1,217 @@
-"""How much each head of the first layer matters for answers about pictures: estimates, one function each.
+"""Estimators, in one table: how much does each head of the first layer matter for answers about pictures?
 
-An estimator is a function `(model, params, batch, settings) -> [H, B]`: for every example of a batch, each head's score,
-the higher the more it matters. `hawk_jax.importance.from_ablation` turns their means over data sets into head importance.
+`ESTIMATORS` holds them by name; the class of an entry says what it needs:
 
-Axes: B batch, H heads of a layer, L tokens of the prompt, T answer tokens, V visual slots.
+  PerExample: function(model, params, batch, settings) -> [H, B], a score of every head for each example of a batch.
+  Optimization: function(batches, settings, records) -> [H], weights found in many steps over batches of examples.
+  Fixed: function(num_heads, settings) -> [H], weights that need neither examples nor parameters.
+
+Axes: N examples, B batch, H heads of a layer, L tokens of the prompt, T answer tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 import dataclasses
 import functools
+from typing import Any, ClassVar
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments.data import Batch
+from experiments.estimation import learned
+from experiments.estimation.data import Batch
+from experiments.estimation.data import Batches
+from experiments.running import settings as settings_lib
+from experiments.running.journal import Journal
+from experiments.running.settings import option
+from hawk_jax import checks
+from hawk_jax import importance
 from hawk_jax import prompt as prompt_lib
-from hawk_jax import scoring
 from models import sharding
 from models import teacher_forcing
 from models.decoder import Intervention
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings_lib.Checked):
+  """What estimators read; each reads the settings that its `options` name."""
+
+  scope: str = option("first_layer", "Where a head is ablated: in the first layer, or in all layers at once.",
+                      choices=("first_layer", "all_layers"))
+  mode: str = option("zero_output", "How a head is ablated: its output is zero, or it does not attend to visual tokens.",
+                     choices=("zero_output", "mask_visual"))
+  metric: str = option("accuracy", "What `ablation` measures the drop of: whether the greedy answer equals the reference, "
+                       "or the reference's log-likelihood.", choices=("accuracy", "log_likelihood"))
+  heads_at_once: int | None = option(None, "Ablations computed at the same time; fewer need less memory. By default 1 on "
+                                     "CPU, whose caches hold no more, and 64 elsewhere.", least=1)
+  keep_ratio: float = option(0.1, "Share of visual tokens that `learned` learns to keep, in (0, 1].")
+  steps: int = option(150, "Optimizer steps of `learned`.", least=1)
+  learning_rate: float = option(0.1, "Learning rate of `learned`.", least=0.0)
+  seed: int = option(0, "Seed of `random`, and of the choice of calibration examples.", least=0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.share("keep_ratio", self.keep_ratio)
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What estimators can be told.
+class Estimate:
+  """What an estimator found.
 
   Attributes:
-    scope: `first_layer`, or `all_layers`: the heads of one number in all layers go together.
-    mode: an ablated head's output is zero (`zero_output`), or it does not see visual tokens (`mask_visual`).
-    metric: `accuracy` (greedy answer equals the reference), or `log_likelihood` of the reference.
-    heads_at_once: ablations computed side by side; fewer need less memory. None: one on CPU, whose caches hold no more, and
-      64 elsewhere.
+    weights: [H] float32, non-negative, summing to 1.
+    scores: for each data set, [H] mean score of every head; empty where an estimator has no such scores.
   """
 
-  scope: str = "first_layer"
-  mode: str = "zero_output"
-  metric: str = "accuracy"
-  heads_at_once: int | None = None
+  weights: np.ndarray
+  scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def _verdict(params, batch_arrays, gate, *, model, settings):
-  """Verdict under head gates [B, H]."""
-  prompt, features, answers = batch_arrays
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+  """A way to weight heads; one of the subclasses below.
+
+  Attributes:
+    function: with the signature of the subclass.
+    options: names of the `Settings` that change the result.
+    argument: name of what the user writes after the estimator's name and a colon, which the function takes as its first
+      argument, a string; None: nothing.
+    journal: file that records what is finished, or None for an estimator that needs no examples.
+  """
+
+  function: Callable[..., Any]
+  options: tuple[str, ...] = ()
+  argument: str | None = None
+  journal: ClassVar[str | None] = None
+
+
+class PerExample(Estimator):
+  """function(model, params, batch, settings) -> [H, B]: each head's score for each example; a larger score matters more.
+
+  The mean scores of each data set become weights by `hawk_jax.importance.from_ablation`, so that scale and offset of the
+  scores have no influence.
+  """
+
+  journal = "batches.jsonl"
+
+  def estimate(self, batches: Batches, settings: Settings, records: Journal) -> Estimate:
+    """Scores the batches that the journal does not hold yet."""
+    for number in records.remaining(len(batches), "batch"):
+      batch = batches[number]
+      scores = self.function(batches.model, batches.params, batch, settings)
+      records.append({"datasets": batch.datasets, "scores": scores.T.tolist()})
+    means = mean_scores(*scores_of(records.records))
+    return Estimate(weights_of(means), means)
+
+
+class Optimization(Estimator):
+  """function(batches, settings, records) -> [H]: weights, from steps that resume after those in the journal `records`."""
+
+  journal = "steps.jsonl"
+
+  def estimate(self, batches: Batches, settings: Settings, records: Journal) -> Estimate:
+    """Takes the steps that the journal does not hold yet."""
+    return Estimate(self.function(batches, settings, records))
+
+
+class Fixed(Estimator):
+  """function(num_heads, settings) -> [H]: weights that need neither examples nor parameters."""
+
+  def estimate(self, num_heads: int, settings: Settings) -> Estimate:
+    """The weights for a model with so many heads."""
+    return Estimate(self.function(num_heads, settings))
+
+
+def scores_of(records: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+  """Data sets [N] and scores [N, H] of all examples in the journal of a `PerExample`."""
+  records = list(records)
+  return (np.concatenate([record["datasets"] for record in records]),
+          np.concatenate([record["scores"] for record in records]))
+
+
+def mean_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+  """Mean score of every head on each data set.
+
+  Args:
+    labels: [N] name of each example's data set.
+    scores: [N, H].
+
+  Returns:
+    [H] by data set, in the order of their first examples.
+  """
+  return {str(label): scores[labels == label].mean(axis=0) for label in dict.fromkeys(labels)}
+
+
+def skipped(means: dict[str, np.ndarray]) -> list[str]:
+  """The data sets of `mean_scores` on which all heads have the same score; they do not enter the weights."""
+  return [dataset for dataset, values in means.items() if np.ptp(values) == 0]
+
+
+def weights_of(means: dict[str, np.ndarray]) -> np.ndarray:
+  """[H] float32 weights of `mean_scores`; `importance.from_ablation` without its warning of data sets that are skipped.
+
+  Raises:
+    ValueError: all data sets are skipped.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    return importance.from_ablation(np.stack(list(means.values()), axis=1))
+
+
+def _verdict(params, arrays, gate, *, model, scope, mode) -> teacher_forcing.Verdict:
+  """Judges the reference answers of `arrays` (prompt, features, answers) under head gates [B, H]."""
+  prompt, features, answers = arrays
   apply = functools.partial(model.apply, {"params": params})
   sequence = apply(prompt, features, method="prune")
   gates = jnp.ones([model.config.text.num_hidden_layers, *gate.shape])
-  gates = gates.at[0].set(gate) if settings.scope == "first_layer" else gates * gate
-  intervention = Intervention(head_gate=gates, hidden=sequence.visual if settings.mode == "mask_visual" else None)
+  gates = gates.at[0].set(gate) if scope == "first_layer" else gates * gate
+  intervention = Intervention(head_gate=gates, hidden=sequence.visual if mode == "mask_visual" else None)
   prefill = apply(sequence, intervention, method="run")
   return apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings"))
-def _ablate(params, batch_arrays, *, model, settings):
-  heads, rows = model.config.text.num_attention_heads, batch_arrays[2].shape[0]
+def ablation(model, params, batch: Batch, settings: Settings) -> np.ndarray:
+  """What is lost when a head is ablated (the paper's estimate), [H, B]."""
+  at_once = settings.heads_at_once or (1 if jax.default_backend() == "cpu" else 64)
+  drops = _ablate(params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope,
+                  mode=settings.mode, metric=settings.metric, at_once=at_once)
+  return sharding.fetch(drops, model.mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "scope", "mode", "metric", "at_once"))
+def _ablate(params, arrays, *, model, scope, mode, metric, at_once):
+  heads, rows = model.config.text.num_attention_heads, arrays[2].shape[0]
   gates = jnp.concatenate([jnp.ones([1, heads]), 1 - jnp.eye(heads)])
 
   def judge(gate):
-    verdict = _verdict(params, batch_arrays, jnp.broadcast_to(gate, [rows, heads]), model=model, settings=settings)
-    return verdict.right.astype(jnp.float32) if settings.metric == "accuracy" else verdict.log_likelihood
+    verdict = _verdict(params, arrays, jnp.broadcast_to(gate, [rows, heads]), model=model, scope=scope, mode=mode)
+    return verdict.right.astype(jnp.float32) if metric == "accuracy" else verdict.log_likelihood
 
-  at_once = settings.heads_at_once or (1 if jax.default_backend() == "cpu" else 64)
   scores = jax.lax.map(judge, gates, batch_size=min(at_once, heads + 1))
   return scores[0] - scores[1:]
 
 
-def ablation(model, params, batch: Batch, settings: Settings) -> np.ndarray:
-  """What the score loses when a head is ablated (the paper's estimate)."""
-  return sharding.fetch(_ablate(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings),
-                        model.mesh)
+def gradient(model, params, batch: Batch, settings: Settings) -> np.ndarray:
+  """First-order estimate of the log-likelihood that ablation would cost, [H, B]: one backward pass, no ablation."""
+  slope = _gradient(params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope,
+                    mode=settings.mode)
+  return sharding.fetch(slope, model.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings"))
-def _gradient(params, batch_arrays, *, model, settings):
-  ones = jnp.ones([batch_arrays[2].shape[0], model.config.text.num_attention_heads])
-  total = lambda gate: _verdict(params, batch_arrays, gate, model=model, settings=settings).log_likelihood.sum()
+@functools.partial(jax.jit, static_argnames=("model", "scope", "mode"))
+def _gradient(params, arrays, *, model, scope, mode):
+  ones = jnp.ones([arrays[2].shape[0], model.config.text.num_attention_heads])
+  total = lambda gate: _verdict(params, arrays, gate, model=model, scope=scope, mode=mode).log_likelihood.sum()
   return jax.grad(total)(ones).T
 
 
-def gradient(model, params, batch: Batch, settings: Settings) -> np.ndarray:
-  """First-order estimate of the log-likelihood that ablation would cost: one backward pass, no ablation."""
-  return sharding.fetch(_gradient(params, (batch.prompt, batch.features, batch.answers), model=model, settings=settings),
-                        model.mesh)
+def attention_mass(model, params, batch: Batch, settings: Settings) -> np.ndarray:
+  """Share of the query tokens' first-layer attention that a head puts on visual tokens, [H, B]."""
+  del settings
+  return sharding.fetch(_attention_mass(params, batch.prompt, batch.features, model=model), model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -100,57 +227,53 @@ def _attention_mass(params, prompt, features, *, model):
   return model.apply({"params": params}, method=call)
 
 
-def attention_mass(model, params, batch: Batch, settings: Settings) -> np.ndarray:
-  """Share of the query tokens' first-layer attention that a head puts on visual tokens."""
+def uniform(num_heads: int, settings: Settings) -> np.ndarray:
+  """The same weight for every head, [H]."""
   del settings
-  return sharding.fetch(_attention_mass(params, batch.prompt, batch.features, model=model), model.mesh)
+  return np.full(num_heads, 1 / num_heads, np.float32)
 
 
-ESTIMATORS = {"ablation": ablation, "gradient": gradient, "attention_mass": attention_mass}
+def random(num_heads: int, settings: Settings) -> np.ndarray:
+  """Weights that are uniformly distributed among all that sum to 1, [H]."""
+  return np.random.default_rng(settings.seed).dirichlet(np.ones(num_heads)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def learn_step(state, params, prompt, features, answers, counts, temperature, *, model, optimizer):
-  """One step towards the importance with which the pruned model gives the unpruned model's answers.
+def one_hot(head: str, num_heads: int, settings: Settings) -> np.ndarray:
+  """A single head, [H].
 
-  Selection is relaxed: a token is in by the sigmoid of how far its fused score lies above the score at the cut, and that
-  share's logarithm is added to every attention logit of it.
-
-  Args:
-    state: (logits [H] of the importance, optimizer state).
-    params: of the model.
-    prompt: packed.
-    features: of the vision encoder.
-    answers: [B, T] of the unpruned model, -1 on padding.
-    counts: [B] int32, tokens to keep.
-    temperature: of the sigmoid, in deviations of the row's scores.
-    model: a port.
-    optimizer: of optax.
-
-  Returns:
-    The state, and the loss before the step: minus the mean log-likelihood of the answers.
+  Raises:
+    ValueError: the model has no such head.
   """
-  apply = functools.partial(model.apply, {"params": params})
-  mask = prompt.visual_mask
-  scores = scoring.normalize(apply(prompt, features, method="scores"), mask, "l2")
-  sequence = apply(prompt, features, method="prune")
+  del settings
+  if not head.isdecimal() or int(head) >= num_heads:
+    raise ValueError(f"estimator: got one_hot:{head}, the model's first layer has heads 0 to {num_heads - 1}")
+  return np.eye(num_heads, dtype=np.float32)[int(head)]
 
-  def loss(logits):
-    fused = scoring.fuse(scores, jax.nn.softmax(logits))
-    ranked = jnp.sort(jnp.where(mask, fused, -jnp.inf), axis=-1)[:, ::-1]
-    pick = jax.vmap(lambda row, index: row[index])
-    last = jnp.minimum(counts, mask.sum(-1) - 1)
-    cut = jax.lax.stop_gradient((pick(ranked, counts - 1) + pick(ranked, last)) / 2)
-    deviation = jax.lax.stop_gradient(jnp.std(fused, axis=-1, where=mask))
-    inside = jax.nn.log_sigmoid((fused - cut[:, None]) / (temperature * deviation[:, None] + 1e-12))
-    place = prompt_lib.places(sequence.order, prompt.visual_order)
-    bias = jax.vmap(lambda at, values, real: jnp.zeros(sequence.order.shape[1]).at[at].add(jnp.where(real, values, 0.0)))(
-        place, inside, mask)
-    intervention = Intervention(key_bias=bias)
-    prefill = apply(sequence, intervention, method="run")
-    return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()
 
-  logits, opt_state = state
-  value, grads = jax.value_and_grad(loss)(logits)
-  updates, opt_state = optimizer.update(grads, opt_state, logits)
-  return (optax.apply_updates(logits, updates), opt_state), value
+ESTIMATORS: dict[str, PerExample | Optimization | Fixed] = {
+    "ablation": PerExample(ablation, options=("scope", "mode", "metric")),
+    "gradient": PerExample(gradient, options=("scope", "mode")),
+    "attention_mass": PerExample(attention_mass),
+    "learned": Optimization(learned.learn, options=("keep_ratio", "steps", "learning_rate")),
+    "uniform": Fixed(uniform),
+    "random": Fixed(random),
+    "one_hot": Fixed(one_hot, argument="HEAD"),
+}
+
+
+def names() -> str:
+  """The estimators, as the user writes them."""
+  return ", ".join(f"{name}:{estimator.argument}" if estimator.argument else name for name, estimator in ESTIMATORS.items())
+
+
+def find(name: str) -> PerExample | Optimization | Fixed:
+  """The estimator of a NAME, or of NAME:ARGUMENT, whose function then has the argument bound.
+
+  Raises:
+    ValueError: an unknown name, an argument that is missing, or one too many.
+  """
+  base, colon, argument = name.partition(":")
+  estimator = ESTIMATORS.get(base)
+  if estimator is None or bool(colon) != bool(estimator.argument):
+    raise ValueError(f"estimator: got {name!r}, allowed are {names()}")
+  return dataclasses.replace(estimator, function=functools.partial(estimator.function, argument)) if colon else estimator

@@ -1,4 +1,4 @@
-"""How far estimates of head importance agree: with one another, over seeds and over calibration sizes.
+"""How far estimates of head importance agree: with one another, between seeds, and between calibration sets of one size.
 
 Axes: N calibration examples, H heads.
 """
@@ -6,13 +6,14 @@ Axes: N calibration examples, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import warnings
 
 import numpy as np
 from scipy import stats
 
-from hawk_jax import importance
+from experiments.estimation import estimators
+from experiments.reporting import tables
 
+# Pairs of calibration sets of each size.
 DRAWS = 200
 
 
@@ -20,39 +21,35 @@ def weights_of(labels: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
   """Head importance from the scores of single examples.
 
   Args:
-    labels: [N] data set of each example.
+    labels: [N] name of each example's data set.
     scores: [N, H].
 
   Returns:
-    [H], or None where no data set tells heads apart.
+    [H], or None where heads differ on no data set.
   """
-  drops = np.stack([scores[labels == label].mean(axis=0) for label in dict.fromkeys(labels)], axis=1)
-  if not np.ptp(drops, axis=0).any():
-    return None
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # of data sets that are skipped
-    return importance.from_ablation(drops)
+  means = estimators.mean_scores(labels, scores)
+  return None if len(estimators.skipped(means)) == len(means) else estimators.weights_of(means)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-  """Spearman's; NaN where either is constant."""
+  """Spearman's rank correlation; NaN where either argument is constant."""
   if np.ptp(first) == 0 or np.ptp(second) == 0:
     return float("nan")
   return float(stats.spearmanr(first, second).statistic)
 
 
 def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], seed: int = 0) -> list[dict[str, float]]:
-  """How alike the importances of two calibration sets of one size are that share no example.
+  """How far the importances agree that two calibration sets of the same size give, if the sets share no example.
 
   Args:
-    labels: [N] data set of each example.
+    labels: [N] name of each example's data set.
     scores: [N, H].
-    sizes: examples of each data set; those of which two sets cannot be drawn are left out.
+    sizes: examples of each data set; a size for which there are too few examples is left out.
     seed: of the draws.
 
   Returns:
-    For each size: the mean rank correlation, the share of pairs with the same best head, and the share of pairs where
-    both sets told heads apart, of `DRAWS` pairs.
+    For each size, from `DRAWS` pairs of sets: the mean rank correlation, the share of pairs with the same best head, and
+    the share of pairs in which both sets distinguish heads.
   """
   rng, found = np.random.default_rng(seed), []
   groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels)]
@@ -73,26 +70,23 @@ def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], see
 
 
 def markdown(rows: dict[str, np.ndarray], sizes: list[dict[str, float]], single: np.ndarray | None) -> str:
-  """Tables of the importances, their rank correlations, and what the calibration size does.
+  """Tables of the importances, of their rank correlations, and of what the calibration size changes.
 
   Args:
     rows: by name, [H] importance.
     sizes: of `over_sizes`.
     single: [H] accuracy with each head alone, to compare with; or None.
   """
-  names = list(rows)
-  heads = len(rows[names[0]])
-  lines = ["Head importance, 1 = equal heads:", "", "| | " + " | ".join(f"head {head}" for head in range(heads)) + " |",
-           "|---|" + "---:|" * heads]
-  lines += [f"| {name} | " + " | ".join(f"{heads * weight:.2f}" for weight in rows[name]) + " |" for name in names]
+  heads = len(next(iter(rows.values())))
   columns = {**rows, **({} if single is None else {"accuracy of the head alone": single})}
-  lines += ["", "Spearman's rank correlation over heads:", "", "| | " + " | ".join(columns) + " |",
-            "|---|" + "---:|" * len(columns)]
-  lines += [f"| {name} | " + " | ".join(f"{rank_correlation(rows[name], other):+.2f}" for other in columns.values()) + " |"
-            for name in names]
-  lines += ["", f"Ablation on two calibration sets without a common example, {DRAWS} pairs of each size:", "",
-            "| examples of each data set | rank correlation | same best head | pairs that tell heads apart |",
-            "|---:|---:|---:|---:|"]
-  lines += [f"| {row['examples']} | {row['correlation']:+.2f} | {100 * row['same_best']:.0f} % | "
-            f"{100 * row['informative']:.0f} % |" for row in sizes]
+  lines = ["Head importance times the number of heads, so that uniform weights are 1:", ""]
+  lines += tables.table(["", *(f"head {head}" for head in range(heads))],
+                        [[name, *(f"{heads * weight:.2f}" for weight in weights)] for name, weights in rows.items()])
+  lines += ["", "Spearman's rank correlation over heads:", ""]
+  lines += tables.table(["", *columns], [
+      [name, *(f"{rank_correlation(weights, other):+.2f}" for other in columns.values())] for name, weights in rows.items()])
+  lines += ["", f"Ablation on two calibration sets without a common example, {DRAWS} pairs of each size:", ""]
+  headings = ["examples of each data set", "rank correlation", "same best head", "pairs that distinguish heads"]
+  lines += tables.table(headings, [[row["examples"], f"{row['correlation']:+.2f}", f"{100 * row['same_best']:.0f} %",
+                                    f"{100 * row['informative']:.0f} %"] for row in sizes], left=0)
   return "\n".join(lines) + "\n"

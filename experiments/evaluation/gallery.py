@@ -1,4 +1,4 @@
-"""report.html: sampled questions, their pictures, and what every selector kept of them. One file, opens offline."""
+"""report.html: sampled questions, their pictures, and the tokens that every setting kept. One file, which opens offline."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks.tsv import Table
-from experiments.evaluation.plan import Setting
+from experiments.evaluation import plan
+from experiments.evaluation.answering import Options
+from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
+from hawk_jax.pruning import Pruning
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _LARGEST = 448  # pixels of a picture's longer side
@@ -27,49 +29,40 @@ def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
           for table in tables]
 
 
-def page(results: Sequence[Result], settings: Sequence[Setting], shown: Sequence[frozenset[int]], model, processor, options,
+def page(results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence[frozenset[int]], options: Options,
          about: str) -> str:
   """The whole page.
 
   Args:
     results: of every file.
-    settings: their order.
-    shown: of `sampled`.
-    model: a port; it says how visual tokens lie on a picture.
-    processor: of the model.
-    options: `answering.Options` of the run.
+    settings: in the order of the answers.
+    shown: of `sampled`; the answers of these rows hold views and tokens.
+    options: of the run, by which frames of videos are sampled.
     about: a line at the top.
   """
-  questions = []
-  for result, positions in zip(results, shown):
-    for at in sorted(positions):
-      if "problem" not in result.answers[at]:
-        questions.append(_question(result, at, settings, model, processor, options))
+  questions = [_question(result, at, settings, options) for result, positions in zip(results, shown)
+               for at in sorted(positions) if "problem" not in result.answers[at]]
   data = json.dumps({"about": about, "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)
 
 
-def _question(result, at, settings, model, processor, options) -> Mapping[str, Any]:
+def _question(result, at, settings, options) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  pictures, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
-  views, images = [], pictures
-  if pictures or videos:
-    views = model.views(**processor(images=[pictures], videos=[videos], prompts=[""], min_pixels=options.min_pixels,
-                                    max_pixels=options.max_pixels))
+  images, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
   if videos:
-    step = -(-len(videos[0].frames) // len(views))  # frames of a temporal slice; its first stands for it
+    step = -(-len(videos[0].frames) // len(entry["views"]))  # frames per temporal slice; the slice shows as its first frame
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
-  # Many pictures stand in a grid of about the size of one.
+  # Several pictures form a grid of about the size of one.
   side = min(_LARGEST, 2 * _LARGEST // math.ceil(math.sqrt(max(1, len(images)))))
   answers = [{
-      "name": setting.name, "selector": setting.selector or "all tokens", "share": setting.keep_ratio or 1.0,
-      "prediction": answer["prediction"], "right": bool(scores[at] > 0.5), "kept": answer["kept"],
-      "tokens": answer.get("tokens"),
+      "name": plan.name(setting), "selector": "all tokens" if setting.keep_ratio is None else setting.selector,
+      "share": setting.keep_ratio or 1.0, "prediction": answer["prediction"], "right": bool(scores[at] > 0.5),
+      "kept": answer["kept"], "tokens": answer.get("tokens"),
   } for setting, answer, scores in zip(settings, entry["answers"], result.scores)]
   return {"file": result.table.name, "index": row.index, "question": row.fields["question"], "answer": row.fields["answer"],
           "tokens": entry["tokens"], "pictures": [_embedded(image, side) for image in images], "answers": answers,
-          "views": [[view.picture, view.rows, view.columns, int(view.newlines)] for view in views]}
+          "views": entry["views"]}
 
 
 def _embedded(picture: Image.Image, side: int) -> str:

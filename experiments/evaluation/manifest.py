@@ -1,4 +1,4 @@
-"""What a run was: settings, hashes of what it read, versions of what computed it."""
+"""manifest.json: a run's settings, hashes of the files it read, and versions of the packages that computed it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def digest(path: pathlib.Path) -> str:
 
 
 def make(settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[pathlib.Path]) -> dict[str, Any]:
-  """All that a run's answers depend on; a run is resumed only if all of it is the same.
+  """Everything that a run's answers depend on; a run is resumed only if all of it is the same.
 
   Args:
-    settings: of the flags.
+    settings: by name.
     checkpoint: the model's directory.
     data: the benchmark files.
   """
@@ -39,6 +39,6 @@ def make(settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[path
 
 
 def _files(directory: pathlib.Path) -> list[str]:
-  """Names of all files, also in folders (Orbax has its arrays there), but for what is hidden, such as .git."""
+  """Paths of all files, those in folders included (Orbax keeps arrays there), except hidden ones such as .git."""
   paths = [path.relative_to(directory) for path in directory.rglob("*") if path.is_file()]
   return sorted(str(path) for path in paths if not any(part.startswith(".") for part in path.parts))

@@ -1,35 +1,26 @@
-"""What an evaluation will compute, decided before it starts: settings to compare, and batches of like-sized questions.
+"""What an evaluation computes, decided before it starts: the settings to compare, and batches of questions of similar size.
 
-Batches follow from the settings and the files alone. A run that was killed, or shared among processes, computes the very
-batches of an undisturbed one, so its answers are the same to the last bit.
+Batches depend on the command's settings and the files alone. A run that was interrupted, or shared among processes, computes
+exactly the batches of an undisturbed one, so its answers are the same to the last bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
-from experiments.benchmarks.tsv import Table
-from models.buckets import bucket
+from experiments.evaluation.benchmarks.tsv import Table
+from hawk_jax.buckets import bucket
+from hawk_jax.pruning import Pruning
 
-_PIXELS_A_TOKEN = 28 * 28
+_PIXELS_PER_TOKEN = 28 * 28
+# Smallest and largest number of pixels of a picture.
 RESOLUTIONS = {
     "model": (None, None),
-    "native": (1280 * _PIXELS_A_TOKEN, 16_384 * _PIXELS_A_TOKEN),
+    "native": (1280 * _PIXELS_PER_TOKEN, 16_384 * _PIXELS_PER_TOKEN),
     "fixed1008": (1008 * 1008, 1008 * 1008),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-  """One way to prune; without a selector, nothing is pruned."""
-
-  selector: str | None = None
-  keep_ratio: float | None = None
-
-  @property
-  def name(self) -> str:
-    return "all tokens" if self.selector is None else f"{self.selector} {self.keep_ratio:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +29,8 @@ class Batch:
 
   Attributes:
     number: of the batch in the whole evaluation.
-    table: of the file.
-    rows: positions in its `rows`.
+    table: number of the file.
+    rows: positions of the questions in the table's `rows`.
   """
 
   number: int
@@ -47,19 +38,30 @@ class Batch:
   rows: tuple[int, ...]
 
 
-def settings(selectors: Sequence[str], keep_ratios: Sequence[float]) -> tuple[Setting, ...]:
-  """All tokens first, then every selector at every ratio.
+def settings(selectors: Sequence[str], keep_ratios: Sequence[float], **shared: Any) -> tuple[Pruning, ...]:
+  """The settings to compare: all tokens first, then every selector at every ratio.
+
+  Args:
+    selectors: names of `hawk_jax.selectors.SELECTORS`.
+    keep_ratios: shares of the visual tokens to keep.
+    **shared: other fields of `hawk_jax.Pruning`, the same in all settings.
 
   Raises:
-    ValueError: a ratio outside (0, 1), or anything twice.
+    ValueError: a ratio outside (0, 1), or a selector or ratio that is given twice.
   """
-  for name, values in (("selector", selectors), ("keep_ratio", keep_ratios)):
+  for argument, values in (("selector", selectors), ("keep_ratio", keep_ratios)):
     if len(set(values)) != len(values):
-      raise ValueError(f"{name}: got {', '.join(map(str, values))}, must not name one twice")
+      raise ValueError(f"{argument}: got {', '.join(map(str, values))}, must not name one twice")
   for ratio in keep_ratios:
     if not 0.0 < ratio < 1.0:
       raise ValueError(f"keep_ratio: got {ratio}, must be between 0 and 1; all tokens are always evaluated too")
-  return (Setting(), *(Setting(selector, ratio) for ratio in sorted(keep_ratios, reverse=True) for selector in selectors))
+  return (Pruning(**shared), *(Pruning(keep_ratio=ratio, selector=selector, **shared)
+                               for ratio in sorted(keep_ratios, reverse=True) for selector in selectors))
+
+
+def name(setting: Pruning) -> str:
+  """A setting's name in files and reports."""
+  return "all tokens" if setting.keep_ratio is None else f"{setting.selector} {setting.keep_ratio:g}"
 
 
 def batches(tables: Sequence[Table], size: int, min_pixels: int | None, max_pixels: int | None) -> list[Batch]:
@@ -67,19 +69,19 @@ def batches(tables: Sequence[Table], size: int, min_pixels: int | None, max_pixe
 
   Args:
     tables: the files.
-    size: most questions a batch.
-    min_pixels: that smaller pictures are scaled up to.
-    max_pixels: that larger ones are scaled down to.
+    size: number of questions per batch.
+    min_pixels: smaller pictures are scaled up to this many pixels.
+    max_pixels: larger pictures are scaled down to this many pixels.
 
   Returns:
-    Batches of all rows that have no problem; the last of a file may be smaller.
+    Batches of all rows that have no problem; the last batch of a file may be smaller.
   """
   result = []
   for number, table in enumerate(tables):
 
     def cost(at, rows=table.rows):
       pixels = [max(min(width * height, max_pixels or width * height), min_pixels or 0) for width, height in rows[at].sizes]
-      return bucket(sum(pixels) // _PIXELS_A_TOKEN), len(pixels), bucket(len(rows[at].fields["question"])), at
+      return bucket(sum(pixels) // _PIXELS_PER_TOKEN), len(pixels), bucket(len(rows[at].fields["question"])), at
 
     order = sorted((at for at, row in enumerate(table.rows) if row.problem is None), key=cost)
     for start in range(0, len(order), size):

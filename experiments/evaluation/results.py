@@ -1,6 +1,6 @@
-"""Finished batches to files: predictions, scores, the table laid out as the paper's, and the plot.
+"""Finished batches to files: predictions, scores, a table like the paper's, and the plot.
 
-Nothing here holds a time, so that a run that was killed and resumed ends in the very same files; times are in seconds.jsonl.
+Only seconds.jsonl holds times, so that a run that was interrupted and resumed ends in exactly the same other files.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import json
 import statistics
 from typing import Any
 
-from experiments.benchmarks import suites
-from experiments.benchmarks.published import Published
-from experiments.benchmarks.suites import Suite
-from experiments.benchmarks.tsv import Table
-from experiments.evaluation.plan import Batch
-from experiments.evaluation.plan import Setting
+from experiments.evaluation import plan
+from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.evaluation.benchmarks.tsv import Table
+from experiments.evaluation.published import Published
+from hawk_jax.pruning import Pruning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Result:
   """A file's answers and scores.
 
   Attributes:
-    suite: the benchmark.
+    benchmark: of the file.
     table: its rows.
     answers: for each row its journal entry: `answers` in the order of the settings, or `problem`.
-    scores: setting by setting, every row's score.
-    totals: setting by setting, the benchmark's scores, headline first.
+    scores: for each setting, every row's score.
+    totals: for each setting, the benchmark's scores.
   """
 
-  suite: Suite
+  benchmark: Benchmark
   table: Table
   answers: Sequence[Mapping[str, Any]]
   scores: Sequence[Sequence[float]]
@@ -40,41 +39,47 @@ class Result:
 
   @property
   def problems(self) -> list[str]:
+    """Why rows could not be asked."""
     return [entry["problem"] for entry in self.answers if "problem" in entry]
 
+  @property
+  def headlines(self) -> list[float]:
+    """For each setting, the score that is in the table."""
+    return [total[self.benchmark.headline] for total in self.totals]
 
-def collect(tables: Sequence[Table], found_suites: Sequence[Suite], batches: Sequence[Batch],
+
+def collect(tables: Sequence[Table], benchmarks: Sequence[Benchmark], batches: Sequence[plan.Batch],
             entries: Mapping[int, Mapping[str, Any]], count: int) -> list[Result]:
   """Scores everything.
 
   Args:
     tables: the files.
-    found_suites: their benchmarks.
-    batches: all of the plan's.
-    entries: the journal's, by batch number, complete.
+    benchmarks: of the files.
+    batches: of the plan.
+    entries: of the journal, for all batches by number.
     count: of settings.
 
   Returns:
-    A result a file. Rows that could not be asked count as wrong.
+    One result per file. Rows that could not be asked count as wrong.
   """
   answers = [[{"problem": row.problem} for row in table.rows] for table in tables]
   for batch in batches:
     for at, entry in entries[batch.number]["rows"].items():
       answers[batch.table][int(at)] = entry
   results = []
-  for table, suite, rows in zip(tables, found_suites, answers):
+  for table, benchmark, rows in zip(tables, benchmarks, answers):
     scores, totals = [], []
     for setting in range(count):
       said = ["" if "problem" in entry else entry["answers"][setting]["prediction"] for entry in rows]
-      scores.append([0.0 if "problem" in entry else suites.score(suite, row, prediction)
+      scores.append([0.0 if "problem" in entry else benchmark.score(row, prediction)
                      for row, entry, prediction in zip(table.rows, rows, said)])
-      totals.append(suites.aggregate(suite, table, said, scores[-1]))
-    results.append(Result(suite, table, rows, scores, totals))
+      totals.append(benchmark.aggregate(table, said, scores[-1]))
+    results.append(Result(benchmark, table, rows, scores, totals))
   return results
 
 
-def predictions(results: Sequence[Result], settings: Sequence[Setting]) -> str:
-  """predictions.jsonl: a line a question."""
+def predictions(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
+  """predictions.jsonl: one line per question."""
   lines = []
   for result in results:
     for number, (row, entry) in enumerate(zip(result.table.rows, result.answers)):
@@ -86,13 +91,13 @@ def predictions(results: Sequence[Result], settings: Sequence[Setting]) -> str:
         if "scores" in entry:
           line["fused_scores"] = dict(zip(("least", "mean", "largest"), entry["scores"]))
         line["settings"] = {
-            setting.name: {"prediction": answer["prediction"], "score": scores[number], "kept": answer["kept"]}
+            plan.name(setting): {"prediction": answer["prediction"], "score": scores[number], "kept": answer["kept"]}
             for setting, answer, scores in zip(settings, entry["answers"], result.scores)}
       lines.append(json.dumps(line, ensure_ascii=False))
   return "".join(line + "\n" for line in lines)
 
 
-def scores(results: Sequence[Result], settings: Sequence[Setting]) -> str:
+def scores(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
   """scores.json: every benchmark's scores under every setting."""
   content = {}
   for result in results:
@@ -100,25 +105,25 @@ def scores(results: Sequence[Result], settings: Sequence[Setting]) -> str:
                              if entry.get("tokens")) if any(entry.get("tokens") for entry in result.answers) else None
             for number in range(len(settings))]
     content[result.table.name] = {
-        "benchmark": result.suite.title,
-        "headline": result.suite.headline,
+        "benchmark": result.benchmark.title,
+        "headline": result.benchmark.headline,
         "questions": len(result.table.rows),
         "unreadable": len(result.problems),
         "without_picture": result.table.skipped,
-        "settings": {setting.name: {"kept_share": share, "scores": dict(total)}
+        "settings": {plan.name(setting): {"kept_share": share, "scores": dict(total)}
                      for setting, share, total in zip(settings, kept, result.totals)},
     }
   return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def markdown(results: Sequence[Result], settings: Sequence[Setting], published: Sequence[Published]) -> str:
-  """table.md: a row a setting, a column a benchmark, each cell with its share of the unpruned score; then the mean share.
+def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: Sequence[Published]) -> str:
+  """table.md: one row per setting and one column per benchmark; cells also show the share of the unpruned score.
 
-  The paper's rows stand beside ours, labelled, with what the paper prints.
+  The last column is the mean share. Rows with the paper's figures, labelled as such, follow ours.
   """
   titles = _titles(results)
   lines = ["| visual tokens | method | " + " | ".join(titles) + " | mean share |", "|---|---|" + "---:|" * (len(titles) + 1)]
-  headlines = [_headlines(results, number) for number in range(len(settings))]
+  headlines = [dict(zip(titles, scores)) for scores in zip(*(result.headlines for result in results))]
   whole = {paper.pruned: paper for paper in published}.get(0.0)
 
   def line(kept, label, values, base, share):
@@ -129,7 +134,8 @@ def markdown(results: Sequence[Result], settings: Sequence[Setting], published: 
     values, base = headlines[number], headlines[0]
     shares = [100 * values[title] / base[title] for title in titles if base[title]]
     kept = "100 %" if setting.keep_ratio is None else f"{100 * setting.keep_ratio:g} %"
-    line(kept, setting.selector or "unpruned", values, base, statistics.fmean(shares) if shares else None)
+    label = "unpruned" if setting.keep_ratio is None else setting.selector
+    line(kept, label, values, base, statistics.fmean(shares) if shares else None)
     last = number + 1 == len(settings) or settings[number + 1].keep_ratio != setting.keep_ratio
     for paper in published:
       if last and abs((1 - paper.pruned) - (setting.keep_ratio or 1.0)) < 0.004:
@@ -145,13 +151,9 @@ def markdown(results: Sequence[Result], settings: Sequence[Setting], published: 
 
 
 def _titles(results):
-  """A benchmark's name, or its file's where several files are of one benchmark."""
-  titles = [result.suite.title for result in results]
+  """Each benchmark's title, or the file's name where several files are of the same benchmark."""
+  titles = [result.benchmark.title for result in results]
   return [title if titles.count(title) == 1 else result.table.name for title, result in zip(titles, results)]
-
-
-def _headlines(results, number):
-  return {title: result.totals[number][result.suite.headline] for title, result in zip(_titles(results), results)}
 
 
 def _cell(value, base):
@@ -161,8 +163,8 @@ def _cell(value, base):
   return (f"{value:.0f}" if value > 200 else f"{value:.1f}") + share
 
 
-def plot(results: Sequence[Result], settings: Sequence[Setting]) -> bytes:
-  """plot.png: the score against the share of visual tokens removed, a panel a benchmark, a line a selector."""
+def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
+  """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
   import matplotlib
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
@@ -173,13 +175,13 @@ def plot(results: Sequence[Result], settings: Sequence[Setting]) -> bytes:
   for panel in axes.flat[len(results):]:
     panel.set_axis_off()
   for panel, result, title in zip(axes.flat, results, _titles(results)):
-    whole = result.totals[0][result.suite.headline]
+    whole = result.headlines[0]
     panel.axhline(whole, color="0.6", linestyle="--", linewidth=1, label="all tokens")
-    for selector in dict.fromkeys(setting.selector for setting in settings if setting.selector):
-      points = sorted((100 * (1 - setting.keep_ratio), total[result.suite.headline])
-                      for setting, total in zip(settings, result.totals) if setting.selector == selector)
+    pruned = [(setting, score) for setting, score in zip(settings, result.headlines) if setting.keep_ratio is not None]
+    for selector in dict.fromkeys(setting.selector for setting, _ in pruned):
+      points = sorted((100 * (1 - setting.keep_ratio), score) for setting, score in pruned if setting.selector == selector)
       panel.plot(*zip((0.0, whole), *points), marker="o", markersize=4, label=selector)
-    panel.set(title=title, xlabel="visual tokens removed, %", ylabel=f"score ({result.suite.headline})")
+    panel.set(title=title, xlabel="visual tokens removed, %", ylabel=f"score ({result.benchmark.headline})")
     panel.set_ylim(bottom=0)
     panel.legend(fontsize=8)
   buffer = io.BytesIO()
@@ -189,6 +191,6 @@ def plot(results: Sequence[Result], settings: Sequence[Setting]) -> bytes:
 
 
 def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:
-  """seconds.jsonl: for every batch, its questions and the seconds of each stage, compiling included."""
+  """seconds.jsonl: for every batch, its questions and the seconds of each stage, compilation included."""
   return "".join(json.dumps({"batch": number, "questions": len(entry["rows"]), "seconds": entry["seconds"]}) + "\n"
                  for number, entry in sorted(entries.items()))

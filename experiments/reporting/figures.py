@@ -1,4 +1,4 @@
-"""Pictures of what was kept."""
+"""Figures: which tokens were kept, curves and bars."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from PIL import Image  # noqa: E402
 from models.vision_language import View  # noqa: E402
 
 DIMMED = 0.22
-_COLORS = 10  # of matplotlib's cycle
+_COLORS = 10  # in matplotlib's cycle
 
 
 def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequence[View],
                 scores: np.ndarray, kept: np.ndarray, title: str) -> None:
-  """Draws each view of each picture with the pruned tokens dimmed beside its score map.
+  """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
   Args:
     path: PNG to write.
     pictures: of one prompt.
-    views: of the model, where each visual token lies.
+    views: where the prompt's visual tokens are on the pictures; see `models.vision_language.Inputs`.
     scores: [V] fused scores of the prompt's visual tokens.
-    kept: [V] bool.
-    title: above all.
+    kept: [V] bool, True on tokens that were kept.
+    title: of the figure.
   """
   figure, axes = plt.subplots(len(views), 2, figsize=(10, 5.2 * len(views)), squeeze=False, layout="constrained")
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
@@ -39,7 +39,7 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequ
     here = slice(start, start + view.count)
     start = here.stop
     mask = kept[here].reshape(rows, -1)[:, :columns]
-    # At most 1,600 pixels wide, and no token smaller than 4.
+    # At most 1,600 pixels wide, and no token smaller than 4 pixels.
     width = max(min(picture.width, 1600), 4 * columns)
     picture = picture.resize((width, max(4 * rows, round(width * picture.height / picture.width))))
     pixels = np.asarray(picture, np.float32)
@@ -64,12 +64,12 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequ
 
 
 def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
-  """Draws curves over one x axis, from zero up; the legend lists them as they stand on the left.
+  """Draws curves over one x axis; both axes begin at zero, and the legend lists curves from top to bottom at the smallest x.
 
   Args:
     path: PNG to write.
-    x: values they share.
-    series: name to values.
+    x: values on the x axis.
+    series: by name, one value per x.
     x_label: of the axis.
     y_label: of the axis.
   """
@@ -89,11 +89,11 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
 
 
 def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
-  """Draws groups of bars, one group a number.
+  """Draws groups of bars; the groups are numbered from 0.
 
   Args:
     path: PNG to write.
-    series: name to one value a number.
+    series: by name, one value per group.
     x_label: of the axis.
     y_label: of the axis.
   """

@@ -10,8 +10,8 @@
   if __name__ == "__main__":
     command.main(Settings, run)
 
-Flags are made from the fields, and only where a module runs as a command, so that all commands can be imported and called in
-one process. Settings check themselves, whether they come from flags or from Python.
+Flags are defined only in a module that runs as a command, so that all commands can be imported and called in one process.
+Settings check themselves, whether they come from flags or from Python.
 """
 
 from __future__ import annotations
@@ -48,34 +48,33 @@ class Settings(settings_lib.Checked):
     mesh: how models are spread over devices.
   """
 
-  mesh: str | None = option(None, "How models are spread over devices, such as data:2,fsdp:2,tensor:2. By default all devices "
-                            "are used, up to 4 of them on tensor and the rest on fsdp.")
+  mesh: str | None = option(None, "How models are spread over devices, such as data:2,fsdp:2,tensor:2. By default all "
+                            "devices are used, up to 4 of them on tensor and the rest on fsdp.")
 
 
 def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
-  """Makes flags of the fields of `kind`, and runs a command with them.
+  """Runs a command with settings from the command line.
 
-  A ValueError or OSError is printed without traceback, and ends the command with status 2.
+  A ValueError or OSError is printed as one line without traceback, and ends the process with status 2.
 
   Args:
-    kind: the settings' class.
+    kind: the class of the settings.
     run: the command.
   """
-  for fields in (kind, processes.Options):
-    _define(fields)
+  for each in (kind, processes.Options):
+    define_flags(each)
 
-  def wrapped(argv):
+  def parsed(argv):
     if len(argv) > 1:
       raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it reports every backend that it does not find
     if not flags.FLAGS["verbosity"].present:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
     try:
-      options = _read(processes.Options)
+      options, settings = read_flags(processes.Options), read_flags(kind)
       if options.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(options.compilation_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-      settings = _read(kind)
       processes.join(options)
       with processes.only_first_prints():
         run(settings)
@@ -85,34 +84,47 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
 
-  app.run(wrapped)
+  app.run(parsed)
 
 
-def _define(kind) -> None:
+def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines a flag for every field of a class of settings.
+
+  Args:
+    kind: the class.
+    values: where the flags are defined.
+  """
   for field in dataclasses.fields(kind):
-    what, many = _type(kind, field)
+    what, repeated = _type(kind, field)
     choices = settings_lib.choices_of(field)
-    text = field.metadata["help"]
-    default = list(field.default) if many else field.default
-    # With this module name, --help lists the flags as the command's own.
-    arguments = dict(default=default, help=text, module_name=sys.argv[0])
+    default = list(field.default) if repeated else field.default
+    # --help lists the flags of the module with this name.
+    arguments = dict(name=field.name, default=default, help=field.metadata["help"], flag_values=values,
+                     module_name=sys.argv[0])
     if choices:
-      define = flags.DEFINE_multi_enum if many else flags.DEFINE_enum
-      define(field.name, enum_values=choices, **arguments)
+      (flags.DEFINE_multi_enum if repeated else flags.DEFINE_enum)(enum_values=choices, **arguments)
     else:
-      (_DEFINE_MULTI if many else _DEFINE)[what](field.name, **arguments)
+      (_DEFINE_MULTI if repeated else _DEFINE)[what](**arguments)
 
 
-def _read(kind):
-  value = lambda name: flags.FLAGS[name].value
-  return kind(**{field.name: tuple(value(field.name)) if isinstance(field.default, tuple) else value(field.name)
-                 for field in dataclasses.fields(kind)})
+def read_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> Any:
+  """Settings from the flags of `define_flags`, which have been parsed.
+
+  Args:
+    kind: the class of the settings.
+    values: where the flags are defined.
+
+  Raises:
+    ValueError: a setting that is not allowed, by name.
+  """
+  read = lambda value: tuple(value) if isinstance(value, list) else value
+  return kind(**{field.name: read(values[field.name].value) for field in dataclasses.fields(kind)})
 
 
 def _type(kind, field) -> tuple[type, bool]:
-  """The type of a flag's values, and whether it may be repeated."""
+  """The type of a flag's values, and whether the flag may be repeated."""
   hint = typing.get_type_hints(kind)[field.name]
   if isinstance(hint, types.UnionType):
     hint = next(part for part in typing.get_args(hint) if part is not type(None))
-  many = typing.get_origin(hint) is tuple
-  return (typing.get_args(hint)[0] if many else hint), many
+  repeated = typing.get_origin(hint) is tuple
+  return (typing.get_args(hint)[0] if repeated else hint), repeated

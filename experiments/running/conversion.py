@@ -24,11 +24,11 @@ def convert(source: pathlib.Path, output: pathlib.Path, dtype: str | None) -> No
 
   Args:
     source: a directory in Hugging Face layout.
-    output: absolute path of the new directory; until it is complete, it is called `.partial`.
-    dtype: of the new parameters, or None.
+    output: absolute path of the new directory; its name ends in `.partial` until it is complete.
+    dtype: of the new parameters; None: each keeps the dtype that it is stored in.
 
   Raises:
-    ValueError: a source that does not fit its config, or an output that exists or belongs to another conversion.
+    ValueError: the source does not fit its config, or the output exists or belongs to another conversion.
   """
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(f"output_dir: {output} exists already; remove it or give another")
@@ -39,7 +39,8 @@ def convert(source: pathlib.Path, output: pathlib.Path, dtype: str | None) -> No
   dtypes = {path: dtype or hf.stored_dtype(*tensor) for path, tensor in tensors.items()}
   groups = orbax.groups(wanted)
   source_files = sorted(path for path in source.iterdir() if path.is_file())
-  weights = {path.name: [path.stat().st_size, path.stat().st_mtime] for path in source_files if path.suffix == ".safetensors"}
+  weights = {path.name: [path.stat().st_size, path.stat().st_mtime]
+             for path in source_files if path.suffix == ".safetensors"}
   config = hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
   records = journal.Journal(partial / "conversion.jsonl", {"dtype": dtype, "config": config, "weights": weights})
   names, tally = list(groups), Tally()

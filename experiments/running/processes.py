@@ -25,7 +25,7 @@ class Options(settings.Checked):
   compilation_cache: str = option(os.path.join("~", ".cache", "hawk_jax"),
                                    "Directory that keeps compiled programs for the next start; empty: none.")
   distributed: bool = option(False, "Whether this is one of several processes. On TPU pods and under Slurm, JAX finds the "
-                              "others itself; elsewhere the next three flags are needed.")
+                              "others itself; elsewhere coordinator_address, num_processes and process_id are needed.")
   coordinator_address: str | None = option(None, "HOST:PORT of the first process.")
   num_processes: int | None = option(None, "Number of processes.", least=1)
   process_id: int | None = option(None, "Number of this process, from 0.", least=0)

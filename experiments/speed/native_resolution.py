@@ -1,6 +1,6 @@
-"""Memory and seconds of a Qwen2.5-VL tower of small width at growing pictures, up to 65,536 patches.
+"""Memory and seconds of a narrow Qwen2.5-VL tower for pictures of growing size, up to 65,536 patches.
 
-  python -m experiments.native_resolution
+  python -m experiments.speed.native_resolution
 
 Compiles the tower for this machine and runs it. Temporaries are what XLA sets aside beside arguments and results. Prints a
 Markdown table; writes native_resolution.json.
@@ -8,21 +8,37 @@ Markdown table; writes native_resolution.json.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
+from typing import Any
 
-from absl import flags
 import jax
 import numpy as np
 import tqdm
 
-from experiments import command
-from experiments import programs
+from experiments.reporting import tables
+from experiments.running import command
+from experiments.running import environment
+from experiments.running import files
 from models.qwen2_5_vl import vision
 
-_SIDES = flags.DEFINE_multi_integer("side", [64, 128, 256], "Patches along a picture's side, multiples of 2.", lower_bound=2)
-_WIDTH = flags.DEFINE_integer("width", 32, "Hidden size of the tower, of one head; a multiple of 4.", lower_bound=4)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "out/native_resolution", "Where native_resolution.json goes.")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  side: tuple[int, ...] = command.option((64, 128, 256), "Patches along a picture's side, a multiple of 2; repeat the flag "
+                                         "for several pictures.", least=2)
+  width: int = command.option(32, "Hidden size of the tower, which has one head; a multiple of 4.", least=4)
+  output_dir: str = command.option("out/native_resolution", "Directory for native_resolution.json.")
+
+  def __post_init__(self):
+    super().__post_init__()
+    if any(side % 2 for side in self.side):
+      raise ValueError(f"side: got {list(self.side)}, each must be a multiple of 2")
+    if self.width % 4:
+      raise ValueError(f"width: got {self.width}, must be a multiple of 4")
 
 
 def make_tower(width: int) -> tuple[vision.VisionTower, vision.VisionConfig]:
@@ -33,8 +49,16 @@ def make_tower(width: int) -> tuple[vision.VisionTower, vision.VisionConfig]:
   return vision.VisionTower(config), config
 
 
-def measure(side: int, width: int) -> dict:
-  """Bytes and seconds of one picture."""
+def measure(side: int, width: int) -> dict[str, Any]:
+  """Bytes and seconds of one picture.
+
+  Args:
+    side: patches along its side.
+    width: of the tower.
+
+  Raises:
+    ValueError: features that are not finite.
+  """
   tower, config = make_tower(width)
   pixels = np.random.default_rng(0).standard_normal((side * side, config.patch_dim), np.float32)
   inputs, _ = vision.plan(pixels, np.asarray([[1, side, side]]), config)
@@ -42,28 +66,27 @@ def measure(side: int, width: int) -> dict:
   compiled = jax.jit(tower.apply).lower(params, inputs).compile()
   began = time.perf_counter()
   features = jax.block_until_ready(compiled(params, inputs))
-  return {"patches": side * side, "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-          "seconds": time.perf_counter() - began, "finite": bool(np.isfinite(features).all())}
+  seconds = time.perf_counter() - began
+  if not np.isfinite(features).all():
+    raise ValueError(f"side: the tower's features are not finite at {side}")
+  return {"patches": side * side, "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes, "seconds": seconds}
 
 
-def main():
-  output = command.output_directory("output_dir", _OUTPUT_DIR.value)
-  if any(side % 2 for side in _SIDES.value):
-    raise ValueError(f"side: got {_SIDES.value}, each must be a multiple of 2")
-  if _WIDTH.value % 4:
-    raise ValueError(f"width: got {_WIDTH.value}, must be a multiple of 4")
-  rows = [measure(side, _WIDTH.value) for side in tqdm.tqdm(_SIDES.value, unit="picture")]
-  report = {"width": _WIDTH.value, "rows": rows, "device": command.device(), "date": command.today(),
-            "versions": command.versions()}
-  (output / "native_resolution.json").write_text(json.dumps(report, indent=1) + "\n")
-  print(f"Tower of width {_WIDTH.value}; {report['device']}, {report['date']}; {report['versions']}.\n")
-  print("\n".join(programs.table(
-      ["patches", "temporaries, MB", "bytes a patch", "a logits matrix, MB", "seconds"],
-      [[row["patches"], f"{row['temporary_bytes'] / 1e6:.1f}", f"{row['temporary_bytes'] / row['patches']:.0f}",
-        f"{4 * row['patches'] ** 2 / 1e6:.0f}", f"{row['seconds']:.2f}"] for row in rows])))
-  if not all(row["finite"] for row in rows):
-    raise ValueError("side: the tower's features are not finite")
+def run(settings: Settings) -> dict[str, Any]:
+  """Measures, writes the file, and returns its content."""
+  output = files.output_directory("output_dir", settings.output_dir)
+  rows = [measure(side, settings.width) for side in tqdm.tqdm(settings.side, unit="picture")]
+  report = {"width": settings.width, "rows": rows, "device": environment.device(), "date": environment.today(),
+            "versions": environment.versions()}
+  files.write(output / "native_resolution.json", json.dumps(report, indent=1) + "\n")
+  print(f"Tower of width {settings.width}; {report['device']}, {report['date']}; {report['versions']}.\n")
+  cells = [[row["patches"], f"{row['temporary_bytes'] / 1e6:.1f}", f"{row['temporary_bytes'] / row['patches']:.0f}",
+            f"{4 * row['patches'] ** 2 / 1e6:.0f}", f"{row['seconds']:.2f}"] for row in rows]
+  print("\n".join(tables.table(
+      ["patches", "temporaries, MB", "bytes per patch", "a logits matrix, MB", "seconds"], cells, left=0)))
+  print(f"\nwritten {output / 'native_resolution.json'}")
+  return report
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

@@ -7,100 +7,128 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figures
+from experiments.reporting import figures
+from experiments.reporting import tables
+
+
+class _Measured:
+  """A report's seconds, by the names that `experiments.benchmark` gives them."""
+
+  def __init__(self, report: dict[str, Any]):
+    self.seconds, self.steps = report["seconds"], report["steps"]
+    self.baseline = "torch vision" in self.seconds
+
+  def median(self, name: str) -> float:
+    return float(np.median(self.seconds[name]))
+
+  def step(self, name: str) -> float:
+    """Seconds of one decoding step."""
+    return self.median(name) / self.steps
+
+  def spread(self, name: str) -> str:
+    """Milliseconds: the median, the smallest and the largest."""
+    low, high = min(self.seconds[name]), max(self.seconds[name])
+    return f"{1e3 * self.median(name):.1f} ({1e3 * low:.0f} to {1e3 * high:.0f})"
 
 
 def summarize(report: dict[str, Any]) -> str:
   """Markdown: seconds by keep ratio, beside the baseline's where there is one, and shares of the machine's limits."""
-  seconds, cases = report["seconds"], report["cases"]
-  median = lambda name: float(np.median(seconds[name]))
-  baseline = "torch vision" in seconds
-  spread = lambda name: f"{1e3 * median(name):.1f} ({1e3 * min(seconds[name]):.0f} to {1e3 * max(seconds[name]):.0f})"
-  steps, whole = report["steps"], cases[0]
-  first_whole, language_whole = median("first_token 1"), median("language 1")
-
-  lines = [
+  measured = _Measured(report)
+  return "\n".join([
       f"{report['config']}, {report['dtype']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens; "
-      f"{report['device']}, {report['date']}; {report['versions']}. Milliseconds: median (least to most) of "
-      f"{report['rounds']} rounds.", ""]
-  columns = ["kept", "tokens", "first token", "vision", "scoring + compaction", "language prefill", "decode a token",
-             f"whole answer ({steps + 1} tokens)", "KV cache, MB", "temporaries, MB", "compile, s"]
-  if baseline:
-    columns += ["transformers: first token", "times ours", "decode a token", "times ours"]
+      f"{report['device']}, {report['date']}; {report['versions']}. Milliseconds: median (smallest to largest) of "
+      f"{report['rounds']} rounds.", "",
+      *_stages(report, measured), "",
+      "The rest of the first token: what its time and that of the three stages differ by, such as the allocation of the KV "
+      "cache. KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes per element.", "",
+      *_shares(report, measured), "", *_notes(report, measured)])
+
+
+def _stages(report, measured) -> list[str]:
+  """Seconds and bytes of every stage, by keep ratio."""
+  columns = ["kept", "tokens", "first token", "vision", "scoring + compaction", "language prefill", "rest",
+             "decoding, per token", f"whole answer ({report['steps'] + 1} tokens)", "KV cache, MB", "temporaries, MB",
+             "compilation, s"]
+  if measured.baseline:
+    columns += ["transformers: first token", "times ours", "decoding, per token", "times ours"]
   rows = []
-  for case in cases:
+  for case in report["cases"]:
     name = f"{case['keep_ratio']:g}"
-    row = [name, case["tokens"], spread(f"first_token {name}"), spread("vision"), spread(f"prune {name}"),
-           spread(f"language {name}"), f"{1e3 * median(f'decode {name}') / steps:.2f}", spread(f"answer {name}"),
-           f"{case['cache_bytes'] / 1e6:.1f}",
+    first, step = measured.median(f"first_token {name}"), measured.step(f"decode {name}")
+    rest = first - sum(map(measured.median, ("vision", f"prune {name}", f"language {name}")))
+    row = [name, case["tokens"], measured.spread(f"first_token {name}"), measured.spread("vision"),
+           measured.spread(f"prune {name}"), measured.spread(f"language {name}"), f"{1e3 * rest:.1f}", f"{1e3 * step:.2f}",
+           measured.spread(f"answer {name}"), f"{case['cache_bytes'] / 1e6:.1f}",
            f"{max(value or 0 for value in case['temporary_bytes'].values()) / 1e6:.0f}",
            f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}"]
-    if baseline:
-      first, step = median(f"torch first_token {name}"), _torch_step(report, name)
-      row += [spread(f"torch first_token {name}"), f"{first / median(f'first_token {name}'):.2f}", f"{1e3 * step:.2f}",
-              f"{step * steps / median(f'decode {name}'):.2f}"]
+    if measured.baseline:
+      other = measured.step(f"torch decode {name}")
+      row += [measured.spread(f"torch first_token {name}"), f"{measured.median(f'torch first_token {name}') / first:.2f}",
+              f"{1e3 * other:.2f}", f"{other / step:.2f}"]
     rows.append(row)
-  lines += _table(columns, rows) + [""]
+  return tables.table(columns, rows, left=0)
 
-  rate, bandwidth = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"]
+
+def _shares(report, measured) -> list[str]:
+  """What pruning saves, and how close each stage is to the machine's limits."""
+  percent = lambda value: f"{100 * value:.1f} %"
+  whole = report["cases"][0]
+  answer = measured.median("answer 1")
   rows = []
-  for case in cases:
+  for case in report["cases"]:
     name = f"{case['keep_ratio']:g}"
-    time_ratio = median(f"language {name}") / language_whole
+    language = measured.median(f"language {name}")
+    time_ratio = language / measured.median("language 1")
     flop_ratio = case["language_flops"] / whole["language_flops"]
     rows.append([
         name, f"{time_ratio:.3f}", f"{flop_ratio:.3f}", f"{time_ratio / flop_ratio:.2f}",
-        f"{100 * median(f'prune {name}') / median(f'prefill {name}'):.1f} %",
-        f"{100 * case['language_flops'] / median(f'language {name}') / rate:.0f} %",
-        f"{100 * case['decode_bytes'] * steps / median(f'decode {name}') / bandwidth:.0f} %",
-        f"{100 * median(f'first_token {name}') / first_whole:.1f} %",
-        f"{100 * median(f'answer {name}') / median('answer 1'):.1f} %",
-        f"{100 * (median('vision') + median(f'decode {name}')) / median('answer 1'):.1f} %"])
-  lines += _table(["kept", "language time, share of unpruned", "FLOPs, share", "time over FLOPs", "scoring of prefill",
-                   "language, of matmul rate", "decode, of bandwidth", "first token, of unpruned",
-                   "whole answer, of unpruned", "if language prefill were free"], rows)
-  floor = report["vision_flops"] / rate
-  lines += ["", f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s read. "
-            f"Vision: {report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
-            f"{100 * floor / median('vision'):.0f} % of that rate."]
-  lines += ["The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are "
-            "ours for a whole answer, and what would be left if the language prefill took no time."]
-  lines += ["KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes an element."]
-  if "batch" in seconds:
-    text = f"Four pictures of unlike sizes in one batch, {steps + 1} tokens each: {4 / median('batch'):.2f} samples/s"
-    if baseline and "torch batch" in seconds:
-      ratio = median("torch batch") / median("batch")
-      text += f"; transformers one by one {4 / median('torch batch'):.2f}, {ratio:.2f} times ours"
-    lines.append(text + ".")
-  pruned = f"{cases[1]['keep_ratio']:g}" if len(cases) > 1 else "1"
-  speeds = [f"{steps / median(f'decode {pruned}'):.1f} at batch 1"]
-  speeds += [f"{size * steps / median(f'decode x{size}'):.1f} at batch {size}" for size in (4, 8)
-             if f"decode x{size}" in seconds]
-  lines.append(f"Decoded tokens a second, keep {pruned}: {', '.join(speeds)}.")
+        percent(measured.median(f"prune {name}") / measured.median(f"prefill {name}")),
+        f"{100 * case['language_flops'] / language / report['matmul_flops_per_second']:.0f} %",
+        f"{100 * case['decode_bytes'] / measured.step(f'decode {name}') / report['bandwidth_bytes_per_second']:.0f} %",
+        percent(measured.median(f"first_token {name}") / measured.median("first_token 1")),
+        percent(measured.median(f"answer {name}") / answer),
+        percent((measured.median("vision") + measured.median(f"decode {name}")) / answer)])
+  return tables.table(
+      ["kept", "language time, share of unpruned", "FLOPs, share", "time over FLOPs", "scoring, share of prefill",
+       "language, share of matmul rate", "decoding, share of bandwidth", "first token, share of unpruned",
+       "whole answer, share of unpruned", "if language prefill took no time"], rows, left=0)
+
+
+def _notes(report, measured) -> list[str]:
+  """The machine's limits, batches, and what was checked."""
+  rate, bandwidth, cases = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"], report["cases"]
+  floor, steps = report["vision_flops"] / rate, report["steps"]
+  lines = [
+      f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
+      f"{report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
+      f"{100 * floor / measured.median('vision'):.0f} % of that rate.",
+      "The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are ours "
+      "for a whole answer, and what would be left if the language prefill took no time."]
+  text = (f"Four pictures of different sizes in one batch, {steps + 1} tokens each: {4 / measured.median('batch'):.2f} "
+          "samples/s")
+  if measured.baseline:
+    ratio = measured.median("torch batch") / measured.median("batch")
+    text += f"; transformers one by one {4 / measured.median('torch batch'):.2f}, {ratio:.2f} times our seconds"
+  lines.append(text + ".")
+  pruned = f"{cases[min(1, len(cases) - 1)]['keep_ratio']:g}"
+  speeds = [f"{1 / measured.step(f'decode {pruned}'):.1f} at batch 1"]
+  speeds += [f"{size / measured.step(f'decode x{size}'):.1f} at batch {size}" for size in report["batch_sizes"]]
+  lines.append(f"Decoded tokens per second with {pruned} kept: {', '.join(speeds)}.")
   if report["checks"]:
-    checks = ", ".join(f"keep {check['case']}: logits off by {check['largest_logit_error']:.1e}, {check['equal_tokens']} of "
-                       f"{check['of']} tokens equal" for check in report["checks"])
-    lines.append(f"Checked against transformers first: {checks}.")
-  return "\n".join(lines)
+    checks = "; ".join(f"kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
+                       f"{check['equal_tokens']} of {check['of']} tokens are equal" for check in report["checks"])
+    lines.append(f"Compared with transformers before: {checks}.")
+  return lines
 
 
 def plot(path: pathlib.Path, report: dict[str, Any]) -> None:
-  """Seconds to the first token against the kept share, with the line that FLOPs alone would give."""
-  cases, seconds = report["cases"], report["seconds"]
+  """Seconds to the first token against the share kept, with the line that FLOPs alone would give."""
+  cases, measured = report["cases"], _Measured(report)
   shares = [case["keep_ratio"] for case in cases]
-  names = [f"{share:g}" for share in shares]
-  lines = {"ours": [np.median(seconds[f"first_token {name}"]) for name in names]}
-  if "torch vision" in seconds:
-    lines["transformers"] = [np.median(seconds[f"torch first_token {name}"]) for name in names]
+  firsts = lambda prefix: [measured.median(f"{prefix}first_token {share:g}") for share in shares]
+  lines = {"ours": firsts("")}
+  if measured.baseline:
+    lines["transformers"] = firsts("torch ")
   work = [report["vision_flops"] + case["language_flops"] for case in cases]
   lines["ours, if time followed FLOPs"] = [lines["ours"][0] * some / work[0] for some in work]
   figures.lines(path, shares, lines, "share of visual tokens kept", "seconds to the first token")
-
-
-def _torch_step(report, name) -> float:
-  return float(np.median(report["seconds"][f"torch decode {name}"])) / report["steps"]
-
-
-def _table(columns, rows) -> list[str]:
-  return ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)] + [
-      "| " + " | ".join(map(str, row)) + " |" for row in rows]

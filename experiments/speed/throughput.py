@@ -1,95 +1,114 @@
-"""Questions a second of `experiments.evaluate`'s batches against a plain loop that asks one question at a time.
+"""Questions per second of `experiments.evaluate`'s batches against a plain loop that asks one question at a time.
 
-  python -m experiments.benchmark_throughput
+  python -m experiments.speed.throughput
 
-Both decode the same pictures from the same file and answer under the same settings. The loop does for every question and
-setting what README's example does: picture, prompt, answer. Each runs once uncounted, so that nothing is compiled on the
-clock. Prints a table and fails if the two do not give the same answers.
+Both decode the same pictures from the same file and answer under the same settings. For every question and setting, the loop
+does what the README's example does: picture, prompt, answer. Each runs once before it is measured, so that compilation does
+not count. Prints a Markdown table; fails if the answers differ.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
 
-from absl import flags
-import tqdm
-
-from experiments import command
-from experiments import embedded
-from experiments.benchmarks import prompts
-from experiments.benchmarks import suites
-from experiments.benchmarks import tsv
+from experiments.digits import embedded
 from experiments.evaluation import answering
+from experiments.evaluation import benchmarks
 from experiments.evaluation import plan
+from experiments.evaluation.benchmarks import tsv
+from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.reporting import tables
+from experiments.running import command
+from experiments.running import environment
+from experiments.speed import timing
 from hawk_jax import importance
-from models import checkpoint
 from models import generate
-from models import load_model
 from models import load_processor
+from models import registry
+from models.checkpoints import directory as directory_lib
 
-_MODEL = flags.DEFINE_string("model", str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-_DATA = flags.DEFINE_string("data", "experiments/benchmark_files/digits.tsv", "TSV file.")
-_SELECTORS = flags.DEFINE_multi_string("selector", ["hawk", "random", "divprune"], "Rules that pick tokens.")
-_KEEP_RATIOS = flags.DEFINE_multi_float("keep_ratio", [0.4, 0.2, 0.1], "Shares of the visual tokens to keep.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Only so many rows.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Questions a batch.", lower_bound=1)
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Most tokens of an answer.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Of each, in turn; the best counts.", lower_bound=1)
+_DIGITS = pathlib.Path(__file__).parents[1] / "benchmark_files" / "digits.tsv"
 
 
-def batched(answerer, table, suite, batches):
-  """Every row's answers under every setting, as `evaluate` finds them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
+  data: str = command.option(str(_DIGITS), "TSV file in VLMEvalKit's layout.")
+  selector: tuple[str, ...] = command.option(("hawk", "random", "divprune"), "Rule that picks tokens; repeat the flag for "
+                                             "several.")
+  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat "
+                                                 "the flag for several.")
+  limit: int | None = command.option(None, "Only the first so many rows of the file.", least=1)
+  batch_size: int = command.option(16, "Questions per batch.", least=1)
+  max_new_tokens: int = command.option(64, "Most tokens of an answer.", least=1)
+  rounds: int = command.option(3, "Number of measurements of each way, in turn; the best counts.", least=1)
+
+
+def batched(answerer: answering.Answerer, table: tsv.Table, benchmark: Benchmark,
+            batches: Sequence[plan.Batch]) -> dict[int, list[str]]:
+  """Every row's answers under every setting, as `experiments.evaluate` finds them."""
   answers = {}
-  for prepared in answering.prefetched(lambda batch: answerer.prepare(batch, table, suite), batches):
-    for at, entry in answerer.answer(prepared, table)["rows"].items():
-      answers[at] = [answer["prediction"] for answer in entry["answers"]]
+  for prepared in answering.prefetched(lambda batch: answerer.prepare(batch, table, benchmark), batches):
+    for at, row in answerer.answer(prepared, table)["rows"].items():
+      answers[at] = [answer["prediction"] for answer in row["answers"]]
   return answers
 
 
-def one_by_one(answerer, table, suite):
+def one_by_one(answerer: answering.Answerer, table: tsv.Table, benchmark: Benchmark) -> dict[int, list[str]]:
   """The same by a plain loop."""
-  answers = {}
+  model, processor = answerer.model, answerer.processor
+  answers: dict[int, list[str]] = {}
   for at, row in enumerate(table.rows):
     answers[at] = []
     for setting in answerer.settings:
-      processor = answerer.processor
-      arrays = processor(images=[table.pictures(row)], prompts=[prompts.text(suite, row, answerer.family)])
-      out = generate(answerer.model, answerer.params, answerer.model.pack(**arrays), answerer.head_importance,
-                     keep_ratio=setting.keep_ratio, selector=setting.selector or "hawk", selector_seed=row.number,
-                     max_new_tokens=answerer.options.max_new_tokens, eos_token_ids=processor.eos_token_ids)
+      arrays = processor(images=[table.pictures(row)], prompts=[benchmark.prompt(row, answerer.family)])
+      out = generate(model, answerer.params, model.pack(**arrays), answerer.head_importance, selector_seed=row.number,
+                     max_new_tokens=answerer.options.max_new_tokens, eos_token_ids=processor.eos_token_ids,
+                     **dataclasses.asdict(setting))
       answers[at] += processor.decode(out.tokens, out.lengths)
   return answers
 
 
-def main():
-  table = tsv.read(_DATA.value, limit=_LIMIT.value)
-  suite = suites.find(table.name, table.columns)
-  settings = plan.settings(_SELECTORS.value, _KEEP_RATIOS.value)
-  model, params = load_model(_MODEL.value, dtype=command.default_dtype())
+def run(settings: Settings) -> list[dict[str, Any]]:
+  """Compares, measures, and returns a row for the unpruned setting alone and one for all settings."""
+  table = tsv.read(settings.data, limit=settings.limit)
+  benchmark = benchmarks.find(table.name, table.columns)
+  prunings = plan.settings(settings.selector, settings.keep_ratio)
+  directory, model = registry.describe(settings.model)
+  params = registry.load_params(directory, model, environment.default_dtype())
   weights = importance.load("uniform", model.config.text.num_attention_heads)
-  family = prompts.FAMILIES[checkpoint.read_config(checkpoint.resolve(_MODEL.value))["model_type"]]
-  options = answering.Options(batch_size=_BATCH_SIZE.value, max_new_tokens=_MAX_NEW_TOKENS.value)
+  family = registry.find(directory, directory_lib.read_config(directory)).prompt_family
+  processor = load_processor(str(directory))
+  options = answering.Options(batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
   batches = plan.batches([table], options.batch_size, None, None)
-  processor = load_processor(_MODEL.value)
 
-  print(f"{len(table.rows)} questions, {command.model_name(_MODEL.value)}, {options.batch_size} a batch; "
-        f"{command.device()}, {command.today()}; {command.versions()}\n\n"
-        "| settings | one by one, questions/s | batches, questions/s | ratio |\n|---|---:|---:|---:|")
-  for chosen in (settings[:1], settings):
+  rows = []
+  for chosen in (prunings[:1], prunings):
     answerer = answering.Answerer(model, params, processor, family, weights, chosen, options)
-    ways = {"one by one": lambda answerer=answerer: one_by_one(answerer, table, suite),
-            "batches": lambda answerer=answerer: batched(answerer, table, suite, batches)}
-    answers, seconds = {name: way() for name, way in ways.items()}, {name: [] for name in ways}
-    if answers["one by one"] != answers["batches"]:
-      raise ValueError("the two ways disagree")
-    for _ in tqdm.trange(_ROUNDS.value, unit="round"):
-      for name, way in ways.items():
-        began = time.perf_counter()
-        way()
-        seconds[name].append(time.perf_counter() - began)
-    plain, quick = (len(table.rows) / min(values) for values in seconds.values())
-    print(f"| {len(chosen)} | {plain:.1f} | {quick:.1f} | {quick / plain:.1f} |")
+    ways = {"one by one": lambda answerer=answerer: one_by_one(answerer, table, benchmark),
+            "batches": lambda answerer=answerer: batched(answerer, table, benchmark, batches)}
+    if ways["one by one"]() != ways["batches"]():
+      raise ValueError("batch_size: the answers of batches differ from those of single questions")
+    clock = timing.Clock()
+    for name, way in ways.items():
+      clock.add(name, way)
+    clock.run(settings.rounds)
+    rows.append({"settings": len(chosen), "questions": len(table.rows), "seconds": clock.seconds})
+
+  print(f"\n{len(table.rows)} questions, {environment.model_name(settings.model)}, {options.batch_size} per batch; "
+        f"{environment.device()}, {environment.today()}; {environment.versions()}\n")
+  speed = lambda row, name: row["questions"] / min(row["seconds"][name])
+  cells = [[row["settings"], f"{speed(row, 'one by one'):.1f}", f"{speed(row, 'batches'):.1f}",
+            f"{speed(row, 'batches') / speed(row, 'one by one'):.1f}"] for row in rows]
+  print("\n".join(tables.table(
+      ["settings", "one by one, questions per second", "batches, questions per second", "ratio"], cells, left=0)))
+  return rows
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.main(Settings, run)

@@ -1,13 +1,12 @@
-"""What a compiled program asks of a chip: operations, bytes and messages, and the seconds that published peaks make of them.
+"""What a compiled program costs on a chip: operations, bytes and messages, and the seconds that follow from published peaks.
 
-XLA's own estimate of seconds is not used: with Pallas calls or asynchronous copies in a program it can be negative. What a
-loop's body does is counted once.
+XLA's own estimate of seconds is not used: it can be negative for programs with Pallas calls or asynchronous copies. The work
+of a loop's body is counted once.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
 import dataclasses
 import math
 import re
@@ -29,10 +28,10 @@ class Chip:
   """Published peaks of a chip.
 
   Attributes:
-    flops: a second, bfloat16.
-    bandwidth: of its memory, bytes a second.
-    memory: bytes.
-    interconnect: bytes a second over all its links to other chips.
+    flops: floating-point operations per second in bfloat16.
+    bandwidth: of its memory, in bytes per second.
+    memory: its bytes.
+    interconnect: bytes per second over all its links to other chips.
   """
 
   flops: float
@@ -54,9 +53,9 @@ class Collective:
   """A message among chips.
 
   Attributes:
-    kind: what HLO calls it.
-    result: bytes of its result on a chip.
-    group: chips that take part.
+    kind: its name in HLO.
+    result: bytes of its result on each chip.
+    group: number of chips that take part.
   """
 
   kind: str
@@ -75,16 +74,16 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a program asks of each chip.
+  """What a program costs on each chip.
 
   Attributes:
     flops: floating-point operations, kernels included.
     kernel_flops: those of kernels, which count whole squares of attention.
-    bytes_accessed: of the chip's memory.
-    collectives: kind to how many there are and the bytes that a chip receives by them; None: libtpu's program is in a form
-      that this jaxlib cannot read, its messages are not known.
-    temporaries: bytes while it runs.
-    outputs: bytes of results that do not take the place of arguments.
+    bytes_accessed: in the chip's memory.
+    collectives: each kind of message to their number and the bytes that a chip receives; None: unknown, since libtpu's
+      program is in a form that this jaxlib cannot read.
+    temporaries: bytes in use while it runs, beside arguments and results.
+    outputs: bytes of results that do not replace arguments.
     compile_seconds: on this machine.
   """
 
@@ -98,13 +97,13 @@ class Cost:
 
   @property
   def moved(self) -> float:
-    """Bytes that a chip receives; 0 where they are not known."""
+    """Bytes that a chip receives; 0 where they are unknown."""
     return sum(moved for _, moved in (self.collectives or {}).values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-  """Least seconds by each of a chip's limits."""
+  """Lower bounds of a program's seconds, one from each limit of a chip."""
 
   compute: float
   memory: float
@@ -112,12 +111,17 @@ class Seconds:
 
   @property
   def total(self) -> float:
-    """Arithmetic and memory overlap, messages come on top: the rule of every prediction here."""
+    """Arithmetic and memory access overlap; messages are added."""
     return max(self.compute, self.memory) + self.interconnect
 
 
 def read(compiled, compile_seconds: float) -> Cost:
-  """Cost of a compiled program."""
+  """Cost of a compiled program.
+
+  Args:
+    compiled: of `jax.jit(...).lower(...).compile()`.
+    compile_seconds: how long that took.
+  """
   analysis, memory = compiled.cost_analysis(), compiled.memory_analysis()
   try:
     text = compiled.as_text()
@@ -131,7 +135,7 @@ def read(compiled, compile_seconds: float) -> Cost:
 
 
 def summed(text: str) -> dict[str, tuple[int, float]]:
-  """Messages of a program by kind: how many, and the bytes that a chip receives."""
+  """Messages of a program's HLO by kind: their number, and the bytes that a chip receives."""
   totals = collections.defaultdict(lambda: (0, 0.0))
   for collective in collectives(text):
     count, moved = totals[collective.kind]
@@ -140,14 +144,10 @@ def summed(text: str) -> dict[str, tuple[int, float]]:
 
 
 def collectives(text: str) -> list[Collective]:
-  """Messages of a program.
-
-  Args:
-    text: HLO, of `compiled.as_text()`.
-  """
+  """Messages in a program's HLO, the text of `compiled.as_text()`."""
   found, channels = [], set()
   for shapes, kind, started, rest in _COLLECTIVE.findall(text):
-    # A message that runs beside several fusions is written in each of them.
+    # XLA writes a message that runs beside several fusions in each of them.
     channel = re.search(r"channel_id=(\d+)", rest)
     if channel and (kind, channel[1]) in channels:
       continue
@@ -161,7 +161,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _group(rest: str) -> int:
-  """Chips that take part, in any of the ways that HLO writes them; pairs where it names pairs."""
+  """Number of chips that take part, in any notation of HLO; 2 where it lists pairs."""
   if match := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
     return int(match[1])
   if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
@@ -173,25 +173,25 @@ def _group(rest: str) -> int:
 
 
 def predict(cost: Cost, chip: Chip, causal: bool, least: float = 0.0) -> Seconds:
-  """Least seconds of a program.
+  """Lower bounds of a program's seconds.
 
   Args:
-    cost: of it.
+    cost: of the program.
     chip: that runs it.
     causal: whether its kernels skip the half of each square that no query sees.
-    least: FLOPs a chip that the model cannot avoid; the program's are fewer where loops hide some, and are not used where
-      its kernels are not known.
+    least: FLOPs per chip that the model cannot avoid. The program may report fewer, since a loop's body counts once; where
+      its kernels are unknown, only these are used.
   """
   flops = 0 if cost.collectives is None else cost.flops - (cost.kernel_flops / 2 if causal else 0)
   return Seconds(max(flops, least) / chip.flops, cost.bytes_accessed / chip.bandwidth, cost.moved / chip.interconnect)
 
 
 def memory_needed(error: Exception, held: float) -> float | None:
-  """Bytes a chip that a program needs, if that is what the compiler stopped at; None: another error.
+  """Bytes per chip that a program needs, if the compiler refused it for lack of memory; None: another error.
 
   Args:
     error: of the compiler.
-    held: bytes a chip of the program's arguments, which it does not always count.
+    held: bytes per chip of the program's arguments, which the compiler does not always count.
   """
   if "RESOURCE_EXHAUSTED" not in str(error):
     return None
@@ -203,7 +203,7 @@ def memory_needed(error: Exception, held: float) -> float | None:
 
 
 def shard_bytes(tree) -> int:
-  """Bytes a chip of arrays or their abstract shapes, which tell how they are split; one that does not is whole on each."""
+  """Bytes per chip of arrays or abstract shapes; those without a sharding are whole on every chip."""
   def size(x):
     sharding = getattr(x, "sharding", None)
     shape = np.shape(x) if sharding is None else sharding.shard_shape(x.shape)
@@ -213,12 +213,6 @@ def shard_bytes(tree) -> int:
 
 
 def on_mesh(tree, shardings):
-  """Abstract shapes of arrays, with where they lie."""
+  """Abstract shapes of arrays, with the shardings of a tree like theirs."""
   put = lambda x, sharding: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
   return jax.tree.map(put, tree, shardings)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
-  """Lines of a Markdown table."""
-  return ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)] + [
-      "| " + " | ".join(map(str, row)) + " |" for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import programs
+from experiments.reporting import tables
 
 _SHORT = {"all-gather": "gather", "all-reduce": "reduce", "reduce-scatter": "reduce-scatter", "all-to-all": "all-to-all",
           "ragged-all-to-all": "ragged", "collective-permute": "permute"}
@@ -21,17 +21,17 @@ def summarize(report: dict[str, Any]) -> str:
       f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and "
       f"{report['text_tokens']} text tokens, {report['max_new_tokens']} new ones. Compiled in "
       f"{report['wall_seconds']:.0f} s on {report['device']}, {report['date']}; {report['versions']}.", "",
-      f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB a chip.", ""]
-  columns = ["program", "kept", "tokens", "GB a chip: weights", "cache", "temporaries", "needed", "predicted, ms", "compute",
-             "memory", "links", "messages, MB a chip", "compile, s"]
-  lines += programs.table(columns, [_row(row) for row in rows]) + [""]
+      f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB per chip.", ""]
+  columns = ["program", "kept", "tokens", "GB per chip: weights", "cache", "temporaries", "needed", "predicted, ms",
+             "compute", "memory", "links", "messages, MB per chip", "compilation, s"]
+  lines += [*tables.table(columns, [_row(row) for row in rows]), ""]
   prefills = [row for row in rows if row["program"] == "prefill"]
   if all("predicted_seconds" in row for row in prefills):
     lines += _ratios(prefills)
   lines.append(
       f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
-      f"GB/s, and on top messages at {chip['interconnect'] / 1e9:.0f} GB/s: published peaks, so a lower bound. Decoding: "
-      "one step. Needed: all weights, inputs, results and temporaries.")
+      f"GB/s, plus messages at {chip['interconnect'] / 1e9:.0f} GB/s. These are published peaks, so it is a lower bound. "
+      "Decoding is one step. Needed: all weights, inputs, results and temporaries.")
   return "\n".join(lines)
 
 
@@ -57,5 +57,5 @@ def _ratios(prefills) -> list[str]:
   rows = [[f"{row['keep_ratio']:g}", row["tokens"], f"{1e3 * row['predicted_seconds']:.1f}",
            f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
            f"{row['model_flops'] / whole['model_flops']:.3f}"] for row in prefills]
-  return programs.table(["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"],
-                        rows) + [""]
+  return tables.table(["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"], rows,
+                      left=0) + [""]

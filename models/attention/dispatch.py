@@ -17,7 +17,7 @@ from models.attention import kernels
 from models.attention import xla
 
 # Above this many logits per device, they are computed in blocks of queries, so that memory stays linear in the keys.
-_MOST_LOGITS = {"cpu": 1 << 22, "accelerator": 1 << 26}
+MOST_LOGITS = {"cpu": 1 << 22, "accelerator": 1 << 26}
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array | None = None,
@@ -51,7 +51,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.A
   query = rearrange(query, "B T (G M) d -> B G M T d", G=key.shape[2])
   key, value = rearrange(key, "B S G d -> B G d S"), rearrange(value, "B S G d -> B G S d")
   devices = 1 if mesh is None else mesh.size
-  limit = _MOST_LOGITS["cpu" if device.platform == "cpu" else "accelerator"] * devices
+  limit = MOST_LOGITS["cpu" if device.platform == "cpu" else "accelerator"] * devices
   if batch * count * length * keys <= limit:
     out = xla.attend(query, key, value, xla.allowed(mask, causal, 0, length, keys), bias)
   elif device.platform == "cpu" and devices == 1 and count * length * keys > cpu.CACHED_LOGITS:

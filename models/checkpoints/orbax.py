@@ -2,6 +2,8 @@
 
 A directory holds everything that a Hugging Face checkpoint has except the weights (config.json, tokenizer), `params/` with
 one Orbax checkpoint per layer, and a manifest. The manifest is written last: without it the directory is no checkpoint.
+
+Orbax is imported where it is used, because that takes half a second, and most checkpoints are not in its format.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from typing import Any
 
 from flax import traverse_util
 import jax
-import orbax.checkpoint as ocp
 
 from models import sharding
 from models.checkpoints import params as params_lib
@@ -47,6 +48,8 @@ def save_group(directory: pathlib.Path, name: str, params: Mapping[tuple[str, ..
     name: of `groups`.
     params: NumPy or JAX arrays by path, on one device or spread over a mesh.
   """
+  import orbax.checkpoint as ocp
+
   tree = {"/".join(path): value for path, value in params.items()}
   save_args = {path: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for path in tree}
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -74,6 +77,8 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
   Raises:
     ValueError: parameters that are missing, unexpected or of another shape or kind: one error lists them all.
   """
+  import orbax.checkpoint as ocp
+
   abstract = params_lib.abstract(model)
   wanted = {"/".join(path): value for path, value in traverse_util.flatten_dict(abstract).items()}
   try:

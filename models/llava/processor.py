@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import numpy as np
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from models.checkpoints import directory as directory_lib
+from models.inputs.media import Media
+from models.inputs.media import MediaProcessor
 from models.llava import config as config_lib
 from models.llava import inputs
 
@@ -20,28 +19,21 @@ _PROCESSORS = {
 }
 
 
-class Images:
-  """A checkpoint's image processor."""
+class Processor(MediaProcessor):
+  """Tiles of pictures."""
 
-  def __init__(self, directory):
-    self.config = config_lib.from_hf(directory_lib.read_config(pathlib.Path(directory)))
+  def __init__(self, directory, config, tokenizer):
+    super().__init__(config, tokenizer)
+    self.video_token = None  # LLaVA-1.5 and LLaVA-NeXT take pictures only
+    self.config = config_lib.from_hf(config)
     settings, _ = CLIPImageProcessorPil.get_image_processor_dict(directory)
     name = settings.get("image_processor_type", "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if name not in _PROCESSORS:
       raise ValueError(f"image_processor_type is {name!r}, supported are {', '.join(_PROCESSORS)}")
     self.processor = _PROCESSORS[name].from_dict(settings)
 
-  def __call__(self, pictures, min_pixels: int | None = None, max_pixels: int | None = None):
-    """Tiles of pictures.
-
-    Args:
-      pictures: RGB images.
-      min_pixels: must be None: tiles have one size.
-      max_pixels: must be None.
-
-    Returns:
-      A dict of `pixel_values`, and of `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them, and each picture's
-      number of visual tokens.
+  def __call__(self, images, videos, min_pixels=None, max_pixels=None) -> Media:
+    """Adds `pixel_values`, and `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them.
 
     Raises:
       ValueError: min_pixels or max_pixels given.
@@ -49,9 +41,13 @@ class Images:
     if min_pixels is not None or max_pixels is not None:
       raise ValueError(f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
                        "picture to tiles of one size; leave them out")
+    pictures = sum(map(list, images), [])
+    if not pictures:
+      return Media({})
     if self.config.grid_pinpoints:
       layouts = [inputs.tiled_layout(self.config, picture.height, picture.width) for picture in pictures]
     else:
       layouts = [inputs.whole_layout(self.config)] * len(pictures)
-    arrays = self.processor(images=list(pictures), return_tensors="np")
-    return {name: np.asarray(value) for name, value in arrays.items()}, [len(layout.slots) for layout in layouts]
+    arrays = self.processor(images=pictures, return_tensors="np")
+    return Media({name: np.asarray(value) for name, value in arrays.items()},
+                 [self.image_token * len(layout.slots) for layout in layouts])

@@ -5,4 +5,4 @@ from models.qwen2_5_vl import config
 from models.qwen2_5_vl import processor
 from models.qwen2_5_vl.model import Qwen2_5_VL
 
-PORTS = {"qwen2_5_vl": Port(Qwen2_5_VL, config.from_hf, processor.Images, config.PUBLISHED, prompt_family="benchmark")}
+PORTS = {"qwen2_5_vl": Port(Qwen2_5_VL, config.from_hf, processor.Processor, config.PUBLISHED)}

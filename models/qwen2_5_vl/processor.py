@@ -11,59 +11,52 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from models.inputs.media import Media
+from models.inputs.media import MediaProcessor
 from models.inputs.video import Video
 
 
-class Images:
-  """A checkpoint's image processor."""
+class Processor(MediaProcessor):
+  """Patches of pictures and videos."""
 
-  def __init__(self, directory):
+  def __init__(self, directory, config, tokenizer):
+    super().__init__(config, tokenizer)
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", FutureWarning)  # checkpoints say min_pixels and max_pixels
       self.processor = Qwen2VLImageProcessorPil.from_pretrained(directory)
 
-  def __call__(self, pictures, min_pixels: int | None = None, max_pixels: int | None = None):
-    """Patches of pictures.
-
-    Args:
-      pictures: RGB images.
-      min_pixels: smaller ones are scaled up to this many pixels; None: as the checkpoint says.
-      max_pixels: larger ones are scaled down to this many pixels; None: as the checkpoint says.
-
-    Returns:
-      A dict of `pixel_values` [patches, C] and `image_grid_thw` [pictures, 3], and each picture's number of visual tokens.
+  def __call__(self, images, videos, min_pixels=None, max_pixels=None) -> Media:
+    """Adds `pixel_values` and `image_grid_thw` for pictures; for videos see `videos`.
 
     Raises:
       ValueError: limits below one visual token or in the wrong order, or a picture over 200 times as long as wide.
     """
     low, high = self._limits(min_pixels, max_pixels)
-    arrays = self.processor(images=list(pictures), size={"shortest_edge": low, "longest_edge": high},
-                            return_tensors="np")
-    grids = np.asarray(arrays["image_grid_thw"])
-    counts = grids.prod(axis=1) // self.processor.merge_size**2
-    return {"pixel_values": np.asarray(arrays["pixel_values"]), "image_grid_thw": grids}, counts.tolist()
+    pictures, clips = sum(map(list, images), []), sum(map(list, videos), [])
+    arrays = {}
+    if pictures:
+      arrays |= self.processor(images=pictures, size={"shortest_edge": low, "longest_edge": high}, return_tensors="np")
+    if clips:
+      arrays |= self.videos(clips, low, high)
+    merge = self.processor.merge_size
+    texts = lambda token, grids: [token * int(np.prod(grid) // merge**2) for grid in arrays.get(grids, ())]
+    return Media({name: np.asarray(value) for name, value in arrays.items()}, texts(self.image_token, "image_grid_thw"),
+                 texts(self.video_token, "video_grid_thw"))
 
-  def videos(self, videos: Sequence[Video], min_pixels: int | None = None, max_pixels: int | None = None):
-    """Patches of videos, each of two consecutive frames.
+  def videos(self, videos: Sequence[Video], low: int, high: int) -> dict[str, np.ndarray]:
+    """Patches of videos, each of two consecutive frames; the last frame of an odd number is repeated.
 
     Args:
-      videos: sampled frames; the last frame of an odd number is repeated.
-      min_pixels: smaller frames are scaled up to this many pixels; None: as the checkpoint says.
-      max_pixels: larger frames are scaled down to this many pixels; None: as the checkpoint says.
+      videos: sampled frames.
+      low: smaller frames are scaled up to this many pixels.
+      high: larger frames are scaled down to this many pixels.
 
     Returns:
-      A dict of `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos], and
-      each video's number of visual tokens.
-
-    Raises:
-      ValueError: as for pictures.
+      `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos].
     """
-    low, high = self._limits(min_pixels, max_pixels)
     patches, grids = zip(*(self._video_patches(video.frames, low, high) for video in videos))
-    deep, merge = self.processor.temporal_patch_size, self.processor.merge_size
-    arrays = {"pixel_values_videos": np.concatenate(patches), "video_grid_thw": np.asarray(grids),
-              "second_per_grid_ts": np.asarray([deep * video.interval for video in videos])}
-    return arrays, [frames * height * width // merge**2 for frames, height, width in grids]
+    return {"pixel_values_videos": np.concatenate(patches), "video_grid_thw": np.asarray(grids),
+            "second_per_grid_ts": np.asarray([self.processor.temporal_patch_size * video.interval for video in videos])}
 
   def _video_patches(self, frames, low, high):
     """[patches, C] and the grid of one video's [T, H, W, 3] uint8 frames."""

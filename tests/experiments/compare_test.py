@@ -1,39 +1,31 @@
-"""The app's adaptive budgets, and importances it must not use."""
+"""The command's adaptive budgets, and what it must not use."""
 
 import csv
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import numpy as np
 
+from experiments import compare
 from hawk_jax import importance
 
-ROOT = pathlib.Path(__file__).parents[2]
 
-
-class CompareTest(absltest.TestCase):
+class CompareTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
 
-  def start(self, **settings):
-    arguments = [f"--{flag}={value}" for flag, value in settings.items()]
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.compare", "--compilation_cache=", f"--output_dir={self.directory}", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+  def run_with(self, **settings):
+    return compare.run(compare.Settings(output_dir=str(self.directory), **settings))
 
   def test_adaptive_budget_has_the_same_mean_within_its_bound(self):
-    result = self.start(questions=40, keep_ratio=0.1, adaptive="uniform", selector="random", heads=False)
-    self.assertEqual(result.returncode, 0, result.stderr)
+    table = self.run_with(questions=40, keep_ratio=(0.1,), adaptive=("uniform",), selector=("random",), heads=False)
     with open(self.directory / "compare.csv", newline="") as file:
       kept = {row["row"]: float(row["mean_kept"]) for row in csv.DictReader(file)}
+    self.assertEqual(kept, {entry["row"]: entry["mean_kept"] for entry in table})
     self.assertEqual(kept["all tokens"], 1.0)
     self.assertAlmostEqual(kept["uniform"], 15 / 144, places=5)
     self.assertAlmostEqual(kept["random"], 15 / 144, places=5)
@@ -43,10 +35,23 @@ class CompareTest(absltest.TestCase):
   def test_importance_of_another_model_is_refused(self):
     path = self.directory / "w.json"
     importance.save(str(path), np.ones(8), settings={"model": "another"})
-    result = self.start(questions=5, importance=f"mine={path}")
-    self.assertEqual(result.returncode, 2, result.stderr)
-    self.assertRegex(result.stderr, "error: importance: .*w.json was estimated with the model another, this one is ")
+    with self.assertRaisesRegex(ValueError, "importance: .*w.json was estimated with the model another, this one is "):
+      self.run_with(questions=5, importance=(f"mine={path}",))
     self.assertFalse((self.directory / "batches.jsonl").exists())
+
+  @parameterized.parameters(
+      (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
+      (dict(importance=("uniform=preset:qwen2.5-vl-7b",)), "importance: got 'uniform=.* name that no other row has"),
+      (dict(importance=("random=w.json",)), "importance: got 'random=w.json', must be NAME=SOURCE"),
+      (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
+      (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
+      (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
+      (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
+      (dict(selector=("hawk", "mine")), "selector: got 'mine', allowed are hawk"),
+      (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"))
+  def test_bad_settings(self, settings, message):
+    with self.assertRaisesRegex(ValueError, message):
+      self.run_with(**{"questions": 5, **settings})
 
 
 if __name__ == "__main__":

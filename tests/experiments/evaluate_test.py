@@ -1,14 +1,21 @@
-"""The app as a user starts it: killed and started again, shared by two processes, and refused what is bad."""
+"""The command: interrupted and resumed, shared by two processes, and what it refuses."""
 
+import dataclasses
+import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest
+
+from experiments import evaluate
+from experiments.speed import compilation
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -23,41 +30,53 @@ class EvaluateTest(absltest.TestCase):
     holder = tempfile.TemporaryDirectory()
     cls.addClassCleanup(holder.cleanup)
     cls.directory = pathlib.Path(holder.name)
-    # The last row's picture is cut off, which is found out on decoding it.
+    # The picture of the last row is cut off, which is found out when it is decoded.
     lines = DATA.read_text().splitlines(keepends=True)[:11]
     cells = lines[10].split("\t")
     cells[1] = cells[1][:len(cells[1]) // 8 * 4]
     cls.data = cls.directory / "digits.tsv"
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
-    cls.whole = cls.finish(cls.start("whole"))
+    # The processes that the tests start find the programs that this one compiles.
+    cls.enterClassContext(compilation.cache(str(cls.directory / "cache")))
+    with mock.patch.object(evaluate.logging, "warning") as warning:
+      cls.whole = evaluate.run(cls.settings("whole"))
+    cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
 
   @classmethod
-  def start(cls, name, *arguments):
-    flags = [f"--data={cls.data}", "--keep_ratio=0.2", "--batch_size=2", "--max_new_tokens=4",
-             "--gallery=3", f"--compilation_cache={cls.directory / 'cache'}", f"--output_dir={cls.directory / name}"]
+  def settings(cls, name, **changes):
+    # No other test generates so many tokens: programs that are in this process's memory would not be kept.
+    return evaluate.Settings(**dict(data=(str(cls.data),), keep_ratio=(0.2,), batch_size=2, max_new_tokens=6, gallery=3,
+                                    output_dir=str(cls.directory / name)) | changes)
+
+  def start(self, name, *arguments):
+    """The command with the same settings, in a process of its own."""
+    settings, default = self.settings(name), evaluate.Settings(data=("",))
+    flags = [f"--{field.name}={one}" for field in dataclasses.fields(settings)
+             if (value := getattr(settings, field.name)) != getattr(default, field.name)
+             for one in (value if isinstance(value, tuple) else [value])]
+    flags.append(f"--compilation_cache={self.directory / 'cache'}")
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.evaluate", *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
-
-  @classmethod
-  def finish(cls, process):
-    out, errors = process.communicate()
-    if process.returncode:
-      raise AssertionError(errors)
-    return out + errors
+        stderr=subprocess.STDOUT, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
 
   def same_as_whole(self, name):
     for file in RESULTS:
       self.assertEqual((self.directory / name / file).read_bytes(), (self.directory / "whole" / file).read_bytes(), file)
 
   def test_results(self):
-    self.assertIn("digits.tsv: row 10 (index 9), column image", self.whole)
-    table = (self.directory / "whole" / "table.md").read_text()
+    self.assertLen(self.warnings, 1)
+    self.assertRegex(self.warnings[0], r"digits.tsv: row 10 \(index 9\), column image")
+    directory = self.whole.directory
+    self.assertEqual(directory, self.directory / "whole")
+    table = (directory / "table.md").read_text()
     self.assertRegex(table, r"\| 100 % \| unpruned \| [\d.]+ \(100.0 %\) \| 100.0 % \|\n\| 20 % \| hawk \| [\d.]+ \(")
     self.assertIn("1 of 10 questions could not be asked", table)
-    self.assertEqual({path.name for path in (self.directory / "whole").iterdir()}, {*RESULTS, "journal", "seconds.jsonl"})
-    page = (self.directory / "whole" / "report.html").read_text()
+    self.assertEqual({path.name for path in directory.iterdir()}, {*RESULTS, "journal", "seconds.jsonl"})
+    page = (directory / "report.html").read_text()
     self.assertNotRegex(page, r"""(src|href)=["']?http|url\(|@import""")
+    self.assertLen(self.whole.prunings, 2)
+    written = json.loads((directory / "scores.json").read_text())["digits"]["settings"].values()
+    self.assertEqual([setting["scores"] for setting in written], self.whole.results[0].totals)
 
   def test_killed_and_started_again_equals_undisturbed(self):
     path = self.directory / "killed" / "journal" / "00000.jsonl"
@@ -67,17 +86,15 @@ class EvaluateTest(absltest.TestCase):
       while process.poll() is None and written() < lines:
         time.sleep(0.005)
       process.kill()
-      process.communicate()
-      self.assertEqual(process.returncode, -9)
+      output, _ = process.communicate()
+      self.assertEqual(process.returncode, -signal.SIGKILL, output)
       self.assertLess(written(), 6)
     with open(path, "ab") as file:
-      file.write(b'{"batch": 4, "ro')  # as if the kill had come while a line was being written
-    self.finish(self.start("killed"))
+      file.write(b'{"batch": 4, "ro')  # as if the process had been killed while it was writing a line
+    evaluate.run(self.settings("killed"))
     self.same_as_whole("killed")
-    process = self.start("killed", "--batch_size=4", "--max_new_tokens=5")
-    _, errors = process.communicate()
-    self.assertEqual(process.returncode, 2, errors)
-    self.assertRegex(errors, "error: output_dir: .*00000.jsonl is of a run with other batch_size, max_new_tokens")
+    with self.assertRaisesRegex(ValueError, "output_dir: .*00000.jsonl belongs to a run with other batch_size, max_new_tok"):
+      evaluate.run(self.settings("killed", batch_size=4, max_new_tokens=5))
     self.same_as_whole("killed")
 
   def test_two_processes_equal_one(self):
@@ -86,19 +103,32 @@ class EvaluateTest(absltest.TestCase):
       address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2",
                             f"--process_id={index}") for index in range(2)]
-    for process in processes:
-      self.finish(process)
+    outputs = [process.communicate()[0] for process in processes]
+    self.assertEqual([process.returncode for process in processes], [0, 0], "\n".join(outputs))
+    self.assertIn("written to", outputs[0])
+    self.assertNotIn("written to", outputs[1])
     self.same_as_whole("shared")
     counts = [path.read_bytes().count(b"\n") for path in sorted((self.directory / "shared" / "journal").iterdir())]
     self.assertEqual(counts, [4, 3])
 
   def test_strict(self):
-    process = self.start("strict", "--strict")
-    _, errors = process.communicate()
-    self.assertEqual(process.returncode, 2, errors)
-    self.assertIn("error: ", errors)
-    self.assertIn("digits.tsv: row 10 (index 9), column image", errors)
-    self.assertNotIn("Traceback", errors)
+    with self.assertRaisesRegex(ValueError, r"digits.tsv: row 10 \(index 9\), column image"):
+      evaluate.run(self.settings("strict", strict=True))
+
+  def test_what_is_wrong_is_found_before_weights_are_loaded(self):
+    with mock.patch.object(evaluate.registry, "load_params") as load:
+      for changes, message in (
+          (dict(data=()), "data: give at least one TSV file"),
+          (dict(data=(str(self.data),) * 2), "data: two files are called digits.tsv"),
+          (dict(selector=("cdpruner",)), "selector: got 'cdpruner', allowed are hawk"),
+          (dict(keep_ratio=(1.0,)), "keep_ratio: got 1.0"),
+          (dict(head_importance="preset:none"), "none"),
+          (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
+          (dict(fps=-1.0), "fps: got -1"),
+          (dict(dtype="float8"), "dtype: got 'float8'")):
+        with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+          evaluate.run(self.settings("refused", **changes))
+      load.assert_not_called()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,19 @@
-"""The app, as a user starts it."""
+"""The command that answers one question: its answer, its files, and what it refuses before the work."""
 
+import contextlib
+import io
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
 from PIL import Image
 
-from experiments import embedded
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def start(*arguments):
-  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  return subprocess.run([sys.executable, "-m", "experiments.generate", "--compilation_cache=", *arguments], cwd=ROOT,
-                        env=environment, capture_output=True, text=True, check=False)
+from experiments import generate
+from experiments.digits import embedded
+from models import registry
 
 
 class GenerateTest(absltest.TestCase):
@@ -30,12 +24,18 @@ class GenerateTest(absltest.TestCase):
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
 
+  def run_command(self, **settings):
+    """The report, and what is printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+      report = generate.run(generate.Settings(output_dir=str(self.directory), **settings))
+    return report, printed.getvalue()
+
   def test_answers_and_shows_what_was_kept(self):
-    result = start("--keep_ratio=0.2", f"--output_dir={self.directory}")
-    self.assertEqual(result.returncode, 0, result.stderr)
+    returned, printed = self.run_command(keep_ratio=0.2)
     report = json.loads((self.directory / "result.json").read_text())
+    self.assertEqual(report, returned)
     self.assertEqual(report["answer"], "0")
-    self.assertIn("answer          0\n", result.stdout)
+    self.assertIn("answer          0\n", printed)
     self.assertEqual((report["visual_tokens"], report["kept_visual_tokens"]), (144, 29))
     self.assertEqual(report["prompt_tokens"] - report["kept_prompt_tokens"], 144 - 29)
     self.assertLen(report["kept_positions"], report["kept_prompt_tokens"])
@@ -44,31 +44,36 @@ class GenerateTest(absltest.TestCase):
     picture = np.asarray(Image.open(self.directory / "kept_tokens.png").convert("RGB"))
     self.assertGreater(len(np.unique(picture.reshape(-1, 3), axis=0)), 100)
 
-  def refused(self, *arguments):
-    result = start(*arguments)
-    self.assertNotEqual(result.returncode, 0)
-    self.assertNotIn("Traceback", result.stderr)
-    return result.stderr
+  def test_without_a_picture(self):
+    report, _ = self.run_command(image=("",), max_new_tokens=4)
+    self.assertEqual((report["images"], report["visual_tokens"]), ([], 0))
+    self.assertEqual([path.name for path in self.directory.iterdir()], ["result.json"])
+
+  def refused(self, message, **settings):
+    """Checks the message, and that no weights were read."""
+    with mock.patch.object(registry, "load_params") as load_params, self.assertRaisesRegex(ValueError, message):
+      generate.run(generate.Settings(**{"output_dir": str(self.directory), **settings}))
+    load_params.assert_not_called()
 
   def test_output_directory_is_tried_before_the_work(self):
     file = self.directory / "file"
     file.touch()
     # The model does not exist either: the first complaint shows what is looked at first.
-    message = self.refused(f"--output_dir={file}", "--model=/no/such/model")
-    self.assertIn("error: output_dir: cannot write to", message)
+    self.refused("output_dir: cannot write to", output_dir=str(file), model="/no/such/model")
 
   def test_not_a_picture(self):
-    message = self.refused(f"--image={embedded.DIRECTORY / 'qwen2_5_vl' / 'config.json'}",
-                           f"--output_dir={self.directory}")
-    self.assertIn("config.json is not a picture Pillow can read", message)
+    self.refused("config.json is not a picture Pillow can read",
+                 image=(str(embedded.DIRECTORY / "qwen2_5_vl" / "config.json"),))
 
   def test_both_keep_flags(self):
-    message = self.refused("--keep_ratio=0.5", "--keep_count=3", f"--output_dir={self.directory}")
-    self.assertIn("keep_ratio and keep_count: give one of them", message)
+    self.refused("keep_ratio and keep_count: give one of them", keep_ratio=0.5, keep_count=3)
 
   def test_cdpruner_without_clip(self):
-    message = self.refused("--selector=cdpruner", "--model=/no/such/model", f"--output_dir={self.directory}")
-    self.assertIn("error: clip: the selector cdpruner needs a CLIP checkpoint", message)
+    self.refused("^clip: the selector cdpruner needs a CLIP checkpoint", selector="cdpruner", model="/no/such/model")
+
+  def test_what_does_not_fit_the_model(self):
+    self.refused("head_importance: ", head_importance="preset:qwen2.5-vl-7b")
+    self.refused("max_new_tokens: got 9000", max_new_tokens=9000)
 
 
 if __name__ == "__main__":

@@ -1,73 +1,58 @@
 """Training can be killed at any moment: the same command ends in the same model."""
 
-import itertools
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 import tempfile
-from unittest import mock
 
-from absl import flags
 from absl.testing import absltest
-from absl.testing import flagsaver
 import numpy as np
 
-from experiments import embedded
 from experiments import train
 from models import load_model
+from tests.reference import small_training
 
-
-class Killed(BaseException):
-  pass
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class TrainTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # pytest does not parse them
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
-
-  def train(self, name, kill_after=None):
-    step, calls = train.train_step, itertools.count(1)
-
-    def run_or_die(*args, **kwargs):
-      if kill_after is not None and next(calls) > kill_after:
-        raise Killed
-      return step(*args, **kwargs)
-
-    settings = dict(output_dir=str(self.directory / name), steps=4, batch_size=1, questions=3, save_every=1,
-                    evaluate_every=100)
-    with flagsaver.flagsaver(**settings), mock.patch.object(train, "train_step", run_or_die):
-      train.main()
-    return self.directory / name / "model"
+    self.enter_context(small_training.cached_programs(self.directory / "cache"))
 
   def test_killed_and_resumed_equals_undisturbed(self):
-    whole = self.train("whole")
-    with self.assertRaises(Killed):
-      self.train("killed", kill_after=2)
+    whole = small_training.run(self.directory / "whole")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.reference.small_training", str(self.directory / "killed"),
+         str(self.directory / "cache"), "2"], env=environment, check=False, capture_output=True, text=True)
+    self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
     self.assertFalse((self.directory / "killed" / "model").exists())
-    resumed = self.train("killed")
+    self.assertTrue((self.directory / "killed" / "checkpoints" / "1").is_dir())
+    resumed = small_training.run(self.directory / "killed")
     for path in whole.iterdir():
       self.assertEqual(path.read_bytes(), (resumed / path.name).read_bytes(), path.name)
     model, params = load_model(str(resumed))
     self.assertEqual(model.config.text.num_attention_heads, 8)
     self.assertTrue(np.isfinite(params["language_model"]["norm"]["scale"]).all())
     with self.assertRaisesRegex(ValueError, "output_dir: .*killed holds a run with other settings"):
-      with flagsaver.flagsaver(seed=5):
-        self.train("killed")
+      small_training.run(self.directory / "killed", seed=5)
 
-  def test_dropped_tokens_are_never_those_asked_for(self):
-    architecture = embedded.ARCHITECTURES["qwen2_5_vl"]
-    tokenizer = embedded.make_tokenizer(architecture)
-    model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
-    rng = np.random.default_rng(0)
-    batch, _ = train.make_batch(architecture, model, tokenizer, rng, "train", 6, 4)
-    dropped = train.drop_tokens(batch, rng)["inputs"].prompt.visual_order < 0
-    self.assertTrue(dropped.any())
-    self.assertFalse(dropped.all(axis=1).any())
-    self.assertFalse((dropped & (batch["about"].sum(axis=1) > 0)).any())
+  def test_a_checkpoint_that_does_not_exist_leaves_no_trace(self):
+    with self.assertRaisesRegex(ValueError, "there is no directory '/no/such/model'"):
+      small_training.run(self.directory / "new", init_from="/no/such/model")
+    self.assertEmpty(list((self.directory / "new").iterdir()))
+
+  def test_auxiliary_losses_follow_the_flags(self):
+    self.assertEqual(train.Settings().auxiliary, ("cells", "point_middle"))
+    self.assertEqual(train.Settings(probe_left=True, point_first=True).auxiliary,
+                     ("cells", "left", "point_middle", "point_first"))
 
 
 if __name__ == "__main__":

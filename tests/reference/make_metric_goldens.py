@@ -1,7 +1,7 @@
-"""Writes what VLMEvalKit's own scorers and prompts say of the cases below: tests/experiments/goldens/metrics.json.
+"""Writes the scores and prompts of VLMEvalKit's own code for the cases below: tests/experiments/goldens/metrics.json.
 
-Needs vlmeval importable, so it runs in development only: python -m tests.reference.make_metric_goldens. It must be that of
-VLMEvalKit's repository: release 0.0.20 on PyPI lacks one of its rules, that "the answer is d" names an option.
+It needs the package vlmeval, so it runs in development only: python -m tests.reference.make_metric_goldens. The package must
+be that of VLMEvalKit's repository: release 0.0.20 on PyPI lacks the rule that "the answer is d" names an option.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ VIDEO = [
 
 
 def rating(function, rows: list[dict]) -> dict:
-  """One of their ratings over a table of rows."""
+  """What one of VLMEvalKit's ratings gives for a table of rows."""
   with tempfile.TemporaryDirectory() as directory:
     path = pathlib.Path(directory) / "rows.tsv"
     pd.DataFrame(rows).to_csv(path, sep="\t", index=False)
@@ -172,7 +172,7 @@ PROMPTS = [
 
 
 def prompts() -> list[tuple[str, dict, str, str]]:
-  """For every case what Qwen2.5-VL and LLaVA are asked."""
+  """For every case the prompts of Qwen2.5-VL and of LLaVA."""
   kinds = {"MME": ImageYORNDataset, "HallusionBench": ImageYORNDataset, "POPE": ImageYORNDataset, "Video-MME": VideoMME}
   result = []
   for name, row in PROMPTS:

@@ -1,6 +1,6 @@
 """A decoder of the LLaMA kind for one prompt, in float64 NumPy without a cache: what interventions are tested against.
 
-Axes: S tokens, H query heads, d head dim, D hidden size.
+Axes: S tokens, A position axes, H query heads, d head dim, D hidden size.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ def softmax(x: np.ndarray) -> np.ndarray:
   return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def rotate(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
-  """[S, H, d] turned by positions [S]."""
+def rotate(x: np.ndarray, positions: np.ndarray, text) -> np.ndarray:
+  """[S, H, d] rotated by positions [S, A], whose axes share the frequencies as the decoder's config says."""
   half = x.shape[-1] // 2
-  angles = (positions[:, None] * theta ** (-np.arange(half) / half))[:, None]
+  axis = np.repeat(np.arange(positions.shape[1]), text.mrope_section or half)
+  angles = (positions[:, axis] * text.rope_theta ** (-np.arange(half) / half))[:, None]
   first, second = x[..., :half], x[..., half:]
   return np.concatenate([first * np.cos(angles) - second * np.sin(angles),
                          second * np.cos(angles) + first * np.sin(angles)], axis=-1)
+
+
+def project(tree, x: np.ndarray) -> np.ndarray:
+  """[S, D] times a projection's kernel, plus its bias if it has one."""
+  return x @ np.asarray(tree["kernel"], np.float64) + np.asarray(tree.get("bias", 0.0), np.float64)
 
 
 def attention(layer, text, x, positions, key_bias) -> np.ndarray:
@@ -29,13 +35,13 @@ def attention(layer, text, x, positions, key_bias) -> np.ndarray:
 
   Args:
     layer: its parameters.
-    text: the decoder's config, without biases and mRoPE.
+    text: the decoder's config.
     x: [S, D] what enters the layer, normed.
-    positions: [S].
+    positions: [S, A].
     key_bias: [S].
   """
-  split = lambda name: (x @ np.asarray(layer["self_attn"][name]["kernel"], np.float64)).reshape(len(x), -1, text.head_dim)
-  query, key = (rotate(split(name), positions, text.rope_theta) for name in ("q_proj", "k_proj"))
+  split = lambda name: project(layer["self_attn"][name], x).reshape(len(x), -1, text.head_dim)
+  query, key = (rotate(split(name), positions, text) for name in ("q_proj", "k_proj"))
   logits = np.zeros([text.num_attention_heads, len(x), len(x)])
   for head in range(text.num_attention_heads):
     group = head * text.num_key_value_heads // text.num_attention_heads
@@ -47,10 +53,10 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
   """A whole sequence.
 
   Args:
-    params: of a port with an untied head.
+    params: of a port.
     text: its decoder's config.
     x: [S, D] embeddings.
-    positions: [S].
+    positions: [S, A].
     gates: [layers, H]; 1 leaves a head, 0 ablates it.
     hidden: [S] bool, keys that an ablated head does not see; None: it puts out nothing.
     key_bias: [S] added to all logits of a key.
@@ -61,7 +67,6 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
   decoder, x = params["language_model"], np.asarray(x, np.float64)
   gates = np.ones([text.num_hidden_layers, text.num_attention_heads]) if gates is None else gates
   key_bias = np.zeros(len(x)) if key_bias is None else key_bias
-  kernel = lambda tree, name: np.asarray(tree[name]["kernel"], np.float64)
   norm = lambda values, tree: numpy_hawk.rms_norm(values, tree["scale"], text.rms_norm_eps)
   first = None
   for number in range(text.num_hidden_layers):
@@ -69,7 +74,7 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
     normed = norm(x, layer["input_layernorm"])
     logits = attention(layer, text, normed, positions, key_bias)
     first = softmax(logits) if first is None else first
-    value = (normed @ kernel(layer["self_attn"], "v_proj")).reshape(len(x), -1, text.head_dim)
+    value = project(layer["self_attn"]["v_proj"], normed).reshape(len(x), -1, text.head_dim)
     outputs = []
     for head, gate in enumerate(gates[number]):
       values = value[:, head * text.num_key_value_heads // text.num_attention_heads]
@@ -77,11 +82,12 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
       if hidden is not None:
         out += (1 - gate) * softmax(np.where(hidden, -np.inf, logits[head])) @ values
       outputs.append(out)
-    x = x + np.concatenate(outputs, axis=-1) @ kernel(layer["self_attn"], "o_proj")
+    x = x + project(layer["self_attn"]["o_proj"], np.concatenate(outputs, axis=-1))
     normed, mlp = norm(x, layer["post_attention_layernorm"]), layer["mlp"]
-    gated = normed @ kernel(mlp, "gate_proj")
-    x = x + (gated / (1 + np.exp(-gated)) * (normed @ kernel(mlp, "up_proj"))) @ kernel(mlp, "down_proj")
-  return norm(x, decoder["norm"]) @ kernel(params, "lm_head"), first
+    gated = project(mlp["gate_proj"], normed)
+    x = x + project(mlp["down_proj"], gated / (1 + np.exp(-gated)) * project(mlp["up_proj"], normed))
+  tied = {"kernel": np.asarray(decoder["embed_tokens"]["embedding"]).T}
+  return project(params.get("lm_head", tied), norm(x, decoder["norm"])), first
 
 
 def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bool]:
@@ -91,13 +97,14 @@ def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bo
     params: as in `run`.
     text: as in `run`.
     x: [S, D] the prompt's embeddings.
-    positions: [S] its positions; the answer goes on from the largest.
+    positions: [S, A] its positions; the answer continues from the largest.
     answer: token ids.
     **intervention: of `run`, over the prompt's tokens.
   """
   table, more = np.asarray(params["language_model"]["embed_tokens"]["embedding"]), len(answer) - 1
   x = np.concatenate([x, table[list(answer[:-1])].reshape(more, -1)])
-  positions = np.concatenate([positions, positions.max() + 1 + np.arange(more)])
+  following = np.repeat(positions.max() + 1 + np.arange(more)[:, None], positions.shape[1], axis=1)
+  positions = np.concatenate([positions, following])
   for name in ("hidden", "key_bias"):
     if intervention.get(name) is not None:
       intervention[name] = np.pad(intervention[name], (0, more))

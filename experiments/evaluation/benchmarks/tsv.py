@@ -1,7 +1,7 @@
-"""Benchmark files in VLMEvalKit's layout: one TSV a benchmark, pictures inside as base64 or beside as files.
+"""Benchmark files in VLMEvalKit's layout: one TSV per benchmark, with pictures in it as base64, or in files beside it.
 
-A file is scanned once without holding its pictures: what stays in memory of a row is its text, the sizes of its pictures,
-and where in the file they stand. `Table.pictures` goes back for them, from any thread.
+A file is scanned once, and its pictures are not kept: of each row, its text, the sizes of its pictures and its place in the
+file stay in memory. `Table.pictures` reads the pictures again, from any thread.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import sys
 from PIL import Image
 
 from models import processor as processor_lib
-from models import video as video_lib
+from models.inputs import video as video_lib
 
 LETTERS = string.ascii_uppercase
 _NEEDED = ("index", "question", "answer")
 _PICTURES = ("image", "image_path")
 _VIDEOS = ("video_path", "video")
-_REFERENCE = 64  # an `image` cell this short is the index of the row whose picture it shares
+_REFERENCE = 64  # an `image` cell of at most so many characters is the index of the row whose picture it shares
 
 
 class RowError(ValueError):
-  """What is wrong with one row; the message names file, row and column."""
+  """Something is wrong with one row; the message names file, row and column."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Row:
   """A question.
 
   Attributes:
-    number: of the row in the file, the first below the header is 1.
-    index: the file's own name for it.
-    fields: every column but pictures, as text; empty where the file has nothing.
-    options: letter to text, of multiple choice.
-    sizes: (width, height) of its pictures, or of all frames' area for videos.
-    source: where in the file the record with its pictures begins, in bytes.
-    problem: why it cannot be asked, or None.
+    number: of the row in the file; the first row below the header is 1.
+    index: the file's own name for the row.
+    fields: every column except `image`, as text; empty where the file has nothing.
+    options: of multiple choice, letter to text.
+    sizes: (width, height) of its pictures in pixels; for a video, the height is that of all its frames together.
+    source: byte of the file at which the record with the row's pictures begins.
+    problem: why the row cannot be asked, or None.
   """
 
   number: int
@@ -55,16 +55,26 @@ class Row:
   source: int
   problem: str | None
 
+  @property
+  def answer(self) -> str:
+    """The right answer."""
+    return self.fields["answer"].strip()
+
+  @property
+  def answers(self) -> list[str]:
+    """All right answers, where the cell may hold a list of them."""
+    return as_list(self.fields["answer"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
   """A file.
 
   Attributes:
-    path: of it.
+    path: of the file.
     columns: its header.
-    rows: questions in file order.
-    skipped: rows left out because they have no picture while others do, as VLMEvalKit does.
+    rows: its questions, in the order of the file.
+    skipped: number of rows that are left out because they have no picture while others have one, as VLMEvalKit does.
   """
 
   path: pathlib.Path
@@ -74,7 +84,7 @@ class Table:
 
   @property
   def name(self) -> str:
-    """The file's name without its suffix, which tells the benchmark."""
+    """The file's name without its suffix, by which the benchmark is found."""
     return self.path.stem
 
   def pictures(self, row: Row) -> list[Image.Image]:
@@ -91,7 +101,7 @@ class Table:
     return [self._picture(row, column, value) for value in as_list(cell)]
 
   def videos(self, row: Row, fps: float, max_frames: int) -> list[video_lib.Video]:
-    """A row's video, sampled as `models.video.read` does; empty if it has none.
+    """A row's video, sampled as `models.inputs.video.read` does; empty if it has none.
 
     Raises:
       RowError: it cannot be read.
@@ -102,22 +112,29 @@ class Table:
     try:
       return [video_lib.read(_beside(self.path, row.fields[column], column), fps, max_frames)]
     except ValueError as error:
-      raise RowError(describe(self.path, row.number, row.index, column, error)) from error
+      raise RowError(self.describe(row, column, error)) from error
 
   def column(self, row: Row, among: Sequence[str] = (*_PICTURES, *_VIDEOS)) -> str | None:
     """The first column in which a row has pictures or a video."""
     return next((name for name in among if name in self.columns and (name == "image" or row.fields[name])), None)
+
+  def cells(self, column: str) -> list[str]:
+    """A column, as text; empty where the file has nothing."""
+    return [row.fields.get(column, "") for row in self.rows]
+
+  def describe(self, row: Row, column: str, problem) -> str:
+    """'file: row 3 (index 7), column image: problem'."""
+    return _describe(self.path, row.number, row.index, column, problem)
 
   def _picture(self, row, column, value):
     try:
       source = _beside(self.path, value, column) if column == "image_path" else _decode(value)
       return processor_lib.open_picture(source)
     except ValueError as error:
-      raise RowError(describe(self.path, row.number, row.index, column, error)) from error
+      raise RowError(self.describe(row, column, error)) from error
 
 
-def describe(path, number, index, column, problem) -> str:
-  """'file: row 3 (index 7), column image: problem'."""
+def _describe(path, number, index, column, problem) -> str:
   return f"{path}: row {number} (index {index}), column {column}: {problem}"
 
 
@@ -137,9 +154,9 @@ def read(path: str, *, limit: int | None = None) -> Table:
   """Scans a file.
 
   Args:
-    path: of a TSV with a header. Pictures stand in `image` (base64, or the index of the row that has it) or `image_path`
-      (beside the file), videos in `video_path` or `video`; several in one cell as a Python list.
-    limit: only so many rows from the start.
+    path: of a TSV with a header. Pictures are in `image` (base64, or the index of the row that has the picture) or in
+      `image_path` (files beside the TSV), videos in `video_path` or `video`; a Python list in a cell holds several.
+    limit: only the first so many rows.
 
   Raises:
     ValueError: no such file, no rows, missing columns, or two rows with one index.
@@ -177,7 +194,7 @@ def read(path: str, *, limit: int | None = None) -> Table:
 
 
 def _measured(row):
-  """A row with the sizes of its pictures, or what is wrong with them, in place of the pictures."""
+  """A row with the sizes of its pictures in place of the pictures, or with the error that they cause."""
   try:
     return {**row, "image": [_size(value) for value in as_list(row["image"])]}
   except ValueError as error:
@@ -193,7 +210,7 @@ def _row(path, columns, seen, number, index, offset, row) -> Row:
 
   def refuse(column, message):
     nonlocal problem
-    problem = problem or describe(path, number, index, column, message)
+    problem = problem or _describe(path, number, index, column, message)
 
   try:
     if "image" in columns and isinstance(row["image"], str):
@@ -227,7 +244,7 @@ def _row(path, columns, seen, number, index, offset, row) -> Row:
 
 
 def _records(path, start: int = 0, number: int = 0) -> Iterator[tuple[int, list[str]]]:
-  """Every record and the byte it begins at; a quoted cell may hold newlines."""
+  """Every record, and the byte at which it begins; a quoted cell may hold newlines."""
   csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
   with open(path, "rb") as file:
     file.seek(start)
@@ -261,7 +278,7 @@ def _decode(value: str) -> bytes:
 
 
 def _size(source: str | pathlib.Path) -> tuple[int, int]:
-  """Width and height of a base64 picture or a file, from its first bytes where they tell."""
+  """Width and height of a base64 picture or a file, from its first bytes where they are enough."""
   try:
     return Image.open(source if isinstance(source, pathlib.Path) else io.BytesIO(_decode(source[:65_536]))).size
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -269,7 +286,7 @@ def _size(source: str | pathlib.Path) -> tuple[int, int]:
 
 
 def _beside(path: pathlib.Path, value: str, column: str) -> pathlib.Path:
-  """A file that a cell names: relative to the TSV, or in the folder VLMEvalKit keeps such files in."""
+  """A file that a cell names: relative to the TSV, or in the folders where VLMEvalKit keeps such files."""
   value = value.strip()
   names = [value] if column != "video" or pathlib.Path(value).suffix else [value + end for end in (".mp4", ".webm", ".avi")]
   folders = [path.parent, path.parent / "images" / path.stem, path.parent / "video", path.parent / "videos"]

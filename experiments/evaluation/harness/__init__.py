@@ -1,0 +1,1 @@
+"""Pruned models in the evaluation harnesses VLMEvalKit and lmms-eval."""

@@ -1,8 +1,9 @@
-"""Our models in lmms-eval, through its own command line:
+"""Pruned models in lmms-eval, through its own command line:
 
-  python -m experiments.harness.lmms --model=hawk --model_args=model=DIRECTORY,keep_ratio=0.2 --tasks=mme --batch_size=8
+  python -m experiments.evaluation.harness.lmms --model=hawk --model_args=model=DIRECTORY,keep_ratio=0.2 --tasks=mme \
+      --batch_size=8
 
-`--model_args` are the settings of `pruned_model.PrunedModel`. Needs lmms-eval (requirements-harness.txt).
+`--model_args` are the arguments of `pruned_model.PrunedModel`. Needs lmms-eval (requirements-harness.txt).
 """
 
 from __future__ import annotations
@@ -16,20 +17,28 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 import tqdm
 
-from experiments.harness.pruned_model import PrunedModel
+from experiments.evaluation.harness.pruned_model import PrunedModel
 
 
 class Hawk(lmms):
   """A model for lmms-eval."""
 
   def __init__(self, batch_size: int = 1, device: str | None = None, max_batch_size: int | None = None, **settings):
-    del device, max_batch_size  # lmms-eval's, for torch
+    """Loads the model.
+
+    Args:
+      batch_size: questions per batch.
+      device: of torch, which lmms-eval passes.
+      max_batch_size: of models that search for their batch size, which lmms-eval passes.
+      **settings: of `PrunedModel`.
+    """
+    del device, max_batch_size
     super().__init__()
     self._batch_size = int(batch_size)
     self._pruned = PrunedModel(**settings)
 
   def generate_until(self, requests):
-    """Answers in the order of the requests; those with like settings share batches."""
+    """Answers in the order of the requests; requests with the same answer length share batches."""
     answers = {}
     length = lambda at: requests[at].args[1].get("max_new_tokens") or 0
     with tqdm.tqdm(total=len(requests), unit="question") as progress:
@@ -51,7 +60,7 @@ class Hawk(lmms):
     return [*shown, {"type": "text", "value": context}]
 
   def _until(self, request, text):
-    """What comes before the first of the strings that end an answer."""
+    """The text before the first of the strings that end an answer."""
     ends = request.args[1].get("until") or []
     for end in [ends] if isinstance(ends, str) else ends:
       text = text.split(end)[0]
@@ -73,5 +82,5 @@ def _kind(visual):
 
 if __name__ == "__main__":
   lmms_models.MODEL_REGISTRY_V2.register_manifest(
-      ModelManifest(model_id="hawk", simple_class_path="experiments.harness.lmms.Hawk"), overwrite=True)
+      ModelManifest(model_id="hawk", simple_class_path="experiments.evaluation.harness.lmms.Hawk"), overwrite=True)
   lmms_main.cli_evaluate()

@@ -1,8 +1,8 @@
-"""Our models in VLMEvalKit, through its own command line:
+"""Pruned models in VLMEvalKit, through its own command line:
 
-  python -m experiments.harness.vlmevalkit --config=config.json --work-dir=out/vlmevalkit
+  python -m experiments.evaluation.harness.vlmevalkit --config=config.json --work-dir=out/vlmevalkit
 
-where the configuration names the class `Hawk` with the settings of `pruned_model.PrunedModel`:
+where the configuration names the class `Hawk` and the arguments of `pruned_model.PrunedModel`:
 
   {"model": {"hawk-0.2": {"class": "Hawk", "model": "DIRECTORY", "keep_ratio": 0.2}},
    "data": {"MME": {"class": "ImageYORNDataset", "dataset": "MME"}}}
@@ -17,7 +17,7 @@ import runpy
 import vlmeval.vlm
 from vlmeval.vlm.base import BaseModel
 
-from experiments.harness.pruned_model import PrunedModel
+from experiments.evaluation.harness.pruned_model import PrunedModel
 
 
 class Hawk(BaseModel):
@@ -27,11 +27,16 @@ class Hawk(BaseModel):
   VIDEO_LLM = True
 
   def __init__(self, **settings):
+    """Loads the model.
+
+    Args:
+      **settings: of `PrunedModel`.
+    """
     super().__init__()
     self._pruned = PrunedModel(**settings)
 
   def generate_inner(self, message, dataset=None):
-    """The answer to pictures, videos and texts in their order; VLMEvalKit asks one question at a time."""
+    """The answer to a question of pictures, videos and texts in their order; VLMEvalKit asks one question at a time."""
     del dataset
     return self._pruned.answer([message])[0]
 

@@ -1,15 +1,23 @@
-"""The committed models really answer. The full figures are `experiments.accuracy`'s; this keeps them from rotting."""
+"""The committed models really answer, and training sees what their processors make.
+
+The full figures are those of `experiments.accuracy`; these tests keep them from rotting.
+"""
+
+import pathlib
+import tempfile
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import numpy as np
 
-from experiments import digits
-from experiments import embedded
+from experiments.digits import embedded
+from experiments.digits import task
 from models import generate
+from models import generation
 from models import load_model
 from models import load_processor
 
-QUESTIONS = 200
+QUESTIONS, BATCH = 200, 40
 
 
 class Embedded:
@@ -23,18 +31,25 @@ class Embedded:
     cls.directory = embedded.DIRECTORY / cls.name
     cls.model, cls.params = load_model(str(cls.directory))
     cls.processor = load_processor(str(cls.directory))
-    cls.examples = digits.dataset("test", QUESTIONS, seed=1)
+    cls.batches = []
+    examples = task.dataset("test", QUESTIONS, seed=1)
+    for start in range(0, QUESTIONS, BATCH):
+      pictures, questions = zip(*examples[start:start + BATCH])
+      texts = [question.text for question in questions]
+      inputs = cls.model.pack(**cls.processor(images=[[picture] for picture in pictures], prompts=texts))
+      blind = cls.model.pack(**cls.processor(prompts=texts))
+      cls.batches.append((inputs, blind, [question.answer for question in questions]))
+    cls.features = [generation.encode_pictures(cls.model, cls.params, inputs) for inputs, _, _ in cls.batches]
 
   def accuracy(self, with_picture=True, **arguments):
     right = []
-    for start in range(0, QUESTIONS, 40):
-      chosen = self.examples[start:start + 40]
-      images = [[picture] for picture, _ in chosen] if with_picture else None
-      inputs = self.model.pack(**self.processor(images=images, prompts=[question.text for _, question in chosen]))
-      out = generate(self.model, self.params, inputs, max_new_tokens=4, eos_token_ids=self.processor.eos_token_ids,
-                     selector_seed=np.arange(start, start + len(chosen)), **arguments)
-      texts = self.processor.decode(out.tokens, out.lengths)
-      right += [text == question.answer for text, (_, question) in zip(texts, chosen)]
+    for number, ((inputs, blind, answers), features) in enumerate(zip(self.batches, self.features)):
+      if with_picture:
+        arguments["features"] = features
+      seeds = np.arange(BATCH) + BATCH * number
+      out = generate(self.model, self.params, inputs if with_picture else blind, max_new_tokens=4, selector_seed=seeds,
+                     eos_token_ids=self.processor.eos_token_ids, **arguments)
+      right += [text == answer for text, answer in zip(self.processor.decode(out.tokens, out.lengths), answers)]
     return np.mean(right)
 
   def test_answers_need_the_picture(self):
@@ -55,6 +70,27 @@ class QwenTest(Embedded, absltest.TestCase):
 
 class LlavaTest(Embedded, absltest.TestCase):
   name = "llava"
+
+
+class StudentTest(parameterized.TestCase):
+
+  @parameterized.parameters(*embedded.ARCHITECTURES)
+  def test_training_sees_what_the_processor_makes(self, name):
+    student, (picture, _) = embedded.make_student(name), task.demo_picture()
+    with tempfile.TemporaryDirectory() as directory:
+      embedded.write_assets(pathlib.Path(directory), student)
+      batch = load_processor(directory)(images=[[picture]], prompts=["Is it red?"])
+    question = student.tokenizer.encode("Is it red?" + student.after).ids
+    self.assertEqual(student.before + question, batch["input_ids"][0].tolist())
+    for argument, values in student.architecture.pixels(picture[None]).items():
+      np.testing.assert_allclose(values, batch[argument], atol=1e-6)
+
+  @parameterized.parameters(*embedded.ARCHITECTURES)
+  def test_committed_files_are_those_of_the_architecture(self, name):
+    with tempfile.TemporaryDirectory() as directory:
+      embedded.write_assets(pathlib.Path(directory), embedded.make_student(name))
+      for path in pathlib.Path(directory).iterdir():
+        self.assertEqual(path.read_text(), (embedded.DIRECTORY / name / path.name).read_text(), path.name)
 
 
 if __name__ == "__main__":

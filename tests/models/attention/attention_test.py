@@ -115,7 +115,7 @@ class KernelsTest(parameterized.TestCase):
     expected = with_slopes()
     # Rows of 3,200 logits: blocks of all rows together, or parts of each row.
     cached = 4000 if together else 700
-    with mock.patch.dict(dispatch._MOST_LOGITS, cpu=together), mock.patch.multiple(
+    with mock.patch.dict(dispatch.MOST_LOGITS, cpu=together), mock.patch.multiple(
         cpu, CACHED_LOGITS=cached, _LEAST_QUERIES=1, _ROW_PARTS=4):
       for found, one in zip(with_slopes(), expected):
         np.testing.assert_allclose(found, one, rtol=2e-6, atol=1e-5)
@@ -123,7 +123,7 @@ class KernelsTest(parameterized.TestCase):
   def test_long_rows_leave_out_what_does_not_count(self):
     query, key, value = draw(2, 64, 64, 2, 2, 8)
     lengths = jnp.asarray([64, 9])
-    with mock.patch.dict(dispatch._MOST_LOGITS, cpu=0), mock.patch.multiple(
+    with mock.patch.dict(dispatch.MOST_LOGITS, cpu=0), mock.patch.multiple(
         cpu, CACHED_LOGITS=64 * 8, _LEAST_QUERIES=1):
       out = attention(query, key, value, lengths=lengths)
       # Keys beyond the part that a row ends in are not even read.

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import tempfile
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -11,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from models.inputs import video
-from models.qwen2_5_vl.processor import Images
+from models.qwen2_5_vl.processor import Processor
 from tests.reference import video as reference
 
 GOLDENS = load_file(reference.GOLDENS)
@@ -46,20 +47,22 @@ class FilesTest(parameterized.TestCase):
     (cls.directory / "preprocessor_config.json").write_text(json.dumps({
         "image_processor_type": "Qwen2VLImageProcessor", "patch_size": reference.PATCH, "merge_size": reference.MERGE,
         "temporal_patch_size": reference.DEEP}))
-    cls.images = Images(cls.directory)
+    tokenizer = types.SimpleNamespace(convert_ids_to_tokens={1: "<i>", 2: "<v>"}.get)
+    cls.processor = Processor(cls.directory, {"image_token_id": 1, "video_token_id": 2}, tokenizer)
 
   @parameterized.parameters(*reference.CLIPS)
   def test_patches(self, name):
     total, _, _, rate, fps, most, low, high = reference.CLIPS[name]
     at = video.sample(total, rate, fps, most)
     clip = video.Video(reference.frames(name)[at], tuple(at / rate), total / rate / len(at))
-    arrays, counts = self.images.videos([clip], low, high)
+    media = self.processor([[]], [[clip]], low, high)
+    arrays = media.arrays
     np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS[f"{name}/grid"])
     np.testing.assert_allclose(clip.times, GOLDENS[f"{name}/times"], atol=1e-6)
     np.testing.assert_allclose(arrays["second_per_grid_ts"], [GOLDENS[f"{name}/second_per_grid"]])
     # Two implementations of bicubic resizing, both to whole levels.
     np.testing.assert_allclose(arrays["pixel_values_videos"][::reference.ROWS], GOLDENS[f"{name}/patches"], atol=1.5 * LEVEL)
-    self.assertEqual(counts, [int(GOLDENS[f"{name}/grid"].prod()) // reference.MERGE**2])
+    self.assertEqual(media.video_texts, ["<v>" * (int(GOLDENS[f"{name}/grid"].prod()) // reference.MERGE**2)])
 
   @parameterized.parameters("mp4", "avi", "webm")
   def test_files(self, suffix):
@@ -72,7 +75,7 @@ class FilesTest(parameterized.TestCase):
     off = np.abs(clip.frames.astype(float) - frames[GOLDENS_AT]).mean()
     self.assertLess(off, 6)
     self.assertGreater(np.abs(frames[GOLDENS_AT].astype(float) - frames[GOLDENS_AT + 1]).mean(), 2 * off)
-    arrays, _ = self.images.videos([clip], 1024, 262_144)
+    arrays = self.processor([[]], [[clip]], 1024, 262_144).arrays
     np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS["digits/grid"])
 
   def test_a_file_is_the_same_every_time(self):

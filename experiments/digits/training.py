@@ -1,0 +1,72 @@
+"""The optimizer, one step of training, and the share of right answers on new handwriting."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from experiments.digits import batches
+from experiments.digits import embedded
+from experiments.digits import losses
+from experiments.digits import task
+
+
+@functools.cache
+def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
+  """AdamW with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate."""
+  schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
+  decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+  adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
+  # The probes' large gradients must not clip the model's.
+  transforms = {"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probes": adam}
+  return optax.partition(transforms, lambda params: {name: name for name in params})
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "auxiliary"), donate_argnames="state")
+def train_step(state: dict[str, Any], batch: batches.Batch, weight: float, *, model, optimizer,
+               auxiliary: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+  """One step of the optimizer.
+
+  Args:
+    state: `params` and `opt_state`; donated.
+    batch: of `make_batch`.
+    weight: factor of the auxiliary losses.
+    model: a port.
+    optimizer: of `make_optimizer`.
+    auxiliary: names in `losses.AUXILIARY`.
+
+  Returns:
+    The next state, and the terms of the loss and the share of right answers before the step.
+  """
+  grads, metrics = jax.grad(losses.total, has_aux=True)(state["params"], batch, weight, model=model, auxiliary=auxiliary)
+  updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+  return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def answered(params, batch, *, model) -> jax.Array:
+  """[B, Q] bool, the questions that are answered correctly."""
+  return losses.right(losses.forward(params, batch, model=model), batch)
+
+
+def accuracy(params: dict[str, Any], student: embedded.Student, seed: int, size: int, questions: int) -> dict[str, float]:
+  """Share of right answers by kind of question, on eight batches of the calibration split.
+
+  Args:
+    params: of the model.
+    student: the model.
+    seed: of the batches.
+    size: pictures per batch.
+    questions: per picture.
+  """
+  hits = {kind: [] for kind in task.KINDS}
+  for number in range(8):
+    batch, kinds = batches.make_batch(student, np.random.default_rng([seed, 2, number]), "calibration", size, questions)
+    right = np.asarray(answered(params, batch, model=student.model))
+    for kind, hit in zip(np.ravel(kinds), right.ravel()):
+      hits[kind].append(hit)
+  return {kind: float(np.mean(values)) for kind, values in hits.items() if values}

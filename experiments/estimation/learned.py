@@ -1,0 +1,115 @@
+"""Learned head importance: the weights with which the pruned model gives the unpruned model's answers.
+
+Axes: B batch, H heads, L tokens of the prompt, T answer tokens, V visual slots.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.estimation.data import Batch
+from experiments.estimation.data import Batches
+from experiments.running.journal import Journal
+from hawk_jax import budgets
+from hawk_jax import prompt as prompt_lib
+from hawk_jax import pruning
+from models import generation
+from models import sharding
+from models import teacher_forcing
+from models.decoder import Intervention
+from models.vision_language import Inputs
+
+# Temperature of the relaxed selection at the first step, and what it loses until the last.
+_START, _COOLING = 0.5, 0.4
+
+
+def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
+  """[H] float32 weights, by gradient descent on a relaxed selection; see `learn_step`.
+
+  Args:
+    batches: the calibration examples; their reference answers are not read.
+    settings: `estimators.Settings`, of which keep_ratio, steps and learning_rate are read.
+    records: journal of the state after each step.
+  """
+  model, optimizer = batches.model, optax.adam(settings.learning_rate)
+  start = jnp.zeros(model.config.text.num_attention_heads)
+  state = (start, optimizer.init(start))
+  if records.records:
+    leaves, tree = jax.tree.flatten(state)
+    last = records.records[-1]["state"]
+    state = jax.tree.unflatten(tree, [jnp.asarray(value, leaf.dtype) for value, leaf in zip(last, leaves)])
+  prepared = {}
+  for step in records.remaining(settings.steps, "step"):
+    number = step % len(batches)
+    if number not in prepared:
+      batch = batches[number]
+      prepared[number] = batch, own_answers(batches, batch)
+    batch, answers = prepared[number]
+    counts = budgets.keep_counts(np.asarray(batch.prompt.visual_counts), keep_ratio=settings.keep_ratio)
+    temperature = _START - _COOLING * step / settings.steps
+    state, loss = learn_step(state, batches.params, batch.prompt, batch.features, answers, counts, temperature,
+                             model=model, optimizer=optimizer)
+    state, loss = sharding.fetch((state, loss), model.mesh)
+    records.append({"loss": float(loss), "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]})
+  return np.asarray(jax.nn.softmax(state[0]))
+
+
+def own_answers(batches: Batches, batch: Batch) -> np.ndarray:
+  """[B, T] int32 tokens that the unpruned model answers, as many as the references have at most, -1 after each end."""
+  length = batch.answers.shape[1]
+  out = generation.generate(batches.model, batches.params, Inputs(batch.prompt, vision=None), features=batch.features,
+                            max_new_tokens=length, eos_token_ids=batches.processor.eos_token_ids)
+  tokens, lengths = np.asarray(out.tokens), np.asarray(out.lengths)
+  return np.where(np.arange(length) < lengths[:, None], tokens, -1)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
+def learn_step(state, params, prompt, features, answers, counts, temperature, *, model, optimizer):
+  """One step towards the weights with which the pruned model gives the unpruned model's answers.
+
+  Selection is relaxed: each token is kept with a share, the sigmoid of how far its fused score is above the score at the
+  cut, and the share's logarithm is added to all attention logits of the token.
+
+  Args:
+    state: (logits [H] of the weights, optimizer state).
+    params: of the model.
+    prompt: the packed prompts.
+    features: of the vision encoder.
+    answers: [B, T] tokens of the unpruned model, -1 on padding.
+    counts: [B] int32, tokens to keep.
+    temperature: of the sigmoid, in standard deviations of the row's scores.
+    model: a port.
+    optimizer: of optax.
+
+  Returns:
+    The new state, and the loss before the step: minus the mean log-likelihood of the answers.
+  """
+  apply = functools.partial(model.apply, {"params": params})
+  mask = prompt.visual_mask
+  sequence = apply(prompt, features, method="prune")
+
+  def loss(logits):
+    plan = pruning.Plan(1, head_importance=jax.nn.softmax(logits))  # its keep_count has no influence on scores
+    fused = apply(prompt, features, plan, method="fused_scores")
+    ranked = jnp.sort(jnp.where(mask, fused, -jnp.inf), axis=-1)[:, ::-1]
+    pick = jax.vmap(lambda row, index: row[index])
+    last = jnp.minimum(counts, mask.sum(-1) - 1)
+    cut = jax.lax.stop_gradient((pick(ranked, counts - 1) + pick(ranked, last)) / 2)
+    deviation = jax.lax.stop_gradient(jnp.std(fused, axis=-1, where=mask))
+    log_share = jax.nn.log_sigmoid((fused - cut[:, None]) / (temperature * deviation[:, None] + 1e-12))
+    place = prompt_lib.places(sequence.order, prompt.visual_order)
+    bias = jax.vmap(lambda at, values, real: jnp.zeros(sequence.order.shape[1]).at[at].add(jnp.where(real, values, 0.0)))(
+        place, log_share, mask)
+    intervention = Intervention(key_bias=bias)
+    prefill = apply(sequence, intervention, method="run")
+    return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()
+
+  logits, opt_state = state
+  value, grads = jax.value_and_grad(loss)(logits)
+  updates, opt_state = optimizer.update(grads, opt_state, logits)
+  return (optax.apply_updates(logits, updates), opt_state), value

@@ -1,0 +1,68 @@
+"""Prompts of noise to measure, and how each is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from hawk_jax.pruning import Plan
+from hawk_jax.pruning import Pruning
+from models import generation
+from models.vision_language import Inputs
+from models.vision_language import VisionLanguageModel
+
+# Heights of a batch of pictures of different sizes, as shares of their width.
+MIXED_HEIGHTS = (1, 0.75, 0.5, 1.25)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A batch of prompts and how it is pruned.
+
+  Attributes:
+    name: of the case, in tables.
+    inputs: packed, on the device.
+    plan: None keeps all tokens.
+    visual: visual tokens of each prompt.
+    tokens: tokens of each prompt that enter the decoder.
+  """
+
+  name: str
+  inputs: Inputs
+  plan: Plan | None
+  visual: np.ndarray
+  tokens: np.ndarray
+
+
+def make(model: VisionLanguageModel, arrays: dict[str, np.ndarray], pruning: Pruning, name: str) -> Case:
+  """Packs and plans a batch.
+
+  Args:
+    model: a port.
+    arrays: of its `synthetic_batch`, or of a processor.
+    pruning: the settings.
+    name: of the case.
+  """
+  inputs = model.pack(**arrays)
+  plan = generation.make_plan(model, inputs.prompt, pruning)
+  visual = inputs.prompt.visual_counts
+  kept: Any = visual if plan is None else plan.counts
+  return Case(name, jax.device_put(inputs), plan, visual, inputs.prompt.text_counts + kept)
+
+
+def merge(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """One batch of several: arrays are joined along their first axis, and padded with zeros along the others.
+
+  Zeros are what processors pad with, in tokens, masks and tiles.
+  """
+
+  def join(arrays):
+    shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int).tolist()
+    grow = lambda array: [(0, 0)] + [(0, most - size) for most, size in zip(shape, array.shape[1:])]
+    return np.concatenate([np.pad(array, grow(array)) for array in arrays])
+
+  return {name: join([batch[name] for batch in batches]) for name in batches[0]}

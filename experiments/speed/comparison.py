@@ -1,0 +1,91 @@
+"""Our model beside a baseline: equal outputs first, then seconds in the same rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+from typing import Any, Protocol
+
+import numpy as np
+
+from experiments.speed import timing
+from experiments.speed.programs import Programs
+
+# Largest difference of logits, relative to the largest logit. float16 and bfloat16 round more than float32.
+_TOLERANCES = {"float32": 1e-4}
+_LOW_PRECISION = 5e-2
+
+
+class Baseline(Protocol):
+  """Another implementation of the same checkpoint, one prompt at a time; its own arrays are of any kind."""
+
+  def tensors(self, arrays: dict[str, np.ndarray]) -> Any:
+    """A processor's arrays, on the device."""
+
+  def vision(self, tensors: Any) -> Any:
+    """Visual tokens."""
+
+  def prefill(self, tensors: Any, kept: np.ndarray) -> tuple:
+    """Vision, and the prompt's tokens at the positions `kept`; the first arguments of `decode`."""
+
+  def decode(self, *state: Any) -> list[int]:
+    """Greedy tokens after a prefill: one, and as many more as the last argument says."""
+
+  def answer(self, tensors: Any, kept: np.ndarray, steps: int) -> tuple[np.ndarray, list[int]]:
+    """[vocab] float32 logits of the first token, and `steps` + 1 greedy tokens."""
+
+  def wait(self) -> None:
+    """Returns when the device has done all its work."""
+
+
+def check_outputs(ours: Sequence[Programs], baseline: Baseline, tensors: Any, steps: int,
+                  dtype: str) -> list[dict[str, Any]]:
+  """Compares first logits and greedy tokens with the baseline's, which keeps the same tokens.
+
+  Args:
+    ours: our model on cases of one prompt.
+    baseline: what it is compared with.
+    tensors: the prompt, of `baseline.tensors`.
+    steps: decoding steps after the first token.
+    dtype: of the parameters. Greedy tokens must be equal only in float32.
+
+  Returns:
+    What was found for each case.
+
+  Raises:
+    ValueError: outputs that differ by more than the dtype's rounding explains.
+  """
+  checks = []
+  for programs in ours:
+    expected, tokens = baseline.answer(tensors, programs.kept(0), steps)
+    found = np.asarray(programs.language()[0][0])
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    same = int(np.cumprod(np.asarray(programs.answer().tokens)[0] == tokens).sum())
+    checks.append({"case": programs.case.name, "largest_logit_error": error, "equal_tokens": same, "of": steps + 1})
+    close = error <= _TOLERANCES.get(dtype, _LOW_PRECISION)  # False for NaN too
+    if not close or (dtype == "float32" and same != steps + 1):
+      raise ValueError(f"baseline: outputs differ at {programs.case.name}: {checks[-1]}")
+  return checks
+
+
+def add_baseline(clock: timing.Clock, baseline: Baseline, tensors: Any, ours: Sequence[Programs], batch: Programs,
+                 rows: Sequence[dict[str, np.ndarray]], steps: int) -> None:
+  """Adds the baseline's functions to a clock; it answers the prompts of a batch one by one.
+
+  Args:
+    clock: that measures our programs too.
+    baseline: what is measured.
+    tensors: the prompt of `ours`.
+    ours: cases of one prompt.
+    batch: a case of several prompts.
+    rows: arrays of each prompt of the batch.
+    steps: decoding steps after the first token.
+  """
+  add = functools.partial(clock.add, wait=baseline.wait)
+  add("torch vision", lambda: baseline.vision(tensors))
+  for programs in ours:
+    prefill = functools.partial(baseline.prefill, tensors, programs.kept(0))
+    add(f"torch first_token {programs.case.name}", prefill)
+    add(f"torch decode {programs.case.name}", lambda *state: baseline.decode(*state, steps), prepare=prefill)
+  singles = [(baseline.tensors(arrays), batch.kept(row)) for row, arrays in enumerate(rows)]
+  add("torch batch", lambda: [baseline.decode(*baseline.prefill(*single), steps) for single in singles])

@@ -1,0 +1,191 @@
+"""Measures every workaround in models/cpu.py beside what it replaces, at the sizes of the preset `cpu` of the benchmark.
+
+  python -m experiments.speed.cpu
+
+Results are compared before anything is timed. Prints two Markdown tables: every case, and the one in the docstring of
+models/cpu.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.reporting import tables
+from experiments.running import command
+from experiments.running import environment
+from experiments.speed import timing
+from models import cpu
+from models import rope
+from models.attention import dispatch
+from models.attention import xla
+
+# Largest difference, relative to the largest value.
+_TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
+# The decoder and the tower of experiments/configs/cpu.
+_HIDDEN, _INTERMEDIATE, _VOCABULARY, _HEADS, _KV_HEADS, _HEAD_DIM = 1024, 2816, 8192, 8, 2, 128
+_VISION_HEADS, _VISION_HEAD_DIM = 8, 80
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of the command."""
+
+  tokens: int = command.option(828, "Number of tokens in a prompt.", least=1)
+  patches: int = command.option(3136, "Number of patches in a picture.", least=2)
+  dtype: str = command.option("float32", "Dtype of all arrays.", choices=_TOLERANCES)
+  rounds: int = command.option(20, "Number of measurements behind each figure.", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A workaround beside what it replaces.
+
+  Attributes:
+    workaround: its name in models/cpu.py.
+    shapes: what it is applied to.
+    ours: the program with it.
+    plain: the program without it.
+    read: the part of the results that counts.
+  """
+
+  workaround: str
+  shapes: str
+  ours: Callable[[], jax.Array]
+  plain: Callable[[], jax.Array]
+  read: Callable[[jax.Array], jax.Array] = lambda result: result
+
+
+# What each workaround replaces, in words.
+REPLACED = {
+    "dot_general": "one row times a weight matrix, as one product",
+    "attend_by_head": "long rows with all heads at once, padding and masked keys included",
+    "kept": "cosines and sines computed again by every head, in one layer",
+}
+
+
+def make_cases(tokens: int, patches: int, dtype: str) -> list[Case]:
+  """All measurements.
+
+  Args:
+    tokens: of a prompt.
+    patches: of a picture.
+    dtype: of all arrays.
+  """
+  draw = functools.partial(_draw, np.random.default_rng(0), dtype)
+  products = [_product(draw(1, rows), draw(rows, columns)) for rows, columns in (
+      (_HIDDEN, _INTERMEDIATE), (_INTERMEDIATE, _HIDDEN), (_HIDDEN, _VOCABULARY))]
+  prompt = (draw(1, tokens, _HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM))
+  pictures = tuple(draw(2, patches, _VISION_HEADS, _VISION_HEAD_DIM) for _ in range(3))
+  picture = tuple(x[:1] for x in pictures)
+  return [
+      *products,
+      _attention(f"a causal prompt of {tokens:,} tokens", *prompt, causal=True),
+      _attention(f"a picture of {patches:,} patches", *picture),
+      _attention(f"a picture of {patches:,} patches and one of half as many", *pictures, lengths=(patches, patches // 2)),
+      _rotation(f"queries and keys of {tokens:,} tokens", *prompt[:2]),
+      _rotation(f"queries and keys of {patches:,} patches", *picture[:2])]
+
+
+def _draw(rng, dtype, *shape):
+  return jnp.asarray(rng.standard_normal(shape, np.float32), dtype)
+
+
+def _program(function, *args) -> Callable[[], jax.Array]:
+  """A function of arrays, compiled; it returns when its result is there."""
+  jitted = jax.jit(function)
+  return lambda: jax.block_until_ready(jitted(*args))
+
+
+def _product(row, matrix) -> Case:
+  numbers = (((1,), (0,)), ((), ()))
+  program = lambda product: _program(functools.partial(product, dimension_numbers=numbers), row, matrix)
+  shapes = f"a row times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
+  return Case("dot_general", shapes, program(cpu.dot_general), program(jax.lax.dot_general))
+
+
+def _attention(shapes: str, query, key, value, causal: bool = False, lengths: Sequence[int] | None = None) -> Case:
+  """Attention of [B, T, N, d] queries to [B, T, G, d] keys and values."""
+  query = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[3]).transpose(0, 2, 3, 1, 4)
+  key, value = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+  real = None if lengths is None else jnp.arange(query.shape[3]) < jnp.asarray(lengths)[:, None]
+  mask = None if real is None else real[:, None]
+  counts = None if lengths is None else jnp.asarray(lengths)
+  by_head = lambda *args: cpu.attend_by_head(xla.attend_in_blocks, *args, None, counts, causal)
+  at_once = lambda *args: xla.attend_in_blocks(*args, None, causal, dispatch.MOST_LOGITS["cpu"])
+  ours, plain = (_program(attend, query, key, value, mask) for attend in (by_head, at_once))
+  # The queries after the end of a row are padding, whose results are not read.
+  read = lambda out: out if real is None else jnp.where(real[:, None, None, :, None], out, 0)
+  return Case("attend_by_head", shapes, ours, plain, read)
+
+
+def _rotation(shapes: str, query, key) -> Case:
+  """Rotary embedding of [1, T, N, d] queries and [1, T, G, d] keys, cosines and sines included."""
+  frequencies = rope.text_frequencies(query.shape[-1], 1e6)
+  angles = jnp.arange(query.shape[1])[None, :, None] * jnp.asarray(frequencies.values, jnp.float32)
+
+  def rotate(functions, angles, query, key):
+    rotation = functions(angles)
+    return jnp.concatenate([rope.rotate(x, *rotation) for x in (query, key)], axis=2)
+
+  program = lambda functions: _program(functools.partial(rotate, functions), angles, query, key)
+  return Case("kept", shapes, program(functools.partial(cpu.kept, (jnp.cos, jnp.sin))),
+              program(lambda angles: (jnp.cos(angles), jnp.sin(angles))))
+
+
+def check(case: Case, dtype: str) -> float:
+  """Largest difference of a case's two results, relative to the largest value.
+
+  Raises:
+    ValueError: a difference that rounding does not explain.
+  """
+  found, expected = (np.asarray(case.read(program()), np.float32) for program in (case.ours, case.plain))
+  difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+  if not difference <= _TOLERANCES[dtype]:
+    raise ValueError(f"{case.workaround}: results differ by {difference:.1e} for {case.shapes}")
+  return difference
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> list[str]:
+  """The table in models/cpu.py: for each workaround, its smallest and largest gain."""
+  cells = []
+  for name, replaced in REPLACED.items():
+    gains = [f"{row['gain']:.1f}" for row in sorted(rows, key=lambda row: row["gain"]) if row["workaround"] == name]
+    span = gains[0] if gains[0] == gains[-1] else f"{gains[0]} to {gains[-1]}"
+    cells.append([f"`{name}`", replaced, f"{span} times"])
+  return tables.table(["workaround", "replaces", "gain"], cells, left=3)
+
+
+def run(settings: Settings) -> list[dict[str, Any]]:
+  """Compares, measures, and returns a row per case: seconds with and without the workaround, and the gain."""
+  if jax.default_backend() != "cpu":
+    raise ValueError(f"platform: got {jax.default_backend()}, the workarounds are for CPUs; set JAX_PLATFORMS=cpu")
+  cases = make_cases(settings.tokens, settings.patches, settings.dtype)
+  differences = [check(case, settings.dtype) for case in cases]
+  clock = timing.Clock()
+  for number, case in enumerate(cases):
+    clock.add(f"{number} ours", case.ours)
+    clock.add(f"{number} plain", case.plain)
+  clock.run(settings.rounds)
+  rows = []
+  for number, (case, difference) in enumerate(zip(cases, differences)):
+    ours, plain = clock.median(f"{number} ours"), clock.median(f"{number} plain")
+    rows.append({"workaround": case.workaround, "shapes": case.shapes, "seconds": ours, "plain_seconds": plain,
+                 "gain": plain / ours, "difference": difference})
+  print(f"\n{settings.dtype}, medians of {settings.rounds} rounds; {environment.device()}, {environment.today()}; "
+        f"{environment.versions()}.\n")
+  cells = [[f"`{row['workaround']}`", row["shapes"], f"{1e3 * row['seconds']:.3f}", f"{1e3 * row['plain_seconds']:.3f}",
+            f"{row['gain']:.2f}", f"{row['difference']:.0e}"] for row in rows]
+  print("\n".join(tables.table(["workaround", "applied to", "ms", "without it, ms", "gain", "difference"], cells, left=2)))
+  print("\n" + "\n".join(summarize(rows)))
+  return rows
+
+
+if __name__ == "__main__":
+  command.main(Settings, run)

@@ -1,0 +1,62 @@
+"""Pictures and videos on their way into a prompt: arrays for `pack`, and the text that represents each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.inputs.video import Video
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+  """The pictures and videos of a batch.
+
+  Attributes:
+    arrays: arguments of the port's `pack`.
+    image_texts: for each picture of the batch, in order, the text that replaces its placeholder in the prompt.
+    video_texts: for each video likewise.
+  """
+
+  arrays: dict[str, np.ndarray]
+  image_texts: Sequence[str] = ()
+  video_texts: Sequence[str] = ()
+
+
+class MediaProcessor:
+  """A checkpoint's processing of pictures and videos; each port subclasses it.
+
+  Attributes:
+    image_token: the chat template writes it in place of each picture.
+    video_token: the chat template writes it in place of each video; None for models without videos.
+  """
+
+  def __init__(self, config: dict[str, Any], tokenizer):
+    """Finds the placeholders.
+
+    Args:
+      config: content of config.json.
+      tokenizer: transformers' tokenizer.
+    """
+    token = lambda *names: next((tokenizer.convert_ids_to_tokens(config[name]) for name in names if name in config), None)
+    self.image_token = token("image_token_id", "image_token_index")
+    self.video_token = token("video_token_id", "video_token_index")
+
+  def __call__(self, images: Sequence[Sequence[Image.Image]], videos: Sequence[Sequence[Video]],
+               min_pixels: int | None = None, max_pixels: int | None = None) -> Media:
+    """Arrays and texts of a batch.
+
+    Args:
+      images: for each prompt its RGB pictures.
+      videos: for each prompt its videos.
+      min_pixels: smaller pictures and frames are scaled up to this many pixels; None: as the checkpoint says.
+      max_pixels: larger ones are scaled down to this many pixels; None: as the checkpoint says.
+
+    Raises:
+      ValueError: pictures, videos or limits that the model does not take.
+    """
+    raise NotImplementedError

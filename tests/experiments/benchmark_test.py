@@ -1,0 +1,152 @@
+"""The benchmark at a tiny size: what its report holds, and that outputs unlike the baseline's are refused."""
+
+import json
+import pathlib
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import benchmark
+from experiments.speed import flops
+from experiments.speed import report as report_lib
+from models import generate
+from models import load_model
+from models import registry
+from models.checkpoints import directory
+from tests.reference import qwen2_5_vl as reference
+
+STAGES = ("first_token", "prefill", "prune", "language", "decode", "answer")
+STEPS = 2
+
+
+class FakeBaseline:
+  """Our model in place of transformers' torch model: it looks up what it is asked to keep by the number of tokens."""
+
+  calls = {"vision": 0, "prefill": 0, "decode": 0, "wait": 0}
+  error = 0.0
+
+  def __init__(self, directory, dtype):
+    self.model, self.params = load_model(str(directory), dtype=dtype)
+
+  def tensors(self, arrays):
+    return self.model.pack(**arrays)
+
+  def vision(self, inputs):
+    del inputs
+    self.calls["vision"] += 1
+
+  def prefill(self, inputs, kept):
+    del inputs, kept
+    self.calls["prefill"] += 1
+    return "logits", "cache", 0
+
+  def decode(self, logits, cache, following, steps):
+    assert (logits, cache, following, steps) == ("logits", "cache", 0, STEPS)
+    self.calls["decode"] += 1
+
+  def wait(self):
+    self.calls["wait"] += 1
+
+  def answer(self, inputs, kept, steps):
+    count = len(kept) - int(inputs.prompt.text_counts[0])
+    out = generate(self.model, self.params, inputs, keep_count=count, max_new_tokens=steps + 1, return_logits=True)
+    np.testing.assert_array_equal(out.kept_positions[0][:len(kept)], kept)
+    logits = np.array(out.logits[0, 0])
+    logits[0] += self.error
+    return logits, np.asarray(out.tokens[0]).tolist()
+
+
+class BenchmarkTest(absltest.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    holder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(holder.cleanup)
+    cls.directory = pathlib.Path(holder.name)
+    config = json.loads(json.dumps(reference.CONFIGS["gqa"]))
+    config["text_config"]["num_hidden_layers"] = config["vision_config"]["depth"] = 1
+    (cls.directory / "cpu").mkdir()
+    (cls.directory / "cpu" / "config.json").write_text(json.dumps(config))
+    for name, value in (("_CONFIGS", cls.directory), ("_BATCH_SIZES", (4,)), ("_open_baseline", FakeBaseline)):
+      patch = mock.patch.object(benchmark, name, value)
+      patch.start()
+      cls.addClassCleanup(patch.stop)
+    cls.model = registry.build(cls.directory / "cpu", config)
+
+  def settings(self, **values):
+    return benchmark.Settings(**{
+        **dict(side=112, text_tokens=12, steps=STEPS, rounds=1, keep_ratio=(0.5, 1.0), baseline="transformers",
+               output_dir=str(self.directory / "out")), **values})
+
+  def test_report(self):
+    with mock.patch.dict(FakeBaseline.calls, dict.fromkeys(FakeBaseline.calls, 0)):
+      report = benchmark.run(self.settings())
+      calls = dict(FakeBaseline.calls)
+    output = self.directory / "out"
+    self.assertEqual(json.loads((output / "benchmark.json").read_text()), report)
+    self.assertEqual((output / "benchmark.md").read_text(), report_lib.summarize(report) + "\n")
+    self.assertTrue((output / "benchmark.png").read_bytes().startswith(b"\x89PNG"))
+
+    seconds = report["seconds"]
+    cases = [f"{prefix}{stage} {name}" for name in ("1", "0.5") for prefix, stages in (
+        ("", STAGES), ("torch ", ("first_token", "decode"))) for stage in stages]
+    self.assertCountEqual(
+        seconds, ["matmul", "stream", "vision", *cases, "batch", "decode x4", "torch vision", "torch batch"])
+    for name, values in seconds.items():
+      self.assertLen(values, 1, name)
+      self.assertGreater(values[0], 0, name)
+    # In the round that counts and the one before it: four prefills alone or before decoding, and four rows one by one.
+    self.assertEqual(calls, {"vision": 2, "prefill": 2 * (4 + 4), "decode": 2 * (2 + 4), "wait": 2 * 2 * 6})
+
+    # 112 pixels are 4 x 4 visual tokens of this model.
+    text = self.model.config.text
+    self.assertEqual((report["visual_tokens"], report["text_tokens"], report["steps"]), (16, 12, STEPS))
+    self.assertEqual(report["vision_flops"], self.model.vision_flops({"image_grid_thw": [[1, 8, 8]]}))
+    self.assertEqual([(case["keep_ratio"], case["tokens"]) for case in report["cases"]], [(1.0, 28), (0.5, 20)])
+    for case, slots in zip(report["cases"], (32 + 16, 32 + 8)):  # buckets of text and of visual tokens
+      self.assertEqual(case["cache_bytes"], 4 * flops.kv_cache_elements(text, slots + STEPS + 1))
+      self.assertEqual(case["language_flops"], flops.language_prefill(text, case["tokens"]))
+      self.assertEqual(case["decode_bytes"], flops.decode_bytes(text, case["tokens"] + 1, 1, 4))
+      self.assertEqual(set(case["compile_seconds"]), {"vision", "prefill", "prune", "language", "decode"})
+      self.assertEqual(set(case["temporary_bytes"]), set(case["compile_seconds"]))
+    self.assertEqual([check["case"] for check in report["checks"]], ["1", "0.5"])
+    for check in report["checks"]:
+      self.assertLess(check["largest_logit_error"], 1e-5)
+      self.assertEqual((check["equal_tokens"], check["of"]), (STEPS + 1, STEPS + 1))
+
+  def test_outputs_unlike_the_baseline(self):
+    with mock.patch.object(FakeBaseline, "error", 0.1):
+      with self.assertRaisesRegex(ValueError, "baseline: outputs differ at 1: .*'equal_tokens'"):
+        benchmark.run(self.settings(keep_ratio=()))
+
+  def test_compile_only(self):
+    found = benchmark.run(self.settings(compile_only=True))
+    names, starts = ("vision", "prefill and decoding"), ("first start", "with a warm cache")
+    self.assertEqual([(one.program, one.start) for one in found], [(name, start) for start in starts for name in names])
+    self.assertRegex(str(found[0]), r"vision, first start: traced in \d+\.\d s, compiled in \d+\.\d s")
+
+  def test_bad_settings(self):
+    with self.assertRaisesRegex(ValueError, r"keep_ratio: got 1.5, must be in \(0, 1\]"):
+      benchmark.Settings(keep_ratio=(0.5, 1.5))
+    with self.assertRaisesRegex(ValueError, "mesh: got 'tensor:2', but the benchmark measures one device"):
+      benchmark.Settings(mesh="tensor:2")
+    # Prompts are checked before parameters are read, of which this checkpoint has none.
+    with self.assertRaisesRegex(ValueError, "max_new_tokens: got 2001, but the longest prompt"):
+      benchmark.run(self.settings(model=str(self.directory / "cpu"), steps=2000))
+
+  def test_presets(self):
+    for preset, dtype in benchmark._PRESETS.items():
+      settings = benchmark.Settings(preset=preset)
+      self.assertEqual(settings.parameter_dtype, dtype)
+      self.assertEqual(jnp.dtype(settings.parameter_dtype).name, dtype)
+      config = pathlib.Path(benchmark.__file__).parent / "configs" / preset
+      self.assertEqual(registry.build(config, directory.read_config(config)).picture_size(784), (784, 784))
+    self.assertEqual(benchmark.Settings(keep_ratio=(0.4, 1.0, 0.4)).ratios, [1.0, 0.4])
+
+
+if __name__ == "__main__":
+  absltest.main()

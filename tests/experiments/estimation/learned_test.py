@@ -1,0 +1,74 @@
+"""Learned head importance: the relaxation against hard selection, and that steps lower the loss."""
+
+from unittest import mock
+
+from absl.testing import absltest
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.estimation import data
+from experiments.estimation import learned
+from hawk_jax.pruning import Pruning
+from models import generation
+from models import stages
+from models import teacher_forcing
+from tests.reference import checks
+from tests.reference import llava as reference
+
+ANSWERS = np.asarray([[17, 4, 60], [90, 33, -1]], np.int32)
+
+
+class LearnedTest(absltest.TestCase):
+  optimizer = optax.adam(0.1)
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.model, cls.params = checks.load(reference, "mistral")  # 8 query heads over 2 key heads
+    cls.inputs = cls.model.pack(**reference.batch(("two", "one")))
+    cls.features = generation.encode_pictures(cls.model, cls.params, cls.inputs)
+
+  def step(self, state, temperature, counts):
+    return learned.learn_step(state, self.params, self.inputs.prompt, self.features, ANSWERS, counts, temperature,
+                              model=self.model, optimizer=self.optimizer)
+
+  def test_cold_relaxation_is_hard_selection(self):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
+    plan = generation.make_plan(self.model, self.inputs.prompt, Pruning(keep_ratio=0.25), np.asarray(jax.nn.softmax(logits)))
+    self.assertEqual(plan.counts.tolist(), [18, 9])
+    _, loss = self.step((logits, self.optimizer.init(logits)), 1e-6, plan.counts)
+
+    @jax.jit
+    def hard(params, prompt, features, plan):
+      def call(module):
+        return teacher_forcing.judge(module, prompt, stages.prefill(module, prompt, features, plan), ANSWERS)
+
+      return self.model.apply({"params": params}, method=call).log_likelihood
+
+    expected = hard(self.params, self.inputs.prompt, self.features, plan)
+    self.assertAlmostEqual(float(loss), -float(expected.mean()), delta=1e-4)
+
+  def test_steps_lower_the_loss(self):
+    logits = jnp.zeros(8)
+    state, losses = (logits, self.optimizer.init(logits)), []
+    for _ in range(15):
+      state, loss = self.step(state, 0.5, np.asarray([18, 9], np.int32))
+      losses.append(float(loss))
+    self.assertLess(losses[-1], losses[0] - 1e-3)
+    self.assertLess(max(np.diff(losses)), 1e-3)
+
+  def test_own_answers_end_at_the_end_token(self):
+    out = generation.generate(self.model, self.params, self.inputs, max_new_tokens=3)
+    tokens = np.asarray(out.tokens)
+    end = int(tokens[0, 1])
+    self.assertNotIn(end, tokens[1].tolist())
+    processor = mock.Mock(eos_token_ids=(end,))
+    batch = data.Batch(self.inputs.prompt, self.features, ANSWERS, ["a", "b"])
+    batches = data.Batches(self.model, self.params, processor, [], size=2)
+    np.testing.assert_array_equal(learned.own_answers(batches, batch), [[*tokens[0, :2], -1], tokens[1]])
+
+
+if __name__ == "__main__":
+  absltest.main()

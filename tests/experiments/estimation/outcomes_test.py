@@ -1,0 +1,53 @@
+"""Outcomes by teacher forcing against answers that are really decoded."""
+
+import dataclasses
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+
+from experiments.estimation import data
+from experiments.estimation import outcomes
+from hawk_jax.pruning import Pruning
+import models
+from models import generation
+from models.vision_language import Inputs
+from tests.reference import checks
+from tests.reference import llava as reference
+
+SEEDS = np.asarray([3, 4])
+
+
+class OutcomesTest(parameterized.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.model, cls.params = checks.load(reference, "mistral")
+    inputs = cls.model.pack(**reference.batch(("two", "one")))
+    features = generation.encode_pictures(cls.model, cls.params, inputs)
+    relevance = np.random.default_rng(0).normal(size=inputs.prompt.visual_order.shape).astype(np.float32)
+    cls.batch = data.Batch(inputs.prompt, features, np.zeros([2, 3], np.int32), ["a", "b"], relevance)
+    cls.weights = checks.uneven_importance(8)
+
+  # Importance, seeds and CLIP's scores each have an influence on one of these.
+  @parameterized.parameters(
+      (Pruning(keep_ratio=0.5, keep_mass=0.2),), (Pruning(keep_ratio=0.2, selector="random"),),
+      (Pruning(keep_ratio=0.2, selector="cdpruner"),))
+  def test_right_is_what_decoding_answers(self, pruning):
+    scores = self.batch.relevance if pruning.selector == "cdpruner" else None
+    out = models.generate(self.model, self.params, Inputs(self.batch.prompt, None), self.weights,
+                          features=self.batch.features, scores=scores, selector_seed=SEEDS, max_new_tokens=3,
+                          **dataclasses.asdict(pruning))
+    answers, visual = np.asarray(out.tokens), self.batch.prompt.visual_order
+    shares = [np.isin(row[row >= 0], kept).mean() for row, kept in zip(visual, np.asarray(out.kept_positions))]
+    wrong = answers + (np.arange(3) == 1) * (1 - 2 * (answers > 0))  # another second token
+    for reference_answers, expected in ((answers, True), (wrong, False)):
+      batch = dataclasses.replace(self.batch, answers=reference_answers)
+      right, kept = outcomes.outcome(self.model, self.params, batch, outcomes.Variant("row@1", self.weights, pruning), SEEDS)
+      np.testing.assert_array_equal(right, [expected] * 2)
+      np.testing.assert_allclose(kept, shares, rtol=1e-6)
+
+
+if __name__ == "__main__":
+  absltest.main()

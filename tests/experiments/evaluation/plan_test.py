@@ -1,0 +1,40 @@
+"""Which settings an evaluation compares, and how questions are batched."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from experiments.evaluation import plan
+from hawk_jax import Pruning
+from tests.reference.tsv_files import fake_table
+
+
+class PlanTest(parameterized.TestCase):
+
+  def test_batches_hold_similar_sizes_and_every_row_once(self):
+    table = fake_table([((w, w),) for w in (100, 500, 100, 500, 100)] + [(), ((100, 100), (100, 100))])
+    batches = plan.batches([table, table], 2, None, None)
+    self.assertEqual([batch.rows for batch in batches[:3]], [(0, 2), (4, 6), (1, 3)])
+    self.assertEqual([batch.number for batch in batches], list(range(6)))
+    self.assertEqual([batch.table for batch in batches], [0] * 3 + [1] * 3)
+
+  def test_limits_on_pixels_make_sizes_equal(self):
+    table = fake_table([((w, w),) for w in (100, 2000, 300)])
+    self.assertEqual(plan.batches([table], 3, 1008**2, 1008**2)[0].rows, (0, 1, 2))
+
+  def test_settings(self):
+    self.assertEqual(plan.settings(["hawk", "random"], [0.2, 0.5], normalization="softmax"), (
+        Pruning(normalization="softmax"),
+        *(Pruning(keep_ratio=ratio, selector=selector, normalization="softmax")
+          for ratio in (0.5, 0.2) for selector in ("hawk", "random"))))
+    self.assertEqual([plan.name(setting) for setting in plan.settings(["hawk"], [0.198])], ["all tokens", "hawk 0.198"])
+
+  @parameterized.parameters(
+      (["hawk", "hawk"], [0.5], "selector: .*twice"), (["hawk"], [0.5, 0.5], "keep_ratio: .*twice"),
+      (["hawk"], [1.0], "keep_ratio: got 1.0, must be between 0 and 1"), (["hawk"], [0.0], "keep_ratio: got 0.0"))
+  def test_settings_refused(self, selectors, ratios, message):
+    with self.assertRaisesRegex(ValueError, message):
+      plan.settings(selectors, ratios)
+
+
+if __name__ == "__main__":
+  absltest.main()

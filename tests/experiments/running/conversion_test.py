@@ -1,0 +1,120 @@
+"""From Hugging Face to Orbax: the same parameters, and nothing that loads until all are there."""
+
+import itertools
+import pathlib
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+from flax import traverse_util
+import jax
+import numpy as np
+
+from experiments import convert
+from experiments.running import conversion
+from models import load_model
+from models import sharding
+from models.checkpoints import orbax
+from tests.reference import llava as reference
+
+
+class Killed(BaseException):
+  pass
+
+
+def assert_trees_equal(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+class ConvertTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    holder = tempfile.TemporaryDirectory()
+    self.addCleanup(holder.cleanup)
+    self.directory = pathlib.Path(holder.name)
+    self.source, self.output = self.directory / "source", self.directory / "output"
+    self.source.mkdir()
+    reference.write_checkpoint(self.source, "mistral")
+
+  def test_killed_at_every_moment(self):
+    save, calls = orbax.save_group, itertools.count()
+
+    def save_or_die(partial, name, params):
+      number = next(calls)
+      if number == 3:
+        (partial / "params" / f"{name}.orbax-checkpoint-tmp").mkdir(parents=True)  # as Orbax leaves it
+        raise Killed
+      save(partial, name, params)
+      if number == 5:
+        raise Killed
+
+    with mock.patch.object(orbax, "save_group", save_or_die):
+      for _ in range(2):
+        with self.assertRaises(Killed):
+          conversion.convert(self.source, self.output, None)
+        self.assertFalse(self.output.exists())
+        with self.assertRaisesRegex(ValueError, "has no config.json"):
+          load_model(self.output.with_name("output.partial"))
+    with mock.patch.object(conversion.files, "write", side_effect=Killed), self.assertRaises(Killed):
+      conversion.convert(self.source, self.output, None)
+    self.assertFalse(self.output.exists())
+    with self.assertRaisesRegex(ValueError, "has no .safetensors file"):
+      load_model(self.output.with_name("output.partial"))
+    conversion.convert(self.source, self.output, None)
+    self.assertFalse(self.output.with_name("output.partial").exists())
+    self.assertEmpty(list(self.output.glob("params/*tmp*")))
+    model, params = load_model(self.output)
+    expected_model, expected = load_model(self.source)
+    self.assertEqual(model, expected_model)
+    assert_trees_equal(params, expected)
+    with self.assertRaisesRegex(ValueError, "output_dir: .*output exists already"):
+      conversion.convert(self.source, self.output, None)
+
+  def test_dtypes_and_meshes(self):
+    settings = convert.Settings(model=str(self.source), output_dir=str(self.output), dtype="bfloat16")
+    self.assertEqual(convert.run(settings), self.output)
+    _, params = load_model(self.source, dtype="bfloat16")
+    assert_trees_equal(load_model(self.output, dtype="bfloat16")[1], params)
+    mesh = sharding.make_mesh(None, jax.devices()[:1])
+    _, spread = load_model(self.output, mesh, "bfloat16")
+    assert_trees_equal(spread, params)
+    self.assertEqual(spread["lm_head"]["kernel"].sharding.spec, jax.sharding.PartitionSpec("fsdp", "tensor"))
+
+  def test_both_directories_must_be_given(self):
+    with self.assertRaisesRegex(ValueError, "model: must be given"):
+      convert.Settings(output_dir="out")
+    with self.assertRaisesRegex(ValueError, "output_dir: must be given"):
+      convert.Settings(model="in")
+
+  def test_another_conversion_in_the_way(self):
+    with mock.patch.object(orbax, "save_group", side_effect=Killed), self.assertRaises(Killed):
+      conversion.convert(self.source, self.output, None)
+    with self.assertRaisesRegex(ValueError, "output_dir: .* belongs to a run with other dtype"):
+      conversion.convert(self.source, self.output, "float16")
+
+  def test_one_error_lists_all_that_does_not_fit(self):
+    conversion.convert(self.source, self.output, None)
+    path = self.output / "config.json"
+    path.write_text(path.read_text().replace('"intermediate_size": 112', '"intermediate_size": 96'))
+    with self.assertRaises(ValueError) as raised:
+      load_model(self.output)
+    for layer in range(2):
+      self.assertIn(f"wrong shape: language_model/layers_{layer}/mlp/up_proj/kernel is [64, 112], the config asks for "
+                    "[64, 96]", str(raised.exception))
+    (self.output / orbax.MANIFEST).write_text("{")
+    with self.assertRaisesRegex(ValueError, "is not a manifest of parameters"):
+      load_model(self.output)
+
+  def test_groups(self):
+    _, params = load_model(self.source)
+    names = orbax.groups(traverse_util.flatten_dict(params))
+    self.assertIn("language_model.layers_1", names)
+    self.assertIn("vision_tower.encoder.layers_0", names)
+    self.assertIn("lm_head", names)
+    self.assertLen(sum(names.values(), []), len(jax.tree.leaves(params)))
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,77 @@
+"""An interrupted run resumes from its journal, from complete lines only."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest
+
+from experiments.running import journal
+
+
+class JournalTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    holder = tempfile.TemporaryDirectory()
+    self.addCleanup(holder.cleanup)
+    self.path = pathlib.Path(holder.name) / "records.jsonl"
+
+  def open(self, settings=None):
+    opened = journal.Journal(self.path, settings or {"a": 1, "b": (2, 3)})
+    self.addCleanup(opened.close)
+    return opened
+
+  def test_resumes(self):
+    first = self.open()
+    first.append({"x": 0.1})
+    first.append({"x": 1 / 3})
+    again = self.open()
+    self.assertEqual(again.records, [{"x": 0.1}, {"x": 1 / 3}])
+    self.assertEqual(list(again.remaining(5, "x")), [2, 3, 4])
+
+  def test_a_torn_line_is_dropped_wherever_it_was_torn(self):
+    self.open().append({"x": 1})
+    whole = self.path.read_bytes()
+    undisturbed = whole + b'{"x": 2}\n'
+    for cut in range(len(whole), len(undisturbed)):
+      self.path.write_bytes(undisturbed[:cut])
+      again = self.open()
+      self.assertEqual(again.records, [{"x": 1}])
+      again.append({"x": 2})
+      self.assertEqual(self.path.read_bytes(), undisturbed)
+
+  def test_a_torn_first_line_starts_anew(self):
+    self.open().append({"x": 1})
+    whole = self.path.read_bytes()
+    self.path.write_bytes(whole[:5])
+    self.assertEqual(self.open().records, [])
+
+  def test_other_settings_are_refused_and_nothing_is_lost(self):
+    self.open().append({"x": 1})
+    before = self.path.read_bytes()
+    with self.assertRaisesRegex(ValueError, "output_dir: .*records.jsonl belongs to a run with other b, c;"):
+      journal.Journal(self.path, {"a": 1, "b": [2], "c": 0})
+    self.assertEqual(self.path.read_bytes(), before)
+
+  def test_two_runs_at_once_are_refused(self):
+    script = ("import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); "
+              "sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", script, str(self.path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as other:
+      other.stdout.readline()
+      with self.assertRaisesRegex(ValueError, "output_dir: another run is writing .*records.jsonl"):
+        journal.Journal(self.path, {})
+      other.stdin.close()
+    self.assertEqual(self.open().records, [])
+
+  def test_reads_what_another_run_is_writing(self):
+    self.open().append({"x": 1})
+    self.assertEqual(journal.read(self.path, {"a": 1, "b": (2, 3)}), [{"x": 1}])
+    with self.assertRaisesRegex(ValueError, "output_dir: .*records.jsonl belongs to a run with other a;"):
+      journal.read(self.path, {"a": 2, "b": (2, 3)})
+
+
+if __name__ == "__main__":
+  absltest.main()

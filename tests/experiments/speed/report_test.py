@@ -1,0 +1,60 @@
+"""The tables of a benchmark, from seconds that are easy to divide."""
+
+from absl.testing import absltest
+
+from experiments.speed import report as report_lib
+
+REPORT = {
+    "config": "cpu", "dtype": "float32", "device": "2 CPU cores", "date": "2026-11-21", "versions": "jax 0.10.2",
+    "rounds": 3, "steps": 10, "visual_tokens": 100, "text_tokens": 20, "matmul_flops_per_second": 1e11,
+    "bandwidth_bytes_per_second": 1e10, "vision_flops": 1e11, "batch_sizes": [4],
+    "checks": [{"case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
+    "cases": [
+        {"keep_ratio": 1.0, "tokens": 120, "cache_bytes": 2e6, "language_flops": 4e10, "decode_bytes": 1e8,
+         "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
+         "temporary_bytes": {"vision": 7e6, "prefill": 9e6, "decode": None, "prune": 1e6, "language": 2e6}},
+        {"keep_ratio": 0.2, "tokens": 40, "cache_bytes": 1e6, "language_flops": 1e10, "decode_bytes": 5e7,
+         "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
+         "temporary_bytes": {"vision": 7e6, "prefill": 3e6, "decode": None, "prune": 1e6, "language": 2e6}}],
+    "seconds": {
+        "vision": [2.0], "batch": [8.0], "decode x4": [0.5],
+        "first_token 1": [3.0, 2.9, 3.2], "prefill 1": [1.0], "prune 1": [0.05], "language 1": [0.8], "decode 1": [0.2],
+        "answer 1": [4.0],
+        "first_token 0.2": [2.4], "prefill 0.2": [0.5], "prune 0.2": [0.05], "language 0.2": [0.3], "decode 0.2": [0.1],
+        "answer 0.2": [3.0]}}
+TORCH = {"torch vision": [2.0], "torch batch": [16.0], "torch first_token 1": [6.0], "torch decode 1": [0.3],
+         "torch first_token 0.2": [1.2], "torch decode 0.2": [0.3]}
+
+
+def rows(text):
+  """Cells of the rows of both tables, without their headings."""
+  cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+  return [row for row in cells if row[0] in ("1", "0.2")]
+
+
+class ReportTest(absltest.TestCase):
+
+  def test_alone(self):
+    text = report_lib.summarize(REPORT)
+    whole, pruned, whole_shares, pruned_shares = rows(text)
+    self.assertEqual(whole, ["1", "120", "3000.0 (2900 to 3200)", "2000.0 (2000 to 2000)", "50.0 (50 to 50)",
+                             "800.0 (800 to 800)", "150.0", "20.00", "4000.0 (4000 to 4000)", "2.0", "9", "6.0"])
+    self.assertEqual(pruned[6:8], ["50.0", "10.00"])
+    # Time and FLOPs over the unpruned, scoring, shares of the machine's limits, and what pruning saves.
+    self.assertEqual(whole_shares[1:], ["1.000", "1.000", "1.00", "5.0 %", "50 %", "50 %", "100.0 %", "100.0 %", "55.0 %"])
+    self.assertEqual(pruned_shares[1:], ["0.375", "0.250", "1.50", "10.0 %", "33 %", "50 %", "80.0 %", "75.0 %", "52.5 %"])
+    self.assertIn("Vision: 100 GFLOP, at best 1000 ms, 50 % of that rate.", text)
+    self.assertIn("11 tokens each: 0.50 samples/s.", text)
+    self.assertIn("with 0.2 kept: 100.0 at batch 1, 80.0 at batch 4.", text)
+    self.assertIn("kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal.", text)
+
+  def test_beside_a_baseline(self):
+    text = report_lib.summarize({**REPORT, "seconds": {**REPORT["seconds"], **TORCH}})
+    whole, pruned, *_ = rows(text)
+    self.assertEqual(whole[12:], ["6000.0 (6000 to 6000)", "2.00", "30.00", "1.50"])
+    self.assertEqual(pruned[12:], ["1200.0 (1200 to 1200)", "0.50", "30.00", "3.00"])
+    self.assertIn("0.50 samples/s; transformers one by one 0.25, 2.00 times our seconds.", text)
+
+
+if __name__ == "__main__":
+  absltest.main()
