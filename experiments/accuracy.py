@@ -32,15 +32,17 @@ from models import stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
   questions: int = command.option(2000, "Number of test questions, the kinds in turn.", least=1)
   keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep.")
-  selector: tuple[str, ...] = command.option(("hawk", "random"), "Rule that picks tokens.",
-                                             choices=lambda: [name for name, selector in selectors.SELECTORS.items()
-                                                              if "scores" not in selector.needs])
+  selector: tuple[str, ...] = command.option(
+    ("hawk", "random"),
+    "Rule that picks tokens.",
+    choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
+  )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   batch_size: int = command.option(40, "Questions per batch.", least=1)
   output_dir: str = command.option("out/accuracy", "Directory for accuracy.json.")
@@ -49,8 +51,11 @@ class Settings(command.Settings):
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the file, and returns its content: `accuracy` has a row for each way of pruning, by kind of question."""
   output = files.output_directory("output_dir", settings.output_dir)
-  ways = {"all tokens": {}} | {f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
-                               for ratio in settings.keep_ratio for selector in settings.selector}
+  ways = {"all tokens": {}} | {
+    f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
+    for ratio in settings.keep_ratio
+    for selector in settings.selector
+  }
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   for arguments in ways.values():
     stages.check(pruning.Pruning(**arguments), model.config.text.num_hidden_layers)
@@ -61,8 +66,16 @@ def run(settings: Settings) -> dict[str, Any]:
 
   def ask(numbers, inputs, **arguments):
     """Whether each of the questions with these numbers is answered correctly."""
-    out = generate(model, params, inputs, weights, selector_seed=numbers, max_new_tokens=4,
-                   eos_token_ids=processor.eos_token_ids, **arguments)
+    out = generate(
+      model,
+      params,
+      inputs,
+      weights,
+      selector_seed=numbers,
+      max_new_tokens=4,
+      eos_token_ids=processor.eos_token_ids,
+      **arguments,
+    )
     texts = processor.decode(out.tokens, out.lengths)
     return [text == examples[number][1].answer for number, text in zip(numbers, texts)]
 
@@ -80,8 +93,9 @@ def run(settings: Settings) -> dict[str, Any]:
 
   kinds = np.asarray([question.kind for _, question in examples])
   groups = {"all": np.full(len(kinds), True)} | {kind: kinds == kind for kind in task.KINDS if kind in kinds}
-  accuracy = {name: {kind: float(np.mean(np.asarray(hits)[group])) for kind, group in groups.items()}
-              for name, hits in right.items()}
+  accuracy = {
+    name: {kind: float(np.mean(np.asarray(hits)[group])) for kind, group in groups.items()} for name, hits in right.items()
+  }
   report = {"model": settings.model, "questions": len(examples), "head_importance": weights.tolist(), "accuracy": accuracy}
   (output / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
 

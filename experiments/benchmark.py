@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.running import command
+from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
 from experiments.speed import cases as cases_lib
@@ -50,12 +51,18 @@ class Settings(command.Settings):
 
   preset: str = command.option("cpu", "A configuration in experiments/configs with random weights.", choices=_PRESETS)
   model: str | None = command.option(None, "Checkpoint directory or hub id instead of a preset.")
-  dtype: str | None = command.option(None, "Dtype of parameters and computation; by default the preset's, and float32 for a "
-                                     "checkpoint.", choices=params_lib.DTYPES)
-  baseline: str = command.option("none", "What to measure in the same rounds; transformers needs torch.",
-                                 choices=("none", "transformers"))
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.198, 0.1), "Share of the visual tokens to keep; repeat the flag "
-                                                 "for several. The unpruned prompt is always measured too.")
+  dtype: str | None = command.option(
+    None,
+    "Dtype of parameters and computation; by default the preset's, and float32 for a checkpoint.",
+    choices=params_lib.DTYPES,
+  )
+  baseline: str = command.option(
+    "none", "What to measure in the same rounds; transformers needs torch.", choices=("none", "transformers")
+  )
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.198, 0.1),
+    "Share of the visual tokens to keep; repeat the flag for several. The unpruned prompt is always measured too.",
+  )
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
@@ -65,8 +72,6 @@ class Settings(command.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.mesh is not None:
-      raise ValueError(f"mesh: got {self.mesh!r}, but the benchmark measures one device; leave it out")
     for ratio in self.keep_ratio:
       Pruning(keep_ratio=ratio)
 
@@ -117,7 +122,7 @@ def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
     params = params_lib.init(model, dtype=dtype)
     if settings.baseline != "none":
       directory = _save(output / "weights", directory, model, params, dtype)
-  with compilation.cache(None):
+  with compilation_cache.kept_in(None):
     report = _measure(settings, model, params, directory, cases)
   files.write(output / "benchmark.json", json.dumps(report, indent=1) + "\n")
   summary = report_lib.summarize(report)
@@ -141,8 +146,9 @@ def _make_cases(settings: Settings, model) -> _Cases:
   singles = [cases_lib.make(model, arrays, Pruning(keep_ratio=ratio), f"{ratio:g}") for ratio in settings.ratios]
   rows = [batch([size]) for size in _sizes(settings, cases_lib.MIXED_HEIGHTS)]
   mixed = cases_lib.make(model, cases_lib.merge(rows), settings.pruned, "batch")
-  batches = {size: cases_lib.make(model, batch(_sizes(settings) * size), settings.pruned, f"x{size}")
-             for size in _BATCH_SIZES}
+  batches = {
+    size: cases_lib.make(model, batch(_sizes(settings) * size), settings.pruned, f"x{size}") for size in _BATCH_SIZES
+  }
   for case in (*singles, mixed, *batches.values()):
     generation.check_length(model, case.inputs.prompt, settings.steps + 1)
   return _Cases(arrays, singles, rows, mixed, batches)
@@ -193,14 +199,24 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
 
   text = model.config.text
   return {
-      "config": environment.model_name(settings.model or settings.preset), "dtype": dtype, "device": environment.device(),
-      "date": environment.today(), "versions": environment.versions(), "rounds": settings.rounds,
-      "matmul_flops_per_second": product.work / clock.median("matmul"),
-      "bandwidth_bytes_per_second": reading.work / clock.median("stream"), "checks": checks,
-      "visual_tokens": int(cases.singles[0].visual[0]), "text_tokens": settings.text_tokens, "steps": steps,
-      "batch_sizes": list(cases.batches), "vision_flops": model.vision_flops(cases.arrays), "seconds": clock.seconds,
-      "cases": [_describe(ratio, programs, text, steps, jnp.dtype(dtype).itemsize)
-                for ratio, programs in zip(settings.ratios, ours)],
+    "config": environment.model_name(settings.model or settings.preset),
+    "dtype": dtype,
+    "device": environment.device(),
+    "date": environment.today(),
+    "versions": environment.versions(),
+    "rounds": settings.rounds,
+    "matmul_flops_per_second": product.work / clock.median("matmul"),
+    "bandwidth_bytes_per_second": reading.work / clock.median("stream"),
+    "checks": checks,
+    "visual_tokens": int(cases.singles[0].visual[0]),
+    "text_tokens": settings.text_tokens,
+    "steps": steps,
+    "batch_sizes": list(cases.batches),
+    "vision_flops": model.vision_flops(cases.arrays),
+    "seconds": clock.seconds,
+    "cases": [
+      _describe(ratio, programs, text, steps, jnp.dtype(dtype).itemsize) for ratio, programs in zip(settings.ratios, ours)
+    ],
   }
 
 
@@ -208,10 +224,14 @@ def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int)
   """What is known of a case beside its seconds."""
   tokens = int(programs.case.tokens[0])
   return {
-      "keep_ratio": ratio, "tokens": tokens, "cache_bytes": programs.cache_bytes,
-      "language_flops": flops.language_prefill(text, tokens),
-      "decode_bytes": flops.decode_bytes(text, tokens + steps // 2, 1, itemsize),
-      "compile_seconds": programs.compile_seconds, "temporary_bytes": programs.temporary_bytes}
+    "keep_ratio": ratio,
+    "tokens": tokens,
+    "cache_bytes": programs.cache_bytes,
+    "language_flops": flops.language_prefill(text, tokens),
+    "decode_bytes": flops.decode_bytes(text, tokens + steps // 2, 1, itemsize),
+    "compile_seconds": programs.compile_seconds,
+    "temporary_bytes": programs.temporary_bytes,
+  }
 
 
 if __name__ == "__main__":

@@ -41,25 +41,35 @@ _BASELINE = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-  data: str | None = command.option(None, "File with one JSON object per line: image, question, answer, dataset. By default "
-                                    "the test split of the embedded task.")
+  data: str | None = command.option(
+    None,
+    "File with one JSON object per line: image, question, answer, dataset. By default the test split of the embedded task.",
+  )
   questions: int = command.option(2000, "Questions of the embedded task, whose kinds take turns.", least=5)
-  keep_ratio: tuple[float, ...] = command.option((0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat "
-                                                 "the flag for several.")
-  importance: tuple[str, ...] = command.option((), "NAME=SOURCE adds a row of HAWK with a head importance, a JSON file or "
-                                               "preset:NAME; repeat the flag for several.")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
+  )
+  importance: tuple[str, ...] = command.option(
+    (), "NAME=SOURCE adds a row of HAWK with a head importance, a JSON file or preset:NAME; repeat the flag for several."
+  )
   selector: tuple[str, ...] = command.option(
-      ("random", "fastv", "divprune", "hawk+dpp", "hawk+mmr", "qaprune"), "Rival rule that picks tokens, with uniform head "
-      "weights where it uses HAWK's score; repeat the flag for several.", choices=lambda: selectors.SELECTORS)
+    ("random", "fastv", "divprune", "hawk+dpp", "hawk+mmr", "qaprune"),
+    "Rival rule that picks tokens, with uniform head weights where it uses HAWK's score; repeat the flag for several.",
+    choices=lambda: selectors.SELECTORS,
+  )
   clip: str | None = command.option(None, "CLIP checkpoint directory or hub id, for the selector cdpruner.")
-  adaptive: tuple[str, ...] = command.option((), "Row of HAWK that is also measured with an adaptive budget of the same "
-                                             "mean; repeat the flag for several.")
-  calibration_data: str | None = command.option(None, "File like --data that sets the threshold of adaptive budgets. By "
-                                                "default 200 pictures of the embedded task's calibration split.")
+  adaptive: tuple[str, ...] = command.option(
+    (), "Row of HAWK that is also measured with an adaptive budget of the same mean; repeat the flag for several."
+  )
+  calibration_data: str | None = command.option(
+    None,
+    "File like --data that sets the threshold of adaptive budgets. By "
+    "default 200 pictures of the embedded task's calibration split.",
+  )
   heads: bool = command.option(True, "Whether to measure every head alone too, at the two smallest shares.")
   batch_size: int = command.option(40, "Questions per batch.", least=1)
   output_dir: str = command.option("out/compare", "Directory for the results.")
@@ -103,33 +113,52 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   for rival in rivals:
     stages.check(rival, model.config.text.num_hidden_layers)
   rows = {name: importance.load(source, heads) for name, source in settings.sources.items()}
-  examples = (data.from_jsonl(settings.data) if settings.data
-              else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS)))
+  examples = (
+    data.from_jsonl(settings.data)
+    if settings.data
+    else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS))
+  )
   calibration = _calibration_examples(settings)
   clip = clip_text.load_for(rivals, settings.clip)
   processor, params = load_processor(str(directory)), registry.load_params(directory, model)
   fingerprint = data.params_fingerprint(params)
   _check_origins(settings.sources, calibration, fingerprint, {example.digest for example in examples})
 
-  budgets = adaptive.calibrate(data.Batches(model, params, processor, calibration, size),
-                               {name: rows[name] for name in settings.adaptive}, settings.ratios)
+  budgets = adaptive.calibrate(
+    data.Batches(model, params, processor, calibration, size),
+    {name: rows[name] for name in settings.adaptive},
+    settings.ratios,
+  )
   variants = _variants(settings, rows, budgets)
-  records = journal.Journal(output / "batches.jsonl", {
-      "model": fingerprint, "data": data.fingerprint(examples), "batch_size": size,
-      "calibration": data.fingerprint(calibration), "clip": clip and data.params_fingerprint(clip.params),
+  records = journal.Journal(
+    output / "batches.jsonl",
+    {
+      "model": fingerprint,
+      "data": data.fingerprint(examples),
+      "batch_size": size,
+      "calibration": data.fingerprint(calibration),
+      "clip": clip and data.params_fingerprint(clip.params),
       "importance": {name: weights.tolist() for name, weights in rows.items()},
-      "settings": [variant.name for variant in variants]})
+      "settings": [variant.name for variant in variants],
+    },
+  )
   batches = data.Batches(model, params, processor, examples, size, clip)
   for number in records.remaining(len(batches), "batch"):
     batch = batches[number]
     seeds = number * size + np.arange(len(batch.datasets))
     found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
-    records.append({"right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-                    "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()}})
+    records.append(
+      {
+        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+      }
+    )
   records.close()
 
-  title = (f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
-           f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}.")
+  title = (
+    f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
+    f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
+  )
   return _report(output, records.records, variants, heads if settings.heads else 0, title)
 
 
@@ -148,8 +177,9 @@ def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> No
     raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")
 
 
-def _check_origins(sources: dict[str, str], calibration: Sequence[data.Example], model: str,
-                   test_pictures: set[str]) -> None:
+def _check_origins(
+  sources: dict[str, str], calibration: Sequence[data.Example], model: str, test_pictures: set[str]
+) -> None:
   """Refuses what was calibrated on test pictures, or estimated with a model of another fingerprint."""
   for source in sources.values():
     origin = importance.details(source)
@@ -169,8 +199,9 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
   return data.from_digits("calibration", task.KINDS, 200 // len(task.KINDS), seed=1)
 
 
-def _variants(settings: Settings, rows: dict[str, np.ndarray],
-              budgets: dict[str, dict[float, Pruning]]) -> list[outcomes.Variant]:
+def _variants(
+  settings: Settings, rows: dict[str, np.ndarray], budgets: dict[str, dict[float, Pruning]]
+) -> list[outcomes.Variant]:
   """Every setting to measure.
 
   Args:
@@ -191,8 +222,9 @@ def _variants(settings: Settings, rows: dict[str, np.ndarray],
   return found
 
 
-def _report(output: pathlib.Path, records: list[dict[str, Any]], variants: Sequence[outcomes.Variant], heads: int,
-            title: str) -> list[dict[str, Any]]:
+def _report(
+  output: pathlib.Path, records: list[dict[str, Any]], variants: Sequence[outcomes.Variant], heads: int, title: str
+) -> list[dict[str, Any]]:
   """Writes tables and figures of all records, and returns the table."""
   names = [variant.name for variant in variants]
   hits = {name: np.asarray([bit == "1" for record in records for bit in record["right"][name]]) for name in names}
@@ -203,8 +235,9 @@ def _report(output: pathlib.Path, records: list[dict[str, Any]], variants: Seque
   files.write(output / "compare.csv", comparison.csv(table))
   figures.lines(output / "compare.png", *comparison.curves(table), "share of visual tokens kept", "right answers, %")
   if heads:
-    figures.bars(output / "heads.png", comparison.heads(table, heads), "head of the first layer, alone",
-                 "share of right answers")
+    figures.bars(
+      output / "heads.png", comparison.heads(table, heads), "head of the first layer, alone", "share of right answers"
+    )
   print(text)
   print(f"written to {output}")
   return table

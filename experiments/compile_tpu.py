@@ -17,9 +17,9 @@ from typing import Any
 import jax
 
 from experiments.running import command
+from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
-from experiments.speed import compilation
 from experiments.tpu import compiler
 from experiments.tpu import report as report_lib
 from experiments.tpu import slices
@@ -30,18 +30,20 @@ from models.checkpoints import params as params_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model_config: str = command.option("qwen2.5-vl-7b", "A published size.", choices=registry.published_sizes)
   topology: str = command.option("v5e:2x4", "Chips of a slice, such as v5e:2x4, v6e:4x4 or v5p:2x2x1.")
   batch: int = command.option(8, "Number of prompts, each with one picture.", least=1)
-  visual_tokens: int | None = command.option(None, "Number of visual tokens of each picture; by default what is typical "
-                                             "for the model, 4096 for Qwen2.5-VL.", least=1)
+  visual_tokens: int | None = command.option(
+    None, "Number of visual tokens of each picture; by default what is typical for the model, 4096 for Qwen2.5-VL.", least=1
+  )
   text_tokens: int = command.option(64, "Number of text tokens of each prompt.", least=4)
   max_new_tokens: int = command.option(64, "Most tokens of an answer.", least=1)
-  keep_ratio: tuple[float, ...] = command.option((1.0, 0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1]; "
-                                                 "repeat the flag for several.")
+  keep_ratio: tuple[float, ...] = command.option(
+    (1.0, 0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1]; repeat the flag for several."
+  )
   dtype: str = command.option("bfloat16", "Dtype of weights, activations and cache.", choices=("float32", "bfloat16"))
   output_dir: str = command.option("out/compile_tpu", "Directory for compile_tpu.json.")
 
@@ -60,16 +62,25 @@ def run(settings: Settings) -> dict[str, Any]:
   began = time.perf_counter()
   batch = compiler.make_batch(model, model.picture_size(settings.visual_tokens), settings.batch, settings.text_tokens)
   ratios = sorted(set(settings.keep_ratio), reverse=True)
-  with compilation.cache(None):
+  with compilation_cache.kept_in(None):
     rows = compiler.compile_all(model, chip, batch, ratios, settings.dtype, settings.max_new_tokens)
   report = {
-      "model_config": settings.model_config,
-      "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(params_lib.abstract(model))),
-      "topology": settings.topology, "mesh": {axis: int(size) for axis, size in mesh.shape.items()}, "batch": settings.batch,
-      "visual_tokens": int(batch.prompt.visual_counts.max()), "text_tokens": int(batch.prompt.text_counts.max()),
-      "max_new_tokens": settings.max_new_tokens, "dtype": settings.dtype, "chip": dataclasses.asdict(chip), "programs": rows,
-      "wall_seconds": time.perf_counter() - began, "device": environment.device(), "date": environment.today(),
-      "versions": environment.versions()}
+    "model_config": settings.model_config,
+    "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(params_lib.abstract(model))),
+    "topology": settings.topology,
+    "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
+    "batch": settings.batch,
+    "visual_tokens": int(batch.prompt.visual_counts.max()),
+    "text_tokens": int(batch.prompt.text_counts.max()),
+    "max_new_tokens": settings.max_new_tokens,
+    "dtype": settings.dtype,
+    "chip": dataclasses.asdict(chip),
+    "programs": rows,
+    "wall_seconds": time.perf_counter() - began,
+    "device": environment.device(),
+    "date": environment.today(),
+    "versions": environment.versions(),
+  }
   files.write(output / "compile_tpu.json", json.dumps(report, indent=1) + "\n")
   print(report_lib.summarize(report))
   print(f"\nwritten {output / 'compile_tpu.json'}")

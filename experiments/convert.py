@@ -24,8 +24,9 @@ class Settings(command.Settings):
 
   model: str = command.option("", "Checkpoint directory in Hugging Face layout, or hub id.")
   output_dir: str = command.option("", "The new checkpoint.")
-  dtype: str | None = command.option(None, "Dtype of the new parameters; by default each keeps the dtype it is stored in.",
-                                     choices=params.DTYPES)
+  dtype: str | None = command.option(
+    None, "Dtype of the new parameters; by default each keeps the dtype it is stored in.", choices=params.DTYPES
+  )
 
   def __post_init__(self):
     super().__post_init__()

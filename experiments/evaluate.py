@@ -48,20 +48,25 @@ from models.checkpoints import params as params_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   data: tuple[str, ...] = command.option((), "TSV file in VLMEvalKit's layout; its name says which benchmark it is.")
   selector: tuple[str, ...] = command.option(
-      ("hawk",), "Rule that picks tokens.",
-      choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs])
+    ("hawk",),
+    "Rule that picks tokens.",
+    choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
+  )
   keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
-  resolution: str = command.option("model", "Limits on the size of pictures: the checkpoint's own, or the paper's native "
-                                   "(1280 to 16384 tokens of 28 x 28 pixels) or fixed1008 (1008 x 1008 pixels).",
-                                   choices=plan.RESOLUTIONS)
+  resolution: str = command.option(
+    "model",
+    "Limits on the size of pictures: the checkpoint's own, or the paper's native "
+    "(1280 to 16384 tokens of 28 x 28 pixels) or fixed1008 (1008 x 1008 pixels).",
+    choices=plan.RESOLUTIONS,
+  )
   min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels; overrides resolution.")
   max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels; overrides resolution.")
   fps: float = command.option(2.0, "Frames per second to take from videos.")
@@ -70,11 +75,13 @@ class Settings(command.Settings):
   batch_size: int = command.option(16, "Questions per batch.", least=1)
   max_new_tokens: int = command.option(64, "Most tokens of an answer.", least=1)
   system_prompt: str = command.option("", "Replaces the chat template's own system prompt.")
-  strict: bool = command.option(False, "Whether to stop at the first row that cannot be asked. Otherwise such rows are "
-                                "reported and count as wrong.")
+  strict: bool = command.option(
+    False, "Whether to stop at the first row that cannot be asked. Otherwise such rows are reported and count as wrong."
+  )
   gallery: int = command.option(24, "Questions of each file in report.html.", least=0)
-  dtype: str | None = command.option(None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 "
-                                     "elsewhere.", choices=params_lib.DTYPES)
+  dtype: str | None = command.option(
+    None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
+  )
   output_dir: str = command.option("out/evaluate", "Directory for the results, shared by all processes.")
 
   def __post_init__(self):
@@ -92,10 +99,14 @@ class Settings(command.Settings):
     """How questions are put to the model."""
     smallest, largest = plan.RESOLUTIONS[self.resolution]
     return answering.Options(
-        batch_size=self.batch_size, max_new_tokens=self.max_new_tokens,
-        min_pixels=smallest if self.min_pixels is None else self.min_pixels,
-        max_pixels=largest if self.max_pixels is None else self.max_pixels,
-        fps=self.fps, max_frames=self.max_frames, system_prompt=self.system_prompt)
+      batch_size=self.batch_size,
+      max_new_tokens=self.max_new_tokens,
+      min_pixels=smallest if self.min_pixels is None else self.min_pixels,
+      max_pixels=largest if self.max_pixels is None else self.max_pixels,
+      fps=self.fps,
+      max_frames=self.max_frames,
+      system_prompt=self.system_prompt,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,17 +139,29 @@ def run(settings: Settings) -> Evaluation:
   head_importance = importance.load(settings.head_importance, text.num_attention_heads)
   processor = load_processor(str(directory))
   answering.check(model, processor, options)
-  conditions = manifest.make({
-      "model": name, "selectors": settings.selector, "keep_ratios": sorted(settings.keep_ratio),
-      "head_importance": head_importance.tolist(), "limit": settings.limit, "gallery": settings.gallery, "dtype": dtype,
-      "mesh": mesh and dict(mesh.shape), "normalization": settings.normalization,
-      **dataclasses.asdict(options)}, directory, [table.path for table in tables])
+  conditions = manifest.make(
+    {
+      "model": name,
+      "selectors": settings.selector,
+      "keep_ratios": sorted(settings.keep_ratio),
+      "head_importance": head_importance.tolist(),
+      "limit": settings.limit,
+      "gallery": settings.gallery,
+      "dtype": dtype,
+      "mesh": mesh and dict(mesh.shape),
+      "normalization": settings.normalization,
+      **dataclasses.asdict(options),
+    },
+    directory,
+    [table.path for table in tables],
+  )
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, settings.gallery)
 
   params = registry.load_params(directory, model, dtype)
-  answerer = answering.Answerer(model, params, processor, registry.find(directory, config).prompt_family, head_importance,
-                                prunings, options)
+  answerer = answering.Answerer(
+    model, params, processor, registry.find(directory, config).prompt_family, head_importance, prunings, options
+  )
   entries = answer_all(answerer, output / "journal", conditions, batches, tables, found, shown, settings.strict)
   results = results_lib.collect(tables, found, batches, entries, len(prunings))
   evaluation = Evaluation(output, prunings, results)
@@ -148,19 +171,21 @@ def run(settings: Settings) -> Evaluation:
   table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
   about = f"{name}, head importance {settings.head_importance}"
   contents = {
-      "table.md": table,
-      "plot.png": results_lib.plot(results, prunings),
-      "report.html": gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
-      "scores.json": results_lib.scores(results, prunings),
-      "predictions.jsonl": results_lib.predictions(results, prunings),
-      "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
-      "seconds.jsonl": results_lib.seconds(entries),
+    "table.md": table,
+    "plot.png": results_lib.plot(results, prunings),
+    "report.html": gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
+    "scores.json": results_lib.scores(results, prunings),
+    "predictions.jsonl": results_lib.predictions(results, prunings),
+    "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
+    "seconds.jsonl": results_lib.seconds(entries),
   }
   for file, content in contents.items():
     files.write(output / file, content)
   asked = sum(len(table.rows) for table in tables)
-  print(f"\n{asked} questions, {about}; {environment.device()}, {environment.today()}; {environment.versions()}\n\n{table}\n"
-        f"written to {output}: {', '.join(contents)}")
+  print(
+    f"\n{asked} questions, {about}; {environment.device()}, {environment.today()}; {environment.versions()}\n\n{table}\n"
+    f"written to {output}: {', '.join(contents)}"
+  )
   return evaluation
 
 
@@ -197,9 +222,16 @@ def report(problem: str, strict: bool) -> None:
   logging.warning("left out, counts as wrong: %s", problem)
 
 
-def answer_all(answerer: answering.Answerer, directory: pathlib.Path, conditions: dict[str, Any],
-               batches: Sequence[plan.Batch], tables: Sequence[tsv.Table], found: Sequence[Benchmark],
-               shown: Sequence[frozenset[int]], strict: bool) -> dict[int, dict[str, Any]]:
+def answer_all(
+  answerer: answering.Answerer,
+  directory: pathlib.Path,
+  conditions: dict[str, Any],
+  batches: Sequence[plan.Batch],
+  tables: Sequence[tsv.Table],
+  found: Sequence[Benchmark],
+  shown: Sequence[frozenset[int]],
+  strict: bool,
+) -> dict[int, dict[str, Any]]:
   """Answers this process's share of the batches, and waits for the shares of the others.
 
   Args:

@@ -35,15 +35,19 @@ from models import registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings, estimators.Settings):
+class Settings(command.MeshSettings, estimators.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   estimator: str = command.option("ablation", f"One of {estimators.names()}.")
-  data: str | None = command.option(None, "File with one JSON object per line: image, question, answer, dataset. By default "
-                                    "the calibration split of the embedded task.")
-  dataset: tuple[str, ...] = command.option(task.KINDS, "Kind of question of the embedded task; repeat the flag for "
-                                            "several.", choices=task.KINDS)
+  data: str | None = command.option(
+    None,
+    "File with one JSON object per line: image, question, answer, dataset. By default "
+    "the calibration split of the embedded task.",
+  )
+  dataset: tuple[str, ...] = command.option(
+    task.KINDS, "Kind of question of the embedded task; repeat the flag for several.", choices=task.KINDS
+  )
   examples: int = command.option(200, "Questions of each kind of the embedded task.", least=1)
   batch_size: int = command.option(20, "Examples per batch.", least=1)
   output_dir: str = command.option("out/head_importance", "Directory for the results.")
@@ -59,16 +63,28 @@ def run(settings: Settings) -> np.ndarray:
   estimator = estimators.find(settings.estimator)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   heads = model.config.text.num_attention_heads
-  origin = {"estimator": settings.estimator, "model_name": environment.model_name(settings.model), "heads": heads,
-            "seed": settings.seed}
+  origin = {
+    "estimator": settings.estimator,
+    "model_name": environment.model_name(settings.model),
+    "heads": heads,
+    "seed": settings.seed,
+  }
   if isinstance(estimator, estimators.Fixed):
     found, examples = estimator.estimate(heads, settings), []
   else:
-    examples = (data.from_jsonl(settings.data) if settings.data
-                else data.from_digits("calibration", settings.dataset, settings.examples, settings.seed))
+    examples = (
+      data.from_jsonl(settings.data)
+      if settings.data
+      else data.from_digits("calibration", settings.dataset, settings.examples, settings.seed)
+    )
     processor, params = load_processor(str(directory)), registry.load_params(directory, model)
-    origin |= {"model": data.params_fingerprint(params), "data": data.fingerprint(examples), "examples": len(examples),
-               "batch_size": settings.batch_size, **{name: getattr(settings, name) for name in estimator.options}}
+    origin |= {
+      "model": data.params_fingerprint(params),
+      "data": data.fingerprint(examples),
+      "examples": len(examples),
+      "batch_size": settings.batch_size,
+      **{name: getattr(settings, name) for name in estimator.options},
+    }
     records = journal.Journal(output / estimator.journal, origin)
     found = estimator.estimate(data.Batches(model, params, processor, examples, settings.batch_size), settings, records)
     records.close()
@@ -76,13 +92,20 @@ def run(settings: Settings) -> np.ndarray:
   return found.weights
 
 
-def _write(output: pathlib.Path, found: estimators.Estimate, origin: dict[str, Any],
-           examples: Sequence[data.Example]) -> None:
+def _write(
+  output: pathlib.Path, found: estimators.Estimate, origin: dict[str, Any], examples: Sequence[data.Example]
+) -> None:
   """Writes the files, and prints the table."""
   weights, scores, skipped = found.weights, found.scores, estimators.skipped(found.scores)
-  importance.save(output / "head_importance.json", weights, settings=origin, versions=environment.versions(),
-                  scores={dataset: values.tolist() for dataset, values in scores.items()}, skipped=skipped,
-                  pictures=sorted({example.digest for example in examples}))
+  importance.save(
+    output / "head_importance.json",
+    weights,
+    settings=origin,
+    versions=environment.versions(),
+    scores={dataset: values.tolist() for dataset, values in scores.items()},
+    skipped=skipped,
+    pictures=sorted({example.digest for example in examples}),
+  )
   bars = {dataset: values / np.abs(values).max() if values.any() else values for dataset, values in scores.items()}
   bars["head importance"] = weights / weights.max()
   figures.bars(output / "head_importance.png", bars, "head of the first layer", "share of the largest")

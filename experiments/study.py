@@ -29,16 +29,16 @@ from hawk_jax import importance
 
 # Settings of `experiments.head_importance` by the name of the estimate.
 ESTIMATES: dict[str, dict[str, Any]] = {
-    "ablation": {},
-    "ablation, likelihood": {"metric": "log_likelihood"},
-    "ablation, mask": {"mode": "mask_visual"},
-    "ablation, all layers": {"scope": "all_layers"},
-    "gradient": {"estimator": "gradient"},
-    "attention mass": {"estimator": "attention_mass"},
-    "learned": {"estimator": "learned"},
-    "random weights": {"estimator": "random"},
-    "ablation, seed 1": {"seed": 1},
-    "ablation, seed 2": {"seed": 2},
+  "ablation": {},
+  "ablation, likelihood": {"metric": "log_likelihood"},
+  "ablation, mask": {"mode": "mask_visual"},
+  "ablation, all layers": {"scope": "all_layers"},
+  "gradient": {"estimator": "gradient"},
+  "attention mass": {"estimator": "attention_mass"},
+  "learned": {"estimator": "learned"},
+  "random weights": {"estimator": "random"},
+  "ablation, seed 1": {"seed": 1},
+  "ablation, seed 2": {"seed": 2},
 }
 # The same estimate from other calibration examples: what stability is measured on, together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
@@ -47,14 +47,15 @@ SIZES = (10, 25, 50, 100, 150)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
   questions: int = command.option(2000, "Held-out questions.", least=5)
   examples: int = command.option(100, "Calibration questions of each kind, for every estimate.", least=1)
-  keep_ratio: tuple[float, ...] = command.option((0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat "
-                                                 "the flag for several.")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
+  )
   output_dir: str = command.option("out/study", "Directory for the files of all runs, in a folder of the model's name.")
   results_dir: str = command.option("out/study/results", "Directory for tables and figures.")
 
@@ -68,14 +69,21 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   common = dict(model=settings.model, mesh=settings.mesh)
   for estimate, options in ESTIMATES.items():
     print(f"== {estimate}", flush=True)
-    head_importance.run(head_importance.Settings(
-        **common, examples=settings.examples, output_dir=str(directories[estimate]), **options))
+    head_importance.run(
+      head_importance.Settings(**common, examples=settings.examples, output_dir=str(directories[estimate]), **options)
+    )
   sources = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
   print("== comparison", flush=True)
-  table = compare.run(compare.Settings(
-      **common, questions=settings.questions, keep_ratio=settings.keep_ratio, adaptive=("uniform", "learned"),
+  table = compare.run(
+    compare.Settings(
+      **common,
+      questions=settings.questions,
+      keep_ratio=settings.keep_ratio,
+      adaptive=("uniform", "learned"),
       importance=tuple(f"{estimate}={source}" for estimate, source in sources.items() if estimate not in REPEATED),
-      output_dir=str(output / "compare")))
+      output_dir=str(output / "compare"),
+    )
+  )
 
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
@@ -106,8 +114,11 @@ def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
 
 def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
   """What `experiments.head_importance` recorded of its batches in some runs."""
-  return [json.loads(line) for directory in directories
-          for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]]
+  return [
+    json.loads(line)
+    for directory in directories
+    for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]
+  ]
 
 
 if __name__ == "__main__":

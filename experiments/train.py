@@ -54,12 +54,18 @@ class Settings(command.Settings):
   batch_size: int = command.option(8, "Pictures per step.", least=1)
   questions: int = command.option(12, "Questions per picture.", least=1)
   learning_rate: float = command.option(2e-3, "Peak learning rate.", least=0.0)
-  init_from: str | None = command.option(None, "Checkpoint to start from instead of random weights; pictures are then full "
-                                         "and lose visual tokens from the first step.")
-  probe_left: bool = command.option(False, "Whether visual tokens are to show the cell to their left, half way up the "
-                                    "decoder.")
-  point_first: bool = command.option(False, "Whether heads of the first layer are shaped: two to look at what the question "
-                                     "is about, and half of all heads to look at the grey digits.")
+  init_from: str | None = command.option(
+    None,
+    "Checkpoint to start from instead of random weights; pictures are then full and lose visual tokens from the first step.",
+  )
+  probe_left: bool = command.option(
+    False, "Whether visual tokens are to show the cell to their left, half way up the decoder."
+  )
+  point_first: bool = command.option(
+    False,
+    "Whether heads of the first layer are shaped: two to look at what the question "
+    "is about, and half of all heads to look at the grey digits.",
+  )
   seed: int = command.option(0, "Seed of weights and data.", least=0)
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
@@ -77,13 +83,18 @@ def run(settings: Settings) -> pathlib.Path:
   student = embedded.make_student(settings.architecture)
   model = student.model
   optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
-  params = {"model": _first_params(settings, model),
-            "probes": losses.make_probes(settings.auxiliary, model.config.text.hidden_size)}
+  params = {
+    "model": _first_params(settings, model),
+    "probes": losses.make_probes(settings.auxiliary, model.config.text.hidden_size),
+  }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
   state = jax.device_put({"params": params, "opt_state": optimizer.init(params)}, jax.devices()[0])
   _check_same_run(output / "settings.json", settings)
-  print(f"{settings.architecture}: {sum(x.size for x in jax.tree.leaves(params['model'])) / 1e6:.2f} million parameters, "
-        f"vocabulary {student.tokenizer.get_vocab_size()}", flush=True)
+  print(
+    f"{settings.architecture}: {sum(x.size for x in jax.tree.leaves(params['model'])) / 1e6:.2f} million parameters, "
+    f"vocabulary {student.tokenizer.get_vocab_size()}",
+    flush=True,
+  )
 
   options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=settings.save_every)
   with ocp.CheckpointManager(output / "checkpoints", options=options) as manager:
@@ -94,8 +105,9 @@ def run(settings: Settings) -> pathlib.Path:
     began, seen = time.perf_counter(), start
     for step, batch in _made_ahead(functools.partial(_make_batch, settings, student), start, settings.steps):
       weight = max(0.0, 1.0 - step / (_AUXILIARY_UNTIL * settings.steps))
-      state, metrics = training.train_step(state, batch, weight, model=model, optimizer=optimizer,
-                                           auxiliary=settings.auxiliary)
+      state, metrics = training.train_step(
+        state, batch, weight, model=model, optimizer=optimizer, auxiliary=settings.auxiliary
+      )
       done = step + 1
       if done % 25 == 0:
         terms = ", ".join(f"{name} {float(value):.3f}" for name, value in metrics.items())
@@ -105,8 +117,10 @@ def run(settings: Settings) -> pathlib.Path:
       manager.save(done, args=ocp.args.StandardSave(state), force=done == settings.steps)
       if done % settings.evaluate_every == 0 or done == settings.steps:
         shares = training.accuracy(state["params"]["model"], student, settings.seed, settings.batch_size, settings.questions)
-        print(f"step {done}: right on new handwriting: "
-              f"{', '.join(f'{kind} {share:.3f}' for kind, share in shares.items())}", flush=True)
+        print(
+          f"step {done}: right on new handwriting: {', '.join(f'{kind} {share:.3f}' for kind, share in shares.items())}",
+          flush=True,
+        )
     manager.wait_until_finished()
 
   embedded.write_assets(output / "model", student)
@@ -123,8 +137,11 @@ def _first_params(settings: Settings, model) -> dict[str, Any]:
 
 def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
   """Notes the settings that the result depends on, or compares them with those of the run that is to be resumed."""
-  wanted = {name: value for name, value in dataclasses.asdict(settings).items()
-            if name not in ("output_dir", "save_every", "evaluate_every", "mesh")}
+  wanted = {
+    name: value
+    for name, value in dataclasses.asdict(settings).items()
+    if name not in ("output_dir", "save_every", "evaluate_every", "mesh")
+  }
   if path.exists() and (before := json.loads(path.read_text())) != wanted:
     raise ValueError(f"output_dir: {path.parent} holds a run with other settings {before}, not {wanted}")
   files.write(path, json.dumps(wanted) + "\n")
@@ -133,8 +150,9 @@ def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
 def _make_batch(settings: Settings, student: embedded.Student, step: int) -> batches.Batch:
   """The batch of a step, which depends on nothing else."""
   difficulty = 1.0 if settings.init_from else min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * settings.steps))
-  batch, _ = batches.make_batch(student, np.random.default_rng([settings.seed, 1, step]), "train", settings.batch_size,
-                                settings.questions, difficulty)
+  batch, _ = batches.make_batch(
+    student, np.random.default_rng([settings.seed, 1, step]), "train", settings.batch_size, settings.questions, difficulty
+  )
   if not settings.init_from and step < _GAPS_FROM * settings.steps:
     return batch
   return batches.drop_tokens(batch, np.random.default_rng([settings.seed, 3, step]))

@@ -17,8 +17,9 @@ from hawk_jax import checks
 ROUNDINGS = {"ceil": math.ceil, "floor": math.floor}
 
 
-def keep_counts(visual_counts: np.ndarray, *, keep_ratio: float | None = None, keep_count: int | None = None,
-                rounding: str = "ceil") -> np.ndarray:
+def keep_counts(
+  visual_counts: np.ndarray, *, keep_ratio: float | None = None, keep_count: int | None = None, rounding: str = "ceil"
+) -> np.ndarray:
   """How many visual tokens each prompt keeps, computed on the host.
 
   Args:
@@ -50,8 +51,7 @@ def check_budget(keep_ratio, keep_count, rounding) -> None:
     ValueError: as `keep_counts`.
   """
   if keep_ratio is not None and keep_count is not None:
-    raise ValueError(f"keep_ratio and keep_count: give one of them, got keep_ratio={keep_ratio} and "
-                     f"keep_count={keep_count}")
+    raise ValueError(f"keep_ratio and keep_count: give one of them, got keep_ratio={keep_ratio} and keep_count={keep_count}")
   checks.choice("rounding", rounding, ROUNDINGS)
   if keep_count is not None:
     checks.whole("keep_count", keep_count, 1)
@@ -83,8 +83,9 @@ def mass_counts(scores: jax.Array, visual_mask: jax.Array, keep_mass: ArrayLike)
   return jnp.where(visual_mask.any(-1), fewer.sum(-1) + 1, 0).astype(jnp.int32)
 
 
-def calibrate(scores: np.ndarray, visual_mask: np.ndarray, keep_ratio: float, bound_ratio: float = 1.0,
-              steps: int = 30) -> float:
+def calibrate(
+  scores: np.ndarray, visual_mask: np.ndarray, keep_ratio: float, bound_ratio: float = 1.0, steps: int = 30
+) -> float:
   """The `keep_mass` with which prompts keep a given share of their tokens on average.
 
   Args:

@@ -17,9 +17,36 @@ import numpy as np
 # As the authors' code contains it (github peppery77/HAWK). It sums to 1.2616 and is normalized when loaded, which does not
 # change the ranking of visual tokens.
 PRESETS: dict[str, Sequence[float]] = {
-    "qwen2.5-vl-7b": (
-        0.0875, 0.3000, 0.0480, 0.0321, 0.0104, 0.0102, 0.0336, 0.0460, 0.0540, 0.0472, 0.0234, 0.0537, 0.0109, 0.0573,
-        0.0276, 0.0403, 0.0429, 0.0352, 0.0162, 0.0519, 0.0553, 0.0266, 0.0222, 0.0480, 0.0337, 0.0250, 0.0000, 0.0224),
+  "qwen2.5-vl-7b": (
+    0.0875,
+    0.3000,
+    0.0480,
+    0.0321,
+    0.0104,
+    0.0102,
+    0.0336,
+    0.0460,
+    0.0540,
+    0.0472,
+    0.0234,
+    0.0537,
+    0.0109,
+    0.0573,
+    0.0276,
+    0.0403,
+    0.0429,
+    0.0352,
+    0.0162,
+    0.0519,
+    0.0553,
+    0.0266,
+    0.0222,
+    0.0480,
+    0.0337,
+    0.0250,
+    0.0000,
+    0.0224,
+  ),
 }
 
 
@@ -148,11 +175,14 @@ def _content(source):
   try:
     return json.loads(pathlib.Path(source).read_text())
   except TypeError as error:
-    raise ValueError(f"head_importance: got {source!r}, must be a JSON file, `uniform` or "
-                     f"preset:{' | preset:'.join(PRESETS)}") from error
+    raise ValueError(
+      f"head_importance: got {source!r}, must be a JSON file, `uniform` or preset:{' | preset:'.join(PRESETS)}"
+    ) from error
   except OSError as error:
-    raise ValueError(f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "
-                     f"preset:{' | preset:'.join(PRESETS)}") from error
+    raise ValueError(
+      f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "
+      f"preset:{' | preset:'.join(PRESETS)}"
+    ) from error
   except (ValueError, RecursionError) as error:
     raise ValueError(f"head_importance: {source} is not JSON ({error})") from error
 
@@ -161,6 +191,5 @@ def _read(source):
   content = _content(source)
   weights = content.get("head_importance") if isinstance(content, dict) else content
   if not isinstance(weights, list) or not all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights):
-    raise ValueError(f"head_importance: {source} must hold a list of numbers, or an object with one under "
-                     "'head_importance'")
+    raise ValueError(f"head_importance: {source} must hold a list of numbers, or an object with one under 'head_importance'")
   return weights

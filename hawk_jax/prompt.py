@@ -2,8 +2,8 @@
 
 Axes: B batch, T text slots, V visual slots, K kept slots, L compacted length (T + K), A position axes, D hidden size.
 
-Text and visual tokens are stored separately, each padded to a bucket of its own. `*_order` is a token's index in the unpruned
-prompt without padding, and -1 on padding, so it says both where a token belongs and whether it is real.
+Text and visual tokens are stored separately, each padded to a bucket of its own. `*_order` is a token's index in the
+unpruned prompt without padding, and -1 on padding, so it says both where a token belongs and whether it is real.
 """
 
 from __future__ import annotations
@@ -121,10 +121,11 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
 
   order = rows(order, permutation)
   return Sequence(
-      embeddings=arrange(text, visual),
-      positions=arrange(prompt.text_positions, prompt.visual_positions),
-      order=order,
-      visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0))
+    embeddings=arrange(text, visual),
+    positions=arrange(prompt.text_positions, prompt.visual_positions),
+    order=order,
+    visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0),
+  )
 
 
 def places(order: jax.Array, wanted: jax.Array) -> jax.Array:

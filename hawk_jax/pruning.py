@@ -28,8 +28,13 @@ from hawk_jax.buckets import bucket
 KEEP_MINIMUM = 8
 
 
-def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None = None,
-          plan: Plan | None = None) -> prompt_lib.Sequence:
+def prune(
+  prompt: prompt_lib.Prompt,
+  text: jax.Array,
+  visual: jax.Array,
+  projections: scoring.Projections | None = None,
+  plan: Plan | None = None,
+) -> prompt_lib.Sequence:
   """Removes the visual tokens that matter least to the question (HAWK, Equations 4 to 7).
 
   Args:
@@ -51,13 +56,15 @@ def prune(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, project
     counts = jnp.minimum(counts, budgets.mass_counts(scores, mask, plan.keep_mass))
   seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else plan.seeds
   select = selectors.SELECTORS[plan.pruning.selector]
-  kept = select(visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]),
-                positions=prompt.visual_positions)
+  kept = select(
+    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), positions=prompt.visual_positions
+  )
   return prompt_lib.compact(prompt, text, visual, kept)
 
 
-def score(prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None,
-          plan: Plan) -> jax.Array:
+def score(
+  prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None, plan: Plan
+) -> jax.Array:
   """[B, V] float32 fused score of every visual token (Equations 4 to 6), or the scores that the plan was given instead."""
   if plan.scores is not None:
     return jnp.asarray(plan.scores, jnp.float32)
@@ -110,8 +117,9 @@ class Pruning:
     """The selector."""
     return selectors.SELECTORS[self.selector]
 
-  def plan(self, prompt: prompt_lib.Prompt, num_heads: int, head_importance: Any = None, *, scores: Any = None,
-           seeds: Any = 0) -> Plan | None:
+  def plan(
+    self, prompt: prompt_lib.Prompt, num_heads: int, head_importance: Any = None, *, scores: Any = None, seeds: Any = 0
+  ) -> Plan | None:
     """Prepares these settings for a batch, on the host.
 
     Args:
@@ -146,11 +154,15 @@ class Pruning:
     if (counts == visual).all() and self.keep_mass is None:
       return None
     return Plan(
-        keep_count=min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1]),
-        # What is data must not be a static field: another ratio compiles nothing.
-        pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil"),
-        head_importance=weights, counts=counts, seeds=np.broadcast_to(seeds.astype(np.uint32), [batch]),
-        keep_mass=None if self.keep_mass is None else np.float32(self.keep_mass), scores=scores)
+      keep_count=min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1]),
+      # What is data must not be a static field: another ratio compiles nothing.
+      pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil"),
+      head_importance=weights,
+      counts=counts,
+      seeds=np.broadcast_to(seeds.astype(np.uint32), [batch]),
+      keep_mass=None if self.keep_mass is None else np.float32(self.keep_mass),
+      scores=scores,
+    )
 
 
 @struct.dataclass
@@ -180,6 +192,7 @@ def _checked_scores(scores, shape) -> np.ndarray:
   scores = np.asarray(scores)
   is_real = np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)
   if scores.shape != shape or not is_real or not np.isfinite(scores).all():
-    raise ValueError(f"scores: got {scores.dtype} of shape {scores.shape}, must be finite numbers {list(shape)}, one per "
-                     "visual slot")
+    raise ValueError(
+      f"scores: got {scores.dtype} of shape {scores.shape}, must be finite numbers {list(shape)}, one per visual slot"
+    )
   return scores.astype(np.float32)

@@ -136,7 +136,7 @@ def qaprune(features, scores, visual_mask, counts, seeds, *, keep_count, balance
   low = groups.min(axis=-1, keepdims=True)
   spread = groups.max(axis=-1, keepdims=True) - low
   step = jnp.maximum(spread / (2**bits - 1), 1e-12)
-  error = jnp.mean((groups - (low + jnp.round((groups - low) / step) * step))**2, axis=-1)
+  error = jnp.mean((groups - (low + jnp.round((groups - low) / step) * step)) ** 2, axis=-1)
   sensitivity = (_scaled(error.mean(-1), visual_mask) + _scaled(spread[..., 0].mean(-1), visual_mask)) / 2
   return top_k(balance * _scaled(scores, visual_mask) + (1 - balance) * sensitivity, visual_mask, counts, keep_count)
 
@@ -223,13 +223,13 @@ def hawk_mmr(unit, relevance, mask, keep_count, *, balance=0.5):
 
 
 SELECTORS: dict[str, Selector] = {
-    "hawk": Selector(hawk),
-    "random": Selector(random),
-    "divprune": Selector(divprune),
-    "hawk+dpp": Selector(dpp),
-    "cdpruner": Selector(dpp, needs=("scores",)),
-    "hawk+mmr": Selector(hawk_mmr),
-    "qaprune": Selector(qaprune),
-    "evs": Selector(evs, needs=("positions",)),
-    "fastv": Selector(hawk, stage="decoder"),
+  "hawk": Selector(hawk),
+  "random": Selector(random),
+  "divprune": Selector(divprune),
+  "hawk+dpp": Selector(dpp),
+  "cdpruner": Selector(dpp, needs=("scores",)),
+  "hawk+mmr": Selector(hawk_mmr),
+  "qaprune": Selector(qaprune),
+  "evs": Selector(evs, needs=("positions",)),
+  "fastv": Selector(hawk, stage="decoder"),
 }

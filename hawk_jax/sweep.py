@@ -14,8 +14,15 @@ from hawk_jax import selectors
 
 
 @functools.partial(jax.jit, static_argnames=("keep_count", "normalization"))
-def select_many(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, head_importances: jax.Array, *,
-                keep_count: int, normalization: str = "l2") -> jax.Array:
+def select_many(
+  scores: jax.Array,
+  visual_mask: jax.Array,
+  counts: jax.Array,
+  head_importances: jax.Array,
+  *,
+  keep_count: int,
+  normalization: str = "l2",
+) -> jax.Array:
   """Which tokens each of M importance arrays would keep, in one program.
 
   Args:

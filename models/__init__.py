@@ -1,9 +1,9 @@
 """Functional Flax ports of vision-language models with HAWK's pruning.
 
-  model, params = load_model(path_or_hub_id)
-  processor = load_processor(path_or_hub_id)
-  inputs = model.pack(**processor(images=[[picture]], prompts=["What is this?"]))
-  out = generate(model, params, inputs, head_importance=w, keep_ratio=0.2)
+model, params = load_model(path_or_hub_id)
+processor = load_processor(path_or_hub_id)
+inputs = model.pack(**processor(images=[[picture]], prompts=["What is this?"]))
+out = generate(model, params, inputs, head_importance=w, keep_ratio=0.2)
 """
 
 import os

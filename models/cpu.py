@@ -33,8 +33,9 @@ _ROW_PARTS = 16
 _LEAST_QUERIES = 64
 
 
-def dot_general(inputs: jax.Array, kernel: jax.Array, dimension_numbers, precision=None,
-                preferred_element_type=None) -> jax.Array:
+def dot_general(
+  inputs: jax.Array, kernel: jax.Array, dimension_numbers, precision=None, preferred_element_type=None
+) -> jax.Array:
   """`jax.lax.dot_general` for `nn.Dense`; a single row times a large matrix is computed in parts along the contraction.
 
   Args:
@@ -47,23 +48,32 @@ def dot_general(inputs: jax.Array, kernel: jax.Array, dimension_numbers, precisi
   Returns:
     [..., out].
   """
-  whole = functools.partial(jax.lax.dot_general, dimension_numbers=dimension_numbers, precision=precision,
-                            preferred_element_type=preferred_element_type)
+  whole = functools.partial(
+    jax.lax.dot_general,
+    dimension_numbers=dimension_numbers,
+    precision=precision,
+    preferred_element_type=preferred_element_type,
+  )
   if math.prod(inputs.shape[:-1]) != 1 or kernel.size < LEAST_SIZE or kernel.shape[0] % _PRODUCT_PARTS:
     return whole(inputs, kernel)
 
   def in_parts(inputs, kernel):
     rows, columns = kernel.shape
-    parts = jnp.einsum("Pk,Pkn->Pn", inputs.reshape(_PRODUCT_PARTS, rows // _PRODUCT_PARTS),
-                       kernel.reshape(_PRODUCT_PARTS, rows // _PRODUCT_PARTS, columns), precision=precision,
-                       preferred_element_type=preferred_element_type)
+    parts = jnp.einsum(
+      "Pk,Pkn->Pn",
+      inputs.reshape(_PRODUCT_PARTS, rows // _PRODUCT_PARTS),
+      kernel.reshape(_PRODUCT_PARTS, rows // _PRODUCT_PARTS, columns),
+      precision=precision,
+      preferred_element_type=preferred_element_type,
+    )
     return parts.sum(axis=0).reshape(*inputs.shape[:-1], columns)
 
   return jax.lax.platform_dependent(inputs, kernel, cpu=in_parts, default=whole)
 
 
-def attend_by_head(attend_in_blocks: Callable[..., jax.Array], query, key, value, mask, bias, lengths,
-                   causal: bool) -> jax.Array:
+def attend_by_head(
+  attend_in_blocks: Callable[..., jax.Array], query, key, value, mask, bias, lengths, causal: bool
+) -> jax.Array:
   """Attention of long rows, one row and one key/value head at a time, without most of what a query cannot see.
 
   A causal row is cut into parts, and each part only meets the keys up to its end. A padded row only meets as many parts as
@@ -93,8 +103,9 @@ def attend_by_head(attend_in_blocks: Callable[..., jax.Array], query, key, value
     """Queries `start` to `stop`, over the keys before `stop`; only where T = S."""
     mask = mask if mask is None or mask.shape[1] == 1 else mask[:, start:stop]
     first = lambda x: None if x is None else x[..., :stop]
-    return attend_in_blocks(query[..., start:stop, :], first(key), value[..., :stop, :], first(mask), first(bias), causal,
-                            limit, start)
+    return attend_in_blocks(
+      query[..., start:stop, :], first(key), value[..., :stop, :], first(mask), first(bias), causal, limit, start
+    )
 
   def up_to(stop, *args):
     return jnp.pad(over(0, stop, *args), ((0, 0),) * 3 + ((0, length - stop), (0, 0)))

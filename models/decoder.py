@@ -131,9 +131,16 @@ class Attention(nn.Module):
       key = jax.lax.dynamic_update_slice_in_dim(keys, key.astype(keys.dtype), index, axis=1)
       value = jax.lax.dynamic_update_slice_in_dim(values, value.astype(values.dtype), index, axis=1)
       key, value = sharding.heads(key, self.mesh), sharding.heads(value, self.mesh)
-    attend = functools.partial(attention, query, key, value, bias=intervention.key_bias,
-                               causal=mask is None and last is None, lengths=None if last is None else last + 1,
-                               mesh=self.mesh)
+    attend = functools.partial(
+      attention,
+      query,
+      key,
+      value,
+      bias=intervention.key_bias,
+      causal=mask is None and last is None,
+      lengths=None if last is None else last + 1,
+      mesh=self.mesh,
+    )
     out = attend(mask=mask)
     if intervention.head_gate is not None:
       gate = intervention.head_gate[:, None, :, None].astype(out.dtype)
@@ -217,8 +224,9 @@ class Decoder(nn.Module):
     self.layers = [Block(config, self.mesh) for _ in range(config.num_hidden_layers)]
     self.norm = nn.RMSNorm(config.rms_norm_eps)
 
-  def prefill(self, x: jax.Array, positions: jax.Array, *, last: jax.Array | None = None,
-              intervention: Intervention = NOTHING):
+  def prefill(
+    self, x: jax.Array, positions: jax.Array, *, last: jax.Array | None = None, intervention: Intervention = NOTHING
+  ):
     """Runs whole sequences, padded on the right.
 
     Args:
@@ -228,16 +236,26 @@ class Decoder(nn.Module):
       intervention: over the T tokens as keys.
 
     Returns:
-      [B, T, D] normed hidden states, with T = 1 if `last` is given, and the keys and values of every layer, [B, T, G, d] each.
+      [B, T, D] normed hidden states, with T = 1 if `last` is given, and the keys and values of every layer, [B, T, G, d]
+      each.
     """
     x, keys_values = self.blocks(x, positions, 0, len(self.layers), last=last, intervention=intervention)
     return self.norm(x), keys_values
 
-  def blocks(self, x: jax.Array, positions: jax.Array, start: int, stop: int, *, mask: jax.Array | None = None,
-             last: jax.Array | None = None, intervention: Intervention = NOTHING):
+  def blocks(
+    self,
+    x: jax.Array,
+    positions: jax.Array,
+    start: int,
+    stop: int,
+    *,
+    mask: jax.Array | None = None,
+    last: jax.Array | None = None,
+    intervention: Intervention = NOTHING,
+  ):
     """Layers `start` to `stop` of `prefill`, with their keys and values, without the final norm.
 
-    If `last` is given, the final layer computes only keys and values of the other tokens, since nothing else of them is read.
+    If `last` is given, the final layer computes only keys and values of the other tokens: nothing else of them is read.
     `mask` [B, T, T] bool replaces the causal mask.
     """
     x = sharding.residual(x, self.mesh)
@@ -245,8 +263,9 @@ class Decoder(nn.Module):
     keys, values = [], []
     for number in range(start, stop):
       layer, x = sharding.in_turn(self.layers[number], x, self.mesh)
-      x, (key, value) = layer(x, rotation, mask=mask, last=last if number == stop - 1 else None,
-                              intervention=intervention.layer(number))
+      x, (key, value) = layer(
+        x, rotation, mask=mask, last=last if number == stop - 1 else None, intervention=intervention.layer(number)
+      )
       keys.append(key)
       values.append(value)
     return x, (tuple(keys), tuple(values))
@@ -256,8 +275,9 @@ class Decoder(nn.Module):
     block = self.layers[layer]
     return block.self_attn.weights(block.input_layernorm(x), rope.rotation(positions, self.config.frequencies), at)
 
-  def extend(self, x: jax.Array, positions: jax.Array, cache: Cache,
-             intervention: Intervention = NOTHING) -> tuple[jax.Array, Cache]:
+  def extend(
+    self, x: jax.Array, positions: jax.Array, cache: Cache, intervention: Intervention = NOTHING
+  ) -> tuple[jax.Array, Cache]:
     """Runs the next tokens of every row against the cache and among themselves, causally.
 
     Args:
@@ -278,8 +298,9 @@ class Decoder(nn.Module):
     mask = cache.valid[:, None] | new
     keys, values = [], []
     for number, (layer, key, value) in enumerate(zip(self.layers, cache.keys, cache.values)):
-      x, (key, value) = layer(x, rotation, mask=mask, past=(key, value, cache.length),
-                              intervention=intervention.layer(number))
+      x, (key, value) = layer(
+        x, rotation, mask=mask, past=(key, value, cache.length), intervention=intervention.layer(number)
+      )
       keys.append(key)
       values.append(value)
     return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)

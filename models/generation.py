@@ -71,10 +71,24 @@ class State:
   cache: decoder.Cache
 
 
-def generate(model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs, head_importance=None, *,
-             features: Features | None = None, scores=None, selector_seed=0, max_new_tokens: int = 64,
-             eos_token_ids: Iterable[int] = (), temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
-             return_logits: bool = False, **pruning) -> Generation:
+def generate(
+  model: VisionLanguageModel,
+  params: dict[str, Any],
+  inputs: Inputs,
+  head_importance=None,
+  *,
+  features: Features | None = None,
+  scores=None,
+  selector_seed=0,
+  max_new_tokens: int = 64,
+  eos_token_ids: Iterable[int] = (),
+  temperature: float = 0.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  seed: int = 0,
+  return_logits: bool = False,
+  **pruning,
+) -> Generation:
   """Answers a batch of prompts after removing the visual tokens that matter least to each.
 
   Compiles once for every distinct set of buckets, `max_new_tokens`, number of end tokens, selector and normalization.
@@ -110,12 +124,22 @@ def generate(model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs,
     features = encode_pictures(model, params, inputs)
   else:
     _check_features(model, inputs.prompt, features)
-  return prefill_and_decode(params, inputs.prompt, features, plan, sampling, end_ids, model=model,
-                            max_new_tokens=max_new_tokens, return_logits=return_logits)
+  return prefill_and_decode(
+    params,
+    inputs.prompt,
+    features,
+    plan,
+    sampling,
+    end_ids,
+    model=model,
+    max_new_tokens=max_new_tokens,
+    return_logits=return_logits,
+  )
 
 
-def check_length(model: VisionLanguageModel, prompt: Prompt, max_new_tokens: int,
-                 eos_token_ids: Iterable[int] = ()) -> np.ndarray:
+def check_length(
+  model: VisionLanguageModel, prompt: Prompt, max_new_tokens: int, eos_token_ids: Iterable[int] = ()
+) -> np.ndarray:
   """Checks how long an answer may get; the end ids as [E] int32.
 
   Raises:
@@ -124,13 +148,16 @@ def check_length(model: VisionLanguageModel, prompt: Prompt, max_new_tokens: int
   checks.whole("max_new_tokens", max_new_tokens, 1)
   limit, last = model.config.text.max_position_embeddings, int(np.max(prompt.next_position))
   if last + max_new_tokens > limit:
-    raise ValueError(f"max_new_tokens: got {max_new_tokens}, but the longest prompt ends at position {last - 1} and the model "
-                     f"has {limit} positions")
+    raise ValueError(
+      f"max_new_tokens: got {max_new_tokens}, but the longest prompt ends at position {last - 1} and the model "
+      f"has {limit} positions"
+    )
   return np.asarray([checks.whole("eos_token_ids", token, 0, checks.INT32_MAX) for token in eos_token_ids], np.int32)
 
 
-def make_plan(model: VisionLanguageModel, prompt: Prompt, pruning: Pruning, head_importance=None, *, scores=None,
-              seeds=0) -> Plan | None:
+def make_plan(
+  model: VisionLanguageModel, prompt: Prompt, pruning: Pruning, head_importance=None, *, scores=None, seeds=0
+) -> Plan | None:
   """`Pruning.plan` for a model; None where nothing is pruned.
 
   Raises:
@@ -164,12 +191,13 @@ def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new
   logits = model.apply({"params": params}, out.last, method="logits")
   batch, vocabulary = logits.shape
   state = State(
-      step=jnp.int32(0),
-      done=jnp.zeros([batch], bool),
-      tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
-      lengths=jnp.zeros([batch], jnp.int32),
-      logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
-      cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh))
+    step=jnp.int32(0),
+    done=jnp.zeros([batch], bool),
+    tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
+    lengths=jnp.zeros([batch], jnp.int32),
+    logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
+    cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh),
+  )
   return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
 
@@ -200,11 +228,21 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))
-def prefill_and_decode(params, prompt, features, plan, sampling, end_ids, *, model, max_new_tokens,
-                       return_logits=False) -> Generation:
+def prefill_and_decode(
+  params, prompt, features, plan, sampling, end_ids, *, model, max_new_tokens, return_logits=False
+) -> Generation:
   """`prefill` and `decode` in one program."""
-  state, order = prefill(params, prompt, features, plan, sampling, end_ids, model=model,
-                         max_new_tokens=max_new_tokens, return_logits=return_logits)
+  state, order = prefill(
+    params,
+    prompt,
+    features,
+    plan,
+    sampling,
+    end_ids,
+    model=model,
+    max_new_tokens=max_new_tokens,
+    return_logits=return_logits,
+  )
   state = decode(params, state, prompt.next_position, sampling, end_ids, model=model)
   # Whole on every device, so that each process may read it.
   return jax.tree.map(lambda x: sharding.constrain(x, model.mesh), finish(state, order))
@@ -223,8 +261,9 @@ def _check_features(model, prompt, features) -> None:
   rows, width = features.tokens.shape
   needed = int(np.max(prompt.visual_slots, initial=-1)) + 1
   if width != model.config.text.hidden_size or rows < needed:
-    raise ValueError(f"features: got [{rows}, {width}], the prompts need at least {needed} rows of width "
-                     f"{model.config.text.hidden_size}")
+    raise ValueError(
+      f"features: got [{rows}, {width}], the prompts need at least {needed} rows of width {model.config.text.hidden_size}"
+    )
 
 
 def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
@@ -232,11 +271,13 @@ def _choose(state: State, logits: jax.Array, sampling, end_ids, mesh) -> State:
   token = sharding.constrain(sampling_lib.choose(logits, state.step, sampling), mesh)
   if state.logits is not None:
     state = dataclasses.replace(
-        state, logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1))
+      state, logits=jax.lax.dynamic_update_slice_in_dim(state.logits, logits[:, None], state.step, axis=1)
+    )
   tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1)
   return dataclasses.replace(
-      state,
-      step=state.step + 1,
-      done=state.done | jnp.isin(token, end_ids),
-      tokens=sharding.constrain(tokens, mesh),
-      lengths=sharding.constrain(state.lengths + ~state.done, mesh))
+    state,
+    step=state.step + 1,
+    done=state.done | jnp.isin(token, end_ids),
+    tokens=sharding.constrain(tokens, mesh),
+    lengths=sharding.constrain(state.lengths + ~state.done, mesh),
+  )

@@ -24,8 +24,7 @@ def matching(kind: type, source) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
-            mrope_section: tuple[int, ...] = ()) -> DecoderConfig:
+def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_section: tuple[int, ...] = ()) -> DecoderConfig:
   """The decoder of a transformers text config.
 
   Args:
@@ -44,12 +43,17 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool,
   window = getattr(text, "sliding_window", None)
   slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
   if window is not None and slides and window < text.max_position_embeddings:
-    raise ValueError(f"config: text_config.sliding_window is {window}, must be null or at least max_position_embeddings "
-                     f"({text.max_position_embeddings}): sliding window attention is not supported")
-  return DecoderConfig(**{
+    raise ValueError(
+      f"config: text_config.sliding_window is {window}, must be null or at least max_position_embeddings "
+      f"({text.max_position_embeddings}): sliding window attention is not supported"
+    )
+  return DecoderConfig(
+    **{
       **matching(DecoderConfig, text),
       "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
       "rope_theta": float(rope["rope_theta"]),
       "mrope_section": mrope_section,
       "attention_bias": attention_bias,
-      "tie_word_embeddings": tie_word_embeddings})
+      "tie_word_embeddings": tie_word_embeddings,
+    }
+  )

@@ -45,9 +45,16 @@ class Processor:
   chat_template: str
   eos_token_ids: tuple[int, ...]
 
-  def __call__(self, images: Sequence[Sequence[Any]] | None = None, prompts: Sequence[str] | None = None, *,
-               messages: Sequence[Sequence[dict]] | None = None, videos: Sequence[Sequence[Video]] | None = None,
-               min_pixels: int | None = None, max_pixels: int | None = None) -> dict[str, np.ndarray]:
+  def __call__(
+    self,
+    images: Sequence[Sequence[Any]] | None = None,
+    prompts: Sequence[str] | None = None,
+    *,
+    messages: Sequence[Sequence[dict]] | None = None,
+    videos: Sequence[Sequence[Video]] | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+  ) -> dict[str, np.ndarray]:
     """Arrays of a batch.
 
     Args:
@@ -85,10 +92,13 @@ class Processor:
     tokens = [token for token in texts if token]
     rows = []
     for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
-      text = self.tokenizer.apply_chat_template(chat, chat_template=self.chat_template, tokenize=False,
-                                                add_generation_prompt=True)
-      for name, noun, token, given in (("images", "pictures", self.media.image_token, row),
-                                       ("videos", "videos", self.media.video_token, clips)):
+      text = self.tokenizer.apply_chat_template(
+        chat, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+      )
+      for name, noun, token, given in (
+        ("images", "pictures", self.media.image_token, row),
+        ("videos", "videos", self.media.video_token, clips),
+      ):
         if token and (places := text.count(token)) != len(given):
           raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
       text = re.sub("|".join(map(re.escape, tokens)), lambda found: next(texts[found[0]]), text)
@@ -98,9 +108,9 @@ class Processor:
     length = max(map(len, rows))
     pad = self.tokenizer.pad_token_id or 0
     return {
-        "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
-        "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
-        **media.arrays,
+      "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
+      "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
+      **media.arrays,
     }
 
   def decode(self, tokens, lengths) -> list[str]:

@@ -41,8 +41,9 @@ def make(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int
   checks.whole("seed", seed)
   if temperature == 0.0:
     return None
-  return Sampling(jnp.float32(temperature), jnp.int32(min(top_k, checks.INT32_MAX)), jnp.float32(top_p),
-                  jnp.uint32(seed % 2**32))
+  return Sampling(
+    jnp.float32(temperature), jnp.int32(min(top_k, checks.INT32_MAX)), jnp.float32(top_p), jnp.uint32(seed % 2**32)
+  )
 
 
 def choose(logits: jax.Array, step: jax.Array, sampling: Sampling | None) -> jax.Array:
@@ -67,5 +68,6 @@ def choose(logits: jax.Array, step: jax.Array, sampling: Sampling | None) -> jax
   least = jnp.min(ordered, axis=-1, where=stays, initial=jnp.inf, keepdims=True)
   logits = jnp.where(logits / sampling.temperature >= least, logits / sampling.temperature, -jnp.inf)
   keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(jax.random.key(sampling.seed), row), step))(
-      jnp.arange(rows))
+    jnp.arange(rows)
+  )
   return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)

@@ -29,21 +29,21 @@ _DEFAULT_TENSOR = 4
 
 P = PartitionSpec
 # The shared decoder. The first pattern that matches a parameter's whole path applies, after those of the port's `axes`.
-# `heads`, `kv_heads` and `vision_heads` mean `tensor` if that axis divides their number, else no split: a head is never split.
+# `heads`, `kv_heads` and `vision_heads` mean `tensor` if that axis divides their number, else no split: no head is split.
 _DECODER_AXES = (
-    (r"language_model/embed_tokens/embedding", P("tensor", "fsdp")),
-    (r"lm_head/kernel", P("fsdp", "tensor")),
-    (r"language_model/.*/q_proj/kernel", P("fsdp", "heads")),
-    (r"language_model/.*/q_proj/bias", P("heads")),
-    (r"language_model/.*/[kv]_proj/kernel", P("fsdp", "kv_heads")),
-    (r"language_model/.*/[kv]_proj/bias", P("kv_heads")),
-    (r"language_model/.*/o_proj/kernel", P("heads", "fsdp")),
-    # `models.decoder.MLP`, which towers may use too.
-    (r".*/(gate|up)_proj/kernel", P("fsdp", "tensor")),
-    (r".*/(gate|up)_proj/bias", P("tensor")),
-    (r".*/down_proj/kernel", P("tensor", "fsdp")),
-    # Vectors as long as the hidden state.
-    (r".*/(scale|bias)", P()),
+  (r"language_model/embed_tokens/embedding", P("tensor", "fsdp")),
+  (r"lm_head/kernel", P("fsdp", "tensor")),
+  (r"language_model/.*/q_proj/kernel", P("fsdp", "heads")),
+  (r"language_model/.*/q_proj/bias", P("heads")),
+  (r"language_model/.*/[kv]_proj/kernel", P("fsdp", "kv_heads")),
+  (r"language_model/.*/[kv]_proj/bias", P("kv_heads")),
+  (r"language_model/.*/o_proj/kernel", P("heads", "fsdp")),
+  # `models.decoder.MLP`, which towers may use too.
+  (r".*/(gate|up)_proj/kernel", P("fsdp", "tensor")),
+  (r".*/(gate|up)_proj/bias", P("tensor")),
+  (r".*/down_proj/kernel", P("tensor", "fsdp")),
+  # Vectors as long as the hidden state.
+  (r".*/(scale|bias)", P()),
 )
 
 
@@ -66,13 +66,15 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
     for part in spec.split(","):
       axis, _, size = part.strip().partition(":")
       if axis not in AXES or axis in sizes or not size.isdecimal() or int(size) < 1:
-        raise ValueError(f"mesh: got {part!r} in {spec!r}, must be like data:2,fsdp:2,tensor:2 with each of "
-                         f"{', '.join(AXES)} at most once")
+        raise ValueError(
+          f"mesh: got {part!r} in {spec!r}, must be like data:2,fsdp:2,tensor:2 with each of {', '.join(AXES)} at most once"
+        )
       sizes[axis] = int(size)
     if math.prod(sizes.values()) != len(devices):
       raise ValueError(f"mesh: {spec!r} asks for {math.prod(sizes.values())} devices, there are {len(devices)}")
-  return jax.make_mesh([sizes.get(axis, 1) for axis in AXES], AXES, devices=devices,
-                       axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+  return jax.make_mesh(
+    [sizes.get(axis, 1) for axis in AXES], AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES)
+  )
 
 
 def fit(mesh: Mesh, axes, size: int) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from models.vision_language import Prefill
 from models.vision_language import VisionLanguageModel
 
 
-def prefill(model: VisionLanguageModel, prompt: prompt_lib.Prompt, features: Features | None,
-            plan: pruning.Plan | None = None) -> Prefill:
+def prefill(
+  model: VisionLanguageModel, prompt: prompt_lib.Prompt, features: Features | None, plan: pruning.Plan | None = None
+) -> Prefill:
   """Prunes, and runs the decoder over what is left; a method for `model.apply`.
 
   Args:
@@ -70,8 +71,9 @@ def _in_decoder(model, prompt, features, plan) -> Prefill:
 
   at = prompt_lib.places(whole.order, sequence.order)
   early = [[rows(values, at) for values in first + second] for first, second in zip(early, scored)]
-  x, late = decoder.blocks(sequence.embeddings, sequence.positions, last_layer + 1, len(decoder.layers),
-                           last=sequence.lengths - 1)
+  x, late = decoder.blocks(
+    sequence.embeddings, sequence.positions, last_layer + 1, len(decoder.layers), last=sequence.lengths - 1
+  )
   keys_values = tuple(tuple(first) + second for first, second in zip(early, late))
   return Prefill(last=decoder.norm(x)[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 

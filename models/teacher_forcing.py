@@ -33,8 +33,13 @@ class Verdict:
   right: jax.Array
 
 
-def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers: jax.Array,
-          intervention: decoder.Intervention = decoder.NOTHING) -> Verdict:
+def judge(
+  model: VisionLanguageModel,
+  prompt: Prompt,
+  prefill: Prefill,
+  answers: jax.Array,
+  intervention: decoder.Intervention = decoder.NOTHING,
+) -> Verdict:
   """Judges reference answers; a method for `model.apply`.
 
   Args:
@@ -56,5 +61,6 @@ def judge(model: VisionLanguageModel, prompt: Prompt, prefill: Prefill, answers:
   logits = model.logits(hidden)
   real, wanted = answers >= 0, jnp.maximum(answers, 0)
   chosen = jax.vmap(jax.vmap(lambda row, token: row[token]))(jax.nn.log_softmax(logits), wanted)
-  return Verdict(log_likelihood=jnp.where(real, chosen, 0.0).sum(-1),
-                 right=jnp.where(real, logits.argmax(-1) == wanted, True).all(-1))
+  return Verdict(
+    log_likelihood=jnp.where(real, chosen, 0.0).sum(-1), right=jnp.where(real, logits.argmax(-1) == wanted, True).all(-1)
+  )

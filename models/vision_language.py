@@ -52,7 +52,8 @@ class View:
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("prompt", "vision"), meta_fields=(), drop_fields=("views",))
+  jax.tree_util.register_dataclass, data_fields=("prompt", "vision"), meta_fields=(), drop_fields=("views",)
+)
 @dataclasses.dataclass(frozen=True)
 class Inputs:
   """A packed batch: fixed shapes, NumPy on the host.
@@ -125,8 +126,15 @@ class VisionLanguageModel(nn.Module):
   names: ClassVar[Any]  # models.checkpoints.names.Names
   axes: ClassVar[tuple[tuple[str, jax.sharding.PartitionSpec], ...]]
 
-  def __call__(self, inputs: Inputs, head_importance: jax.Array | None = None, *, keep_count: int | None = None,
-               counts: jax.Array | None = None, normalization: str = "l2") -> Output:
+  def __call__(
+    self,
+    inputs: Inputs,
+    head_importance: jax.Array | None = None,
+    *,
+    keep_count: int | None = None,
+    counts: jax.Array | None = None,
+    normalization: str = "l2",
+  ) -> Output:
     """Logits of prompts, pruned to `keep_count` visual tokens if it is given.
 
     Args:
@@ -212,8 +220,9 @@ class VisionLanguageModel(nn.Module):
     text, visual = self._embed(prompt.text_tokens), self._gather(prompt, features)
     return pruning.score(prompt, text, visual, self._projections(), plan)
 
-  def prune(self, prompt: prompt_lib.Prompt, features: Features | None,
-            plan: pruning.Plan | None = None) -> prompt_lib.Sequence:
+  def prune(
+    self, prompt: prompt_lib.Prompt, features: Features | None, plan: pruning.Plan | None = None
+  ) -> prompt_lib.Sequence:
     """Embeds prompts and removes the visual tokens that a plan does not keep; see `hawk_jax.pruning.prune`.
 
     Args:
@@ -232,12 +241,14 @@ class VisionLanguageModel(nn.Module):
       sequence: of `prune`.
       intervention: over the sequence's L tokens as keys.
     """
-    last, keys_values = self.language_model.prefill(sequence.embeddings, sequence.positions, last=sequence.lengths - 1,
-                                                    intervention=intervention)
+    last, keys_values = self.language_model.prefill(
+      sequence.embeddings, sequence.positions, last=sequence.lengths - 1, intervention=intervention
+    )
     return Prefill(last=last[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
-  def extend(self, tokens: jax.Array, positions: jax.Array, cache: Cache,
-             intervention: Intervention = NOTHING) -> tuple[jax.Array, Cache]:
+  def extend(
+    self, tokens: jax.Array, positions: jax.Array, cache: Cache, intervention: Intervention = NOTHING
+  ) -> tuple[jax.Array, Cache]:
     """Runs the next text tokens against the cache.
 
     Args:
@@ -280,8 +291,13 @@ class VisionLanguageModel(nn.Module):
     bias = lambda projection: split(projection["bias"]) if "bias" in projection else None
     query, key = params(layer.self_attn.q_proj), params(layer.self_attn.k_proj)
     return scoring.Projections(
-        query=split(query["kernel"]), key=split(key["kernel"]), query_bias=bias(query), key_bias=bias(key),
-        input_norm=params(layer.input_layernorm)["scale"], epsilon=self.config.text.rms_norm_eps)
+      query=split(query["kernel"]),
+      key=split(key["kernel"]),
+      query_bias=bias(query),
+      key_bias=bias(key),
+      input_norm=params(layer.input_layernorm)["scale"],
+      epsilon=self.config.text.rms_norm_eps,
+    )
 
 
 def make_lm_head(vocab_size: int) -> nn.Dense:

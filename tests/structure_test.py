@@ -15,8 +15,11 @@ import experiments
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("hawk_jax", "models", "experiments")
 # These need packages that are not installed with the others: evaluation harnesses and torch.
-OPTIONAL = ("experiments.evaluation.harness.lmms", "experiments.evaluation.harness.vlmevalkit",
-            "experiments.speed.transformers_baseline")
+OPTIONAL = (
+  "experiments.evaluation.harness.lmms",
+  "experiments.evaluation.harness.vlmevalkit",
+  "experiments.speed.transformers_baseline",
+)
 BOTTOM = ("reporting", "running")
 
 
@@ -47,7 +50,6 @@ def imports(tree):
 
 
 class ImportTest(absltest.TestCase):
-
   def test_all_modules_can_be_imported_in_one_process_and_define_no_flag(self):
     names = [module.name for module in pkgutil.walk_packages(experiments.__path__, "experiments.")]
     self.assertContainsSubset(OPTIONAL, names)
@@ -59,7 +61,6 @@ class ImportTest(absltest.TestCase):
 
 
 class StructureTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -74,7 +75,7 @@ class StructureTest(absltest.TestCase):
 
   def test_imports_run_one_way(self):
     for name, imported in self.imports.items():
-      above = PACKAGES[PACKAGES.index(name.split(".")[0]) + 1:]
+      above = PACKAGES[PACKAGES.index(name.split(".")[0]) + 1 :]
       self.assertEmpty([other for other in imported if other.split(".")[0] in above], name)
 
   def test_rooms_import_no_command(self):
@@ -92,8 +93,9 @@ class StructureTest(absltest.TestCase):
 
   def test_comments_cite_only_documents_that_are_here(self):
     word = "METH" + "OD"  # in two parts, so that this file does not contain it
-    cited = [str(path) for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py")
-             if word in path.read_text()]
+    cited = [
+      str(path) for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py") if word in path.read_text()
+    ]
     self.assertEmpty(cited)
 
 

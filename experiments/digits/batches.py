@@ -46,8 +46,9 @@ class Batch:
   about: jax.Array
 
 
-def make_batch(student: embedded.Student, rng: np.random.Generator, split: str, size: int, questions: int,
-               difficulty: float = 1.0) -> tuple[Batch, list[list[str]]]:
+def make_batch(
+  student: embedded.Student, rng: np.random.Generator, split: str, size: int, questions: int, difficulty: float = 1.0
+) -> tuple[Batch, list[list[str]]]:
   """Draws pictures and questions.
 
   Args:
@@ -74,13 +75,14 @@ def make_batch(student: embedded.Student, rng: np.random.Generator, split: str, 
   cells, left = zip(*map(_labels, scenes))
   rows = lambda values: np.asarray(values, np.int32).reshape(size, questions, -1)
   batch = Batch(
-      inputs=student.model.pack(input_ids=[student.before] * size, **student.architecture.pixels(np.stack(pictures))),
-      tokens=rows(tokens),
-      targets=rows(targets),
-      target_index=rows(target_index),
-      cells=np.asarray(cells, np.int32),
-      left=np.asarray(left, np.int32),
-      about=np.asarray([[_about(question) for question in row] for row in asked]))
+    inputs=student.model.pack(input_ids=[student.before] * size, **student.architecture.pixels(np.stack(pictures))),
+    tokens=rows(tokens),
+    targets=rows(targets),
+    target_index=rows(target_index),
+    cells=np.asarray(cells, np.int32),
+    left=np.asarray(left, np.int32),
+    about=np.asarray([[_about(question) for question in row] for row in asked]),
+  )
   return batch, [[question.kind for question in row] for row in asked]
 
 

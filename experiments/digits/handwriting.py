@@ -25,8 +25,10 @@ def originals() -> tuple[np.ndarray, np.ndarray]:
   from sklearn import datasets
 
   data = datasets.load_digits()
-  ink = [np.asarray(Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-         for image in data.images]
+  ink = [
+    np.asarray(Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    for image in data.images
+  ]
   return np.stack(ink).astype(np.float32) / 255, data.target
 
 

@@ -75,8 +75,14 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   cache = per_question(decoder.make_cache(keys_values, sequence.lengths, length))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
-  (hidden, _), captured = apply(tokens, positions, cache, method="extend", mutable="intermediates",
-                                capture_intermediates=lambda module, _: module.path == query_path)
+  (hidden, _), captured = apply(
+    tokens,
+    positions,
+    cache,
+    method="extend",
+    mutable="intermediates",
+    capture_intermediates=lambda module, _: module.path == query_path,
+  )
   logits = apply(rows(hidden, targets), method="logits")
 
   # Those of each question's last token, rotated, against the picture's keys.
@@ -91,8 +97,13 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   asked = per_question(prompt).replace(text_tokens=tokens, query_mask=jnp.arange(length) <= last)
   scores = apply(asked, features, method="scores")
   per_picture = lambda x: x.reshape(size, number, *x.shape[1:])
-  return Outputs(logits=per_picture(logits), visual=features.tokens[prompt.visual_slots], middle=rows(below, places),
-                 pointing=pointing, scores=per_picture(scores))
+  return Outputs(
+    logits=per_picture(logits),
+    visual=features.tokens[prompt.visual_slots],
+    middle=rows(below, places),
+    pointing=pointing,
+    scores=per_picture(scores),
+  )
 
 
 def answers(outputs: Outputs, batch: batches.Batch) -> jax.Array:
@@ -122,12 +133,12 @@ def point_first(outputs: Outputs, batch: batches.Batch) -> jax.Array:
   grey = (batch.cells[..., 1] == batches.GREY) & batch.inputs.prompt.visual_mask
   grey /= jnp.maximum(grey.sum(-1, keepdims=True), 1)
   grey = jnp.broadcast_to(grey[:, None], batch.about.shape)
-  return (_point(outputs.scores[:, :, :sharing], batch.about, batch) +
-          _point(outputs.scores[:, :, heads // 2:], grey, batch))
+  return _point(outputs.scores[:, :, :sharing], batch.about, batch) + _point(outputs.scores[:, :, heads // 2 :], grey, batch)
 
 
 AUXILIARY: dict[str, Callable[..., jax.Array]] = {
-    function.__name__: function for function in (cells, left, point_middle, point_first)}
+  function.__name__: function for function in (cells, left, point_middle, point_first)
+}
 # Classes that the linear probes of auxiliary losses tell apart.
 _CLASSES = {"cells": batches.CELL_CLASSES, "left": batches.LEFT_CLASSES}
 
@@ -142,8 +153,9 @@ def make_probes(auxiliary: Sequence[str], hidden_size: int) -> dict[str, jax.Arr
   return {name: jnp.zeros([hidden_size, sum(_CLASSES[name])]) for name in auxiliary if name in _CLASSES}
 
 
-def total(params: dict[str, Any], batch: batches.Batch, weight: jax.Array, *, model: VisionLanguageModel,
-          auxiliary: tuple[str, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+def total(
+  params: dict[str, Any], batch: batches.Batch, weight: jax.Array, *, model: VisionLanguageModel, auxiliary: tuple[str, ...]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss that training minimizes.
 
   Args:
@@ -171,8 +183,9 @@ def right(outputs: Outputs, batch: batches.Batch) -> jax.Array:
 def _probe(logits, labels, classes):
   """Mean cross-entropy of labels [B, V, n], summed over n; logits [B, V, sum(classes)]."""
   parts = jnp.split(logits, np.cumsum(classes)[:-1], axis=-1)
-  return sum(optax.softmax_cross_entropy_with_integer_labels(part, labels[..., number]).mean()
-             for number, part in enumerate(parts))
+  return sum(
+    optax.softmax_cross_entropy_with_integer_labels(part, labels[..., number]).mean() for number, part in enumerate(parts)
+  )
 
 
 def _point(logits, wanted, batch):

@@ -15,62 +15,62 @@ from experiments.digits import handwriting
 GRID = 12
 CELL = handwriting.SIDE
 COLORS = {
-    "red": (215, 25, 30),
-    "green": (25, 150, 45),
-    "blue": (30, 60, 215),
-    "orange": (250, 140, 10),
-    "purple": (135, 35, 175),
-    "cyan": (0, 180, 200),
-    "pink": (250, 110, 185),
-    "brown": (115, 70, 25),
+  "red": (215, 25, 30),
+  "green": (25, 150, 45),
+  "blue": (30, 60, 215),
+  "orange": (250, 140, 10),
+  "purple": (135, 35, 175),
+  "cyan": (0, 180, 200),
+  "pink": (250, 110, 185),
+  "brown": (115, 70, 25),
 }
 GREY = (150, 150, 150)
 
 TEMPLATES = {
-    "color_to_digit": (
-        "Which digit is {color}?",
-        "What is the {color} digit?",
-        "Which number is written in {color}?",
-        "Tell me the digit that is {color}.",
-        "Please read the {color} digit.",
-        "There is one {color} digit in the picture. Which one is it?",
-        "Look for the {color} number and say what it is.",
-        "Can you find the digit in {color} ink? Name it.",
-    ),
-    "digit_to_color": (
-        "What color is the {digit}?",
-        "Which color does the {digit} have?",
-        "In which color is the {digit} written?",
-        "Tell me the color of the {digit}.",
-        "Please name the ink of the {digit}.",
-        "One {digit} is not grey. What color is it?",
-        "Look for the {digit} in color and say which color it has.",
-        "Somebody wrote a {digit} in color. Which one?",
-    ),
-    "beside": (
-        "Which digit is to the {side} of the {color} one?",
-        "What stands {side} of the {color} digit?",
-        "Name the digit on the {side} side of the {color} one.",
-        "Please read the number just {side} of the {color} digit.",
-        "Find the {color} digit. Which one is its {side} neighbor?",
-        "Look {side} of the {color} number. What do you see there?",
-    ),
-    "count": (
-        "How many digits are {color}?",
-        "How many {color} digits are there?",
-        "Count the {color} digits.",
-        "What is the number of digits written in {color}?",
-        "Please count everything that is {color}.",
-        "How often do you see a digit in {color} ink?",
-    ),
-    "boxed": (
-        "Which digit is in the box?",
-        "What is the boxed digit?",
-        "Tell me the number inside the frame.",
-        "Please read the digit with a frame around it.",
-        "One digit has a box around it. Which one is it?",
-        "There is a frame in the picture. What is written in it?",
-    ),
+  "color_to_digit": (
+    "Which digit is {color}?",
+    "What is the {color} digit?",
+    "Which number is written in {color}?",
+    "Tell me the digit that is {color}.",
+    "Please read the {color} digit.",
+    "There is one {color} digit in the picture. Which one is it?",
+    "Look for the {color} number and say what it is.",
+    "Can you find the digit in {color} ink? Name it.",
+  ),
+  "digit_to_color": (
+    "What color is the {digit}?",
+    "Which color does the {digit} have?",
+    "In which color is the {digit} written?",
+    "Tell me the color of the {digit}.",
+    "Please name the ink of the {digit}.",
+    "One {digit} is not grey. What color is it?",
+    "Look for the {digit} in color and say which color it has.",
+    "Somebody wrote a {digit} in color. Which one?",
+  ),
+  "beside": (
+    "Which digit is to the {side} of the {color} one?",
+    "What stands {side} of the {color} digit?",
+    "Name the digit on the {side} side of the {color} one.",
+    "Please read the number just {side} of the {color} digit.",
+    "Find the {color} digit. Which one is its {side} neighbor?",
+    "Look {side} of the {color} number. What do you see there?",
+  ),
+  "count": (
+    "How many digits are {color}?",
+    "How many {color} digits are there?",
+    "Count the {color} digits.",
+    "What is the number of digits written in {color}?",
+    "Please count everything that is {color}.",
+    "How often do you see a digit in {color} ink?",
+  ),
+  "boxed": (
+    "Which digit is in the box?",
+    "What is the boxed digit?",
+    "Tell me the number inside the frame.",
+    "Please read the digit with a frame around it.",
+    "One digit has a box around it. Which one is it?",
+    "There is a frame in the picture. What is written in it?",
+  ),
 }
 KINDS = tuple(TEMPLATES)
 
@@ -170,12 +170,16 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
   inks = np.clip(inks + rng.normal(0, 8, inks.shape), 0, 255)
   for row, column in np.argwhere(scene.digits >= 0):
     top, left = margin + CELL * np.array([row, column]) + scene.shifts[row, column]
-    patch = canvas[top:top + CELL, left:left + CELL]
+    patch = canvas[top : top + CELL, left : left + CELL]
     alpha = ink_of[scene.glyphs[row, column]][..., None]
     patch += alpha * (inks[scene.colors[row, column]] - patch)
   top, left = margin + CELL * np.array(scene.box)
-  for line in (canvas[top, left:left + CELL], canvas[top + CELL - 1, left:left + CELL],
-               canvas[top:top + CELL, left], canvas[top:top + CELL, left + CELL - 1]):
+  for line in (
+    canvas[top, left : left + CELL],
+    canvas[top + CELL - 1, left : left + CELL],
+    canvas[top : top + CELL, left],
+    canvas[top : top + CELL, left + CELL - 1],
+  ):
     line[:] = 20
   picture = canvas[margin:-margin, margin:-margin]
   picture += 4 * rng.standard_normal(picture.shape, dtype=np.float32)
@@ -231,7 +235,7 @@ def balanced(found: list[Question], rng: np.random.Generator, number: int) -> li
   chosen = []
   while len(chosen) < number:
     available = [kind for kind in KINDS if by_kind[kind]]
-    for kind in rng.permutation(available)[:number - len(chosen)]:
+    for kind in rng.permutation(available)[: number - len(chosen)]:
       chosen.append(by_kind[str(kind)].pop())
   return chosen
 

@@ -27,8 +27,9 @@ def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransforma
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "auxiliary"), donate_argnames="state")
-def train_step(state: dict[str, Any], batch: batches.Batch, weight: float, *, model, optimizer,
-               auxiliary: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+def train_step(
+  state: dict[str, Any], batch: batches.Batch, weight: float, *, model, optimizer, auxiliary: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, jax.Array]]:
   """One step of the optimizer.
 
   Args:

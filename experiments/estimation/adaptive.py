@@ -17,8 +17,9 @@ from models import sharding
 BOUND = 2.0
 
 
-def calibrate(batches: Batches, rows: Mapping[str, np.ndarray],
-              keep_ratios: Sequence[float]) -> dict[str, dict[float, pruning.Pruning]]:
+def calibrate(
+  batches: Batches, rows: Mapping[str, np.ndarray], keep_ratios: Sequence[float]
+) -> dict[str, dict[float, pruning.Pruning]]:
   """Settings with which prompts keep given shares of their visual tokens on average.
 
   Args:

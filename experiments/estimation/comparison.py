@@ -38,8 +38,14 @@ def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[d
   for name, found in hits.items():
     row, kept = name.rsplit("@", 1)
     low, high = interval(found.astype(float))
-    entry = {"row": row, "kept": float(kept), "mean_kept": kept_share[name], "accuracy": float(found.mean()), "low": low,
-             "high": high}
+    entry = {
+      "row": row,
+      "kept": float(kept),
+      "mean_kept": kept_share[name],
+      "accuracy": float(found.mean()),
+      "low": low,
+      "high": high,
+    }
     for reference in REFERENCES:
       other = hits.get(f"{reference}@{kept}")
       if other is not None and reference != row:
@@ -61,8 +67,11 @@ def markdown(table: list[dict[str, Any]], title: str) -> str:
   lines += tables.table(columns(shares), [[row, *(_accuracy(at.get((row, share))) for share in shares)] for row in rows])
   pruned = [share for share in shares if share < 1]
   for reference in REFERENCES:
-    lines += ["", f"Difference to `{reference}` on the same questions, in points, with 95 % interval and McNemar's exact p:",
-              ""]
+    lines += [
+      "",
+      f"Difference to `{reference}` on the same questions, in points, with 95 % interval and McNemar's exact p:",
+      "",
+    ]
     cells = {row: [_difference(at.get((row, share), {}).get(reference)) for share in pruned] for row in rows}
     lines += tables.table(columns(pruned), [[row, *found] for row, found in cells.items() if any(found)])
   return "\n".join(lines) + "\n"
@@ -111,5 +120,9 @@ def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
   """[H] accuracy of each head alone, by a label with the share and the accuracy of uniform head weights."""
   at = {(entry["row"], entry["kept"]): entry["accuracy"] for entry in table}
   shares = sorted({kept for row, kept in at if row == "head 0"}, reverse=True)
-  return {f"{100 * share:g} % kept (uniform weights {100 * at['uniform', share]:.0f} %)":
-          np.asarray([at[f"head {head}", share] for head in range(count)]) for share in shares}
+  return {
+    f"{100 * share:g} % kept (uniform weights {100 * at['uniform', share]:.0f} %)": np.asarray(
+      [at[f"head {head}", share] for head in range(count)]
+    )
+    for share in shares
+  }

@@ -90,7 +90,7 @@ class Batches:
 
   def __getitem__(self, number: int) -> Batch:
     start = self._starts[number]
-    return make_batch(self.model, self.params, self.processor, self.examples[start:start + self.size], self.clip)
+    return make_batch(self.model, self.params, self.processor, self.examples[start : start + self.size], self.clip)
 
   @property
   def _starts(self) -> range:
@@ -112,8 +112,11 @@ def from_digits(split: str, datasets: Sequence[str], count: int, seed: int = 0) 
   if unknown := sorted({*datasets} - {*task.KINDS}):
     raise ValueError(f"dataset: got {', '.join(unknown)}, the digits have {', '.join(task.KINDS)}")
   examples = task.dataset(split, count * len(task.KINDS), seed)
-  return [Example(picture, question.text, question.answer, question.kind)
-          for picture, question in examples if question.kind in datasets]
+  return [
+    Example(picture, question.text, question.answer, question.kind)
+    for picture, question in examples
+    if question.kind in datasets
+  ]
 
 
 def from_jsonl(path: str) -> list[Example]:
@@ -133,8 +136,9 @@ def from_jsonl(path: str) -> list[Example]:
       picture = processor_lib.open_picture(pathlib.Path(path).parent / row["image"])
       examples.append(Example(np.asarray(picture), row["question"], row["answer"], row["dataset"]))
     except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and "
-                       "dataset") from error
+      raise ValueError(
+        f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and dataset"
+      ) from error
   if not examples:
     raise ValueError(f"data: {path} is empty")
   return examples
@@ -172,19 +176,30 @@ def _checksums(params):
 
 def reference_answers(processor: Processor, examples: Sequence[Example]) -> np.ndarray:
   """[B, T] int32 tokens of the answers, with their end token, -1 on padding."""
-  rows = [processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
-          for example in examples]
+  rows = [
+    processor.tokenizer(example.answer, add_special_tokens=False)["input_ids"] + list(processor.eos_token_ids[:1])
+    for example in examples
+  ]
   answers = np.full([len(rows), max(map(len, rows))], -1, np.int32)
   for row, tokens in zip(answers, rows):
-    row[:len(tokens)] = tokens
+    row[: len(tokens)] = tokens
   return answers
 
 
-def make_batch(model: VisionLanguageModel, params: dict[str, Any], processor: Processor, examples: Sequence[Example],
-               clip: clip_text.Scorer | None = None) -> Batch:
+def make_batch(
+  model: VisionLanguageModel,
+  params: dict[str, Any],
+  processor: Processor,
+  examples: Sequence[Example],
+  clip: clip_text.Scorer | None = None,
+) -> Batch:
   """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP."""
   questions = [example.question for example in examples]
   inputs = model.pack(**processor(images=[[example.picture] for example in examples], prompts=questions))
-  return Batch(prompt=inputs.prompt, features=generation.encode_pictures(model, params, inputs),
-               answers=reference_answers(processor, examples), datasets=[example.dataset for example in examples],
-               relevance=clip.relevance(model, params, inputs, questions) if clip else None)
+  return Batch(
+    prompt=inputs.prompt,
+    features=generation.encode_pictures(model, params, inputs),
+    answers=reference_answers(processor, examples),
+    datasets=[example.dataset for example in examples],
+    relevance=clip.relevance(model, params, inputs, questions) if clip else None,
+  )

@@ -39,14 +39,28 @@ from models.decoder import Intervention
 class Settings(settings_lib.Checked):
   """What estimators read; each reads the settings that its `options` name."""
 
-  scope: str = option("first_layer", "Where a head is ablated: in the first layer, or in all layers at once.",
-                      choices=("first_layer", "all_layers"))
-  mode: str = option("zero_output", "How a head is ablated: its output is zero, or it does not attend to visual tokens.",
-                     choices=("zero_output", "mask_visual"))
-  metric: str = option("accuracy", "What `ablation` measures the drop of: whether the greedy answer equals the reference, "
-                       "or the reference's log-likelihood.", choices=("accuracy", "log_likelihood"))
-  heads_at_once: int | None = option(None, "Ablations computed at the same time; fewer need less memory. By default 1 on "
-                                     "CPU, whose caches hold no more, and 64 elsewhere.", least=1)
+  scope: str = option(
+    "first_layer",
+    "Where a head is ablated: in the first layer, or in all layers at once.",
+    choices=("first_layer", "all_layers"),
+  )
+  mode: str = option(
+    "zero_output",
+    "How a head is ablated: its output is zero, or it does not attend to visual tokens.",
+    choices=("zero_output", "mask_visual"),
+  )
+  metric: str = option(
+    "accuracy",
+    "What `ablation` measures the drop of: whether the greedy answer equals the reference, "
+    "or the reference's log-likelihood.",
+    choices=("accuracy", "log_likelihood"),
+  )
+  heads_at_once: int | None = option(
+    None,
+    "Ablations computed at the same time; fewer need less memory. By default 1 on "
+    "CPU, whose caches hold no more, and 64 elsewhere.",
+    least=1,
+  )
   keep_ratio: float = option(0.1, "Share of visual tokens that `learned` learns to keep, in (0, 1].")
   steps: int = option(150, "Optimizer steps of `learned`.", least=1)
   learning_rate: float = option(0.1, "Learning rate of `learned`.", least=0.0)
@@ -128,8 +142,10 @@ class Fixed(Estimator):
 def scores_of(records: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
   """Data sets [N] and scores [N, H] of all examples in the journal of a `PerExample`."""
   records = list(records)
-  return (np.concatenate([record["datasets"] for record in records]),
-          np.concatenate([record["scores"] for record in records]))
+  return (
+    np.concatenate([record["datasets"] for record in records]),
+    np.concatenate([record["scores"] for record in records]),
+  )
 
 
 def mean_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -176,8 +192,15 @@ def _verdict(params, arrays, gate, *, model, scope, mode) -> teacher_forcing.Ver
 def ablation(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """What is lost when a head is ablated (the paper's estimate), [H, B]."""
   at_once = settings.heads_at_once or (1 if jax.default_backend() == "cpu" else 64)
-  drops = _ablate(params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope,
-                  mode=settings.mode, metric=settings.metric, at_once=at_once)
+  drops = _ablate(
+    params,
+    (batch.prompt, batch.features, batch.answers),
+    model=model,
+    scope=settings.scope,
+    mode=settings.mode,
+    metric=settings.metric,
+    at_once=at_once,
+  )
   return sharding.fetch(drops, model.mesh)
 
 
@@ -196,8 +219,9 @@ def _ablate(params, arrays, *, model, scope, mode, metric, at_once):
 
 def gradient(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """First-order estimate of the log-likelihood that ablation would cost, [H, B]: one backward pass, no ablation."""
-  slope = _gradient(params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope,
-                    mode=settings.mode)
+  slope = _gradient(
+    params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope, mode=settings.mode
+  )
   return sharding.fetch(slope, model.mesh)
 
 
@@ -251,13 +275,13 @@ def one_hot(head: str, num_heads: int, settings: Settings) -> np.ndarray:
 
 
 ESTIMATORS: dict[str, PerExample | Optimization | Fixed] = {
-    "ablation": PerExample(ablation, options=("scope", "mode", "metric")),
-    "gradient": PerExample(gradient, options=("scope", "mode")),
-    "attention_mass": PerExample(attention_mass),
-    "learned": Optimization(learned.learn, options=("keep_ratio", "steps", "learning_rate")),
-    "uniform": Fixed(uniform),
-    "random": Fixed(random),
-    "one_hot": Fixed(one_hot, argument="HEAD"),
+  "ablation": PerExample(ablation, options=("scope", "mode", "metric")),
+  "gradient": PerExample(gradient, options=("scope", "mode")),
+  "attention_mass": PerExample(attention_mass),
+  "learned": Optimization(learned.learn, options=("keep_ratio", "steps", "learning_rate")),
+  "uniform": Fixed(uniform),
+  "random": Fixed(random),
+  "one_hot": Fixed(one_hot, argument="HEAD"),
 }
 
 

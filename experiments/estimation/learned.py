@@ -52,8 +52,9 @@ def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
     batch, answers = prepared[number]
     counts = budgets.keep_counts(np.asarray(batch.prompt.visual_counts), keep_ratio=settings.keep_ratio)
     temperature = _START - _COOLING * step / settings.steps
-    state, loss = learn_step(state, batches.params, batch.prompt, batch.features, answers, counts, temperature,
-                             model=model, optimizer=optimizer)
+    state, loss = learn_step(
+      state, batches.params, batch.prompt, batch.features, answers, counts, temperature, model=model, optimizer=optimizer
+    )
     state, loss = sharding.fetch((state, loss), model.mesh)
     records.append({"loss": float(loss), "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]})
   return np.asarray(jax.nn.softmax(state[0]))
@@ -62,8 +63,14 @@ def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
 def own_answers(batches: Batches, batch: Batch) -> np.ndarray:
   """[B, T] int32 tokens that the unpruned model answers, as many as the references have at most, -1 after each end."""
   length = batch.answers.shape[1]
-  out = generation.generate(batches.model, batches.params, Inputs(batch.prompt, vision=None), features=batch.features,
-                            max_new_tokens=length, eos_token_ids=batches.processor.eos_token_ids)
+  out = generation.generate(
+    batches.model,
+    batches.params,
+    Inputs(batch.prompt, vision=None),
+    features=batch.features,
+    max_new_tokens=length,
+    eos_token_ids=batches.processor.eos_token_ids,
+  )
   tokens, lengths = np.asarray(out.tokens), np.asarray(out.lengths)
   return np.where(np.arange(length) < lengths[:, None], tokens, -1)
 
@@ -104,7 +111,8 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
     log_share = jax.nn.log_sigmoid((fused - cut[:, None]) / (temperature * deviation[:, None] + 1e-12))
     place = prompt_lib.places(sequence.order, prompt.visual_order)
     bias = jax.vmap(lambda at, values, real: jnp.zeros(sequence.order.shape[1]).at[at].add(jnp.where(real, values, 0.0)))(
-        place, log_share, mask)
+      place, log_share, mask
+    )
     intervention = Intervention(key_bias=bias)
     prefill = apply(sequence, intervention, method="run")
     return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()

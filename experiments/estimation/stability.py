@@ -58,14 +58,20 @@ def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], see
       continue
     correlations, same = [], []
     for _ in range(DRAWS):
-      drawn = [rng.permutation(group)[:2 * size].reshape(2, size) for group in groups]
+      drawn = [rng.permutation(group)[: 2 * size].reshape(2, size) for group in groups]
       first, second = (np.concatenate([pair[half] for pair in drawn]) for half in (0, 1))
       first, second = weights_of(labels[first], scores[first]), weights_of(labels[second], scores[second])
       if first is not None and second is not None:
         correlations.append(rank_correlation(first, second))
         same.append(first.argmax() == second.argmax())
-    found.append({"examples": size, "correlation": float(np.nanmean(correlations)) if correlations else float("nan"),
-                  "same_best": float(np.mean(same)) if same else float("nan"), "informative": len(same) / DRAWS})
+    found.append(
+      {
+        "examples": size,
+        "correlation": float(np.nanmean(correlations)) if correlations else float("nan"),
+        "same_best": float(np.mean(same)) if same else float("nan"),
+        "informative": len(same) / DRAWS,
+      }
+    )
   return found
 
 
@@ -80,13 +86,23 @@ def markdown(rows: dict[str, np.ndarray], sizes: list[dict[str, float]], single:
   heads = len(next(iter(rows.values())))
   columns = {**rows, **({} if single is None else {"accuracy of the head alone": single})}
   lines = ["Head importance times the number of heads, so that uniform weights are 1:", ""]
-  lines += tables.table(["", *(f"head {head}" for head in range(heads))],
-                        [[name, *(f"{heads * weight:.2f}" for weight in weights)] for name, weights in rows.items()])
+  lines += tables.table(
+    ["", *(f"head {head}" for head in range(heads))],
+    [[name, *(f"{heads * weight:.2f}" for weight in weights)] for name, weights in rows.items()],
+  )
   lines += ["", "Spearman's rank correlation over heads:", ""]
-  lines += tables.table(["", *columns], [
-      [name, *(f"{rank_correlation(weights, other):+.2f}" for other in columns.values())] for name, weights in rows.items()])
+  lines += tables.table(
+    ["", *columns],
+    [[name, *(f"{rank_correlation(weights, other):+.2f}" for other in columns.values())] for name, weights in rows.items()],
+  )
   lines += ["", f"Ablation on two calibration sets without a common example, {DRAWS} pairs of each size:", ""]
   headings = ["examples of each data set", "rank correlation", "same best head", "pairs that distinguish heads"]
-  lines += tables.table(headings, [[row["examples"], f"{row['correlation']:+.2f}", f"{100 * row['same_best']:.0f} %",
-                                    f"{100 * row['informative']:.0f} %"] for row in sizes], left=0)
+  lines += tables.table(
+    headings,
+    [
+      [row["examples"], f"{row['correlation']:+.2f}", f"{100 * row['same_best']:.0f} %", f"{100 * row['informative']:.0f} %"]
+      for row in sizes
+    ],
+    left=0,
+  )
   return "\n".join(lines) + "\n"

@@ -92,8 +92,16 @@ def check(model, processor, options: Options) -> None:
 class Answerer:
   """A model, its processor, and the settings of pruning that are compared."""
 
-  def __init__(self, model, params, processor, family: str, head_importance: np.ndarray, settings: Sequence[pruning.Pruning],
-               options: Options):
+  def __init__(
+    self,
+    model,
+    params,
+    processor,
+    family: str,
+    head_importance: np.ndarray,
+    settings: Sequence[pruning.Pruning],
+    options: Options,
+  ):
     """Keeps what all batches need.
 
     Args:
@@ -187,9 +195,17 @@ class Answerer:
 
   def _generate(self, inputs, features, setting, seeds):
     """Texts of all rows, and [B, L] prompt positions that were kept."""
-    out = generate(self.model, self.params, inputs, self.head_importance, features=features, selector_seed=seeds,
-                   max_new_tokens=self.options.max_new_tokens, eos_token_ids=self.processor.eos_token_ids,
-                   **dataclasses.asdict(setting))
+    out = generate(
+      self.model,
+      self.params,
+      inputs,
+      self.head_importance,
+      features=features,
+      selector_seed=seeds,
+      max_new_tokens=self.options.max_new_tokens,
+      eos_token_ids=self.processor.eos_token_ids,
+      **dataclasses.asdict(setting),
+    )
     return self.processor.decode(out.tokens, out.lengths), np.asarray(out.kept_positions)
 
   def _summary(self, prompt, features):
@@ -203,8 +219,9 @@ def _pack(model, processor, options, chats):
     return None
   chats = chats + chats[-1:] * (options.batch_size - len(chats))
   messages, pictures, videos = map(list, zip(*chats))
-  arrays = processor(messages=messages, images=pictures, videos=videos, min_pixels=options.min_pixels,
-                     max_pixels=options.max_pixels)
+  arrays = processor(
+    messages=messages, images=pictures, videos=videos, min_pixels=options.min_pixels, max_pixels=options.max_pixels
+  )
   inputs = model.pack(**arrays)
   generation.check_length(model, inputs.prompt, options.max_new_tokens)
   return inputs
@@ -214,7 +231,9 @@ def _pack(model, processor, options, chats):
 def _summary(params, prompt, features, scored, *, model):
   """[B, 3] float32: smallest, mean and largest fused score of each prompt's visual tokens; 0 where it has none."""
   fused, mask = model.apply({"params": params}, prompt, features, scored, method="fused_scores"), prompt.visual_mask
-  reduced = [jnp.min(fused, axis=1, where=mask, initial=jnp.inf),
-             jnp.sum(fused, axis=1, where=mask) / jnp.maximum(mask.sum(1), 1),
-             jnp.max(fused, axis=1, where=mask, initial=-jnp.inf)]
+  reduced = [
+    jnp.min(fused, axis=1, where=mask, initial=jnp.inf),
+    jnp.sum(fused, axis=1, where=mask) / jnp.maximum(mask.sum(1), 1),
+    jnp.max(fused, axis=1, where=mask, initial=-jnp.inf),
+  ]
   return jnp.where(mask.any(1)[:, None], jnp.stack(reduced, axis=1), 0.0)

@@ -25,12 +25,15 @@ _LARGEST = 448  # pixels of a picture's longer side
 
 def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
   """Positions of the rows that the gallery shows, evenly spread over each file."""
-  return [frozenset(np.unique(np.linspace(0, len(table.rows) - 1, min(count, len(table.rows))).astype(int)).tolist())
-          for table in tables]
+  return [
+    frozenset(np.unique(np.linspace(0, len(table.rows) - 1, min(count, len(table.rows))).astype(int)).tolist())
+    for table in tables
+  ]
 
 
-def page(results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence[frozenset[int]], options: Options,
-         about: str) -> str:
+def page(
+  results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence[frozenset[int]], options: Options, about: str
+) -> str:
   """The whole page.
 
   Args:
@@ -40,8 +43,12 @@ def page(results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence
     options: of the run, by which frames of videos are sampled.
     about: a line at the top.
   """
-  questions = [_question(result, at, settings, options) for result, positions in zip(results, shown)
-               for at in sorted(positions) if "problem" not in result.answers[at]]
+  questions = [
+    _question(result, at, settings, options)
+    for result, positions in zip(results, shown)
+    for at in sorted(positions)
+    if "problem" not in result.answers[at]
+  ]
   data = json.dumps({"about": about, "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)
@@ -55,14 +62,28 @@ def _question(result, at, settings, options) -> Mapping[str, Any]:
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
   # Several pictures form a grid of about the size of one.
   side = min(_LARGEST, 2 * _LARGEST // math.ceil(math.sqrt(max(1, len(images)))))
-  answers = [{
-      "name": plan.name(setting), "selector": "all tokens" if setting.keep_ratio is None else setting.selector,
-      "share": setting.keep_ratio or 1.0, "prediction": answer["prediction"], "right": bool(scores[at] > 0.5),
-      "kept": answer["kept"], "tokens": answer.get("tokens"),
-  } for setting, answer, scores in zip(settings, entry["answers"], result.scores)]
-  return {"file": result.table.name, "index": row.index, "question": row.fields["question"], "answer": row.fields["answer"],
-          "tokens": entry["tokens"], "pictures": [_embedded(image, side) for image in images], "answers": answers,
-          "views": entry["views"]}
+  answers = [
+    {
+      "name": plan.name(setting),
+      "selector": "all tokens" if setting.keep_ratio is None else setting.selector,
+      "share": setting.keep_ratio or 1.0,
+      "prediction": answer["prediction"],
+      "right": bool(scores[at] > 0.5),
+      "kept": answer["kept"],
+      "tokens": answer.get("tokens"),
+    }
+    for setting, answer, scores in zip(settings, entry["answers"], result.scores)
+  ]
+  return {
+    "file": result.table.name,
+    "index": row.index,
+    "question": row.fields["question"],
+    "answer": row.fields["answer"],
+    "tokens": entry["tokens"],
+    "pictures": [_embedded(image, side) for image in images],
+    "answers": answers,
+    "views": entry["views"],
+  }
 
 
 def _embedded(picture: Image.Image, side: int) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+import hawk_jax
+
 _PACKAGES = ("jax", "jaxlib", "flax", "transformers", "tokenizers", "numpy", "pillow", "av")
 
 
@@ -30,11 +32,15 @@ def make(settings: dict[str, Any], checkpoint: pathlib.Path, data: Iterable[path
   """
   device = jax.devices()[0]
   return {
-      **settings,
-      "checkpoint": {name: digest(checkpoint / name) for name in _files(checkpoint)},
-      "data": {path.name: digest(path) for path in data},
-      "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
-      "device": f"{device.platform} {device.device_kind}",
+    **settings,
+    "checkpoint": {name: digest(checkpoint / name) for name in _files(checkpoint)},
+    "data": {path.name: digest(path) for path in data},
+    "versions": {
+      "hawk_jax": hawk_jax.__version__,
+      "python": platform.python_version(),
+      **{name: metadata.version(name) for name in _PACKAGES},
+    },
+    "device": f"{device.platform} {device.device_kind}",
   }
 
 

@@ -17,9 +17,9 @@ from hawk_jax.pruning import Pruning
 _PIXELS_PER_TOKEN = 28 * 28
 # Smallest and largest number of pixels of a picture.
 RESOLUTIONS = {
-    "model": (None, None),
-    "native": (1280 * _PIXELS_PER_TOKEN, 16_384 * _PIXELS_PER_TOKEN),
-    "fixed1008": (1008 * 1008, 1008 * 1008),
+  "model": (None, None),
+  "native": (1280 * _PIXELS_PER_TOKEN, 16_384 * _PIXELS_PER_TOKEN),
+  "fixed1008": (1008 * 1008, 1008 * 1008),
 }
 
 
@@ -55,8 +55,14 @@ def settings(selectors: Sequence[str], keep_ratios: Sequence[float], **shared: A
   for ratio in keep_ratios:
     if not 0.0 < ratio < 1.0:
       raise ValueError(f"keep_ratio: got {ratio}, must be between 0 and 1; all tokens are always evaluated too")
-  return (Pruning(**shared), *(Pruning(keep_ratio=ratio, selector=selector, **shared)
-                               for ratio in sorted(keep_ratios, reverse=True) for selector in selectors))
+  return (
+    Pruning(**shared),
+    *(
+      Pruning(keep_ratio=ratio, selector=selector, **shared)
+      for ratio in sorted(keep_ratios, reverse=True)
+      for selector in selectors
+    ),
+  )
 
 
 def name(setting: Pruning) -> str:
@@ -85,5 +91,5 @@ def batches(tables: Sequence[Table], size: int, min_pixels: int | None, max_pixe
 
     order = sorted((at for at, row in enumerate(table.rows) if row.problem is None), key=cost)
     for start in range(0, len(order), size):
-      result.append(Batch(len(result), number, tuple(order[start:start + size])))
+      result.append(Batch(len(result), number, tuple(order[start : start + size])))
   return result

@@ -23,23 +23,28 @@ class Published:
 
 
 _MODELS = {
-    # hidden size, layers, heads of the decoder
-    ("qwen2_5_vl", 3584, 28, 28): {
-        "native": (
-            Published("paper: unpruned", 0.0, {
-                "HallBench": 46.5, "MME": 2315, "TextVQA": 85.2, "ChartQA": 86.2, "RealWorldQA": 67.7}, 100.0),
-            Published("paper: HAWK", 0.6, {}, 99.6),
-            Published("paper: HAWK", 0.8, {
-                "HallBench": 42.8, "MME": 2311, "TextVQA": 83.0, "ChartQA": 76.8, "RealWorldQA": 65.0}, 96.2),
-            Published("paper: HAWK", 0.9, {}, 89.7),
-        ),
-        "fixed1008": (
-            Published("paper: unpruned", 0.0, {}, 100.0),
-            Published("paper: HAWK", 0.605, {}, 99.0),
-            Published("paper: HAWK", 0.802, {}, 96.0),
-            Published("paper: HAWK", 0.901, {}, 90.0),
-        ),
-    },
+  # hidden size, layers, heads of the decoder
+  ("qwen2_5_vl", 3584, 28, 28): {
+    "native": (
+      Published(
+        "paper: unpruned",
+        0.0,
+        {"HallBench": 46.5, "MME": 2315, "TextVQA": 85.2, "ChartQA": 86.2, "RealWorldQA": 67.7},
+        100.0,
+      ),
+      Published("paper: HAWK", 0.6, {}, 99.6),
+      Published(
+        "paper: HAWK", 0.8, {"HallBench": 42.8, "MME": 2311, "TextVQA": 83.0, "ChartQA": 76.8, "RealWorldQA": 65.0}, 96.2
+      ),
+      Published("paper: HAWK", 0.9, {}, 89.7),
+    ),
+    "fixed1008": (
+      Published("paper: unpruned", 0.0, {}, 100.0),
+      Published("paper: HAWK", 0.605, {}, 99.0),
+      Published("paper: HAWK", 0.802, {}, 96.0),
+      Published("paper: HAWK", 0.901, {}, 90.0),
+    ),
+  },
 }
 
 

@@ -48,8 +48,13 @@ class Result:
     return [total[self.benchmark.headline] for total in self.totals]
 
 
-def collect(tables: Sequence[Table], benchmarks: Sequence[Benchmark], batches: Sequence[plan.Batch],
-            entries: Mapping[int, Mapping[str, Any]], count: int) -> list[Result]:
+def collect(
+  tables: Sequence[Table],
+  benchmarks: Sequence[Benchmark],
+  batches: Sequence[plan.Batch],
+  entries: Mapping[int, Mapping[str, Any]],
+  count: int,
+) -> list[Result]:
   """Scores everything.
 
   Args:
@@ -71,8 +76,12 @@ def collect(tables: Sequence[Table], benchmarks: Sequence[Benchmark], batches: S
     scores, totals = [], []
     for setting in range(count):
       said = ["" if "problem" in entry else entry["answers"][setting]["prediction"] for entry in rows]
-      scores.append([0.0 if "problem" in entry else benchmark.score(row, prediction)
-                     for row, entry, prediction in zip(table.rows, rows, said)])
+      scores.append(
+        [
+          0.0 if "problem" in entry else benchmark.score(row, prediction)
+          for row, entry, prediction in zip(table.rows, rows, said)
+        ]
+      )
       totals.append(benchmark.aggregate(table, said, scores[-1]))
     results.append(Result(benchmark, table, rows, scores, totals))
   return results
@@ -91,8 +100,9 @@ def predictions(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
         if "scores" in entry:
           line["fused_scores"] = dict(zip(("least", "mean", "largest"), entry["scores"]))
         line["settings"] = {
-            plan.name(setting): {"prediction": answer["prediction"], "score": scores[number], "kept": answer["kept"]}
-            for setting, answer, scores in zip(settings, entry["answers"], result.scores)}
+          plan.name(setting): {"prediction": answer["prediction"], "score": scores[number], "kept": answer["kept"]}
+          for setting, answer, scores in zip(settings, entry["answers"], result.scores)
+        }
       lines.append(json.dumps(line, ensure_ascii=False))
   return "".join(line + "\n" for line in lines)
 
@@ -101,17 +111,22 @@ def scores(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
   """scores.json: every benchmark's scores under every setting."""
   content = {}
   for result in results:
-    kept = [statistics.fmean(entry["answers"][number]["kept"] / entry["tokens"] for entry in result.answers
-                             if entry.get("tokens")) if any(entry.get("tokens") for entry in result.answers) else None
-            for number in range(len(settings))]
+    kept = [
+      statistics.fmean(entry["answers"][number]["kept"] / entry["tokens"] for entry in result.answers if entry.get("tokens"))
+      if any(entry.get("tokens") for entry in result.answers)
+      else None
+      for number in range(len(settings))
+    ]
     content[result.table.name] = {
-        "benchmark": result.benchmark.title,
-        "headline": result.benchmark.headline,
-        "questions": len(result.table.rows),
-        "unreadable": len(result.problems),
-        "without_picture": result.table.skipped,
-        "settings": {plan.name(setting): {"kept_share": share, "scores": dict(total)}
-                     for setting, share, total in zip(settings, kept, result.totals)},
+      "benchmark": result.benchmark.title,
+      "headline": result.benchmark.headline,
+      "questions": len(result.table.rows),
+      "unreadable": len(result.problems),
+      "without_picture": result.table.skipped,
+      "settings": {
+        plan.name(setting): {"kept_share": share, "scores": dict(total)}
+        for setting, share, total in zip(settings, kept, result.totals)
+      },
     }
   return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -140,13 +155,20 @@ def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: 
     for paper in published:
       if last and abs((1 - paper.pruned) - (setting.keep_ratio or 1.0)) < 0.004:
         line(f"{100 * (1 - paper.pruned):g} %", paper.label, paper.scores, whole.scores if whole else {}, paper.share)
-  notes = [f"{title}: {len(result.problems)} of {len(result.table.rows)} questions could not be asked and count "
-           "as wrong." for title, result in zip(titles, results) if result.problems]
-  notes += [f"{title}: {result.table.skipped} rows without a picture were left out, as VLMEvalKit does."
-            for title, result in zip(titles, results) if result.table.skipped]
+  notes = [
+    f"{title}: {len(result.problems)} of {len(result.table.rows)} questions could not be asked and count as wrong."
+    for title, result in zip(titles, results)
+    if result.problems
+  ]
+  notes += [
+    f"{title}: {result.table.skipped} rows without a picture were left out, as VLMEvalKit does."
+    for title, result in zip(titles, results)
+    if result.table.skipped
+  ]
   if published:
-    notes.append("Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned "
-                 "scores.")
+    notes.append(
+      "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores."
+    )
   return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
 
 
@@ -166,13 +188,14 @@ def _cell(value, base):
 def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
   """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
   import matplotlib
+
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
 
   columns = min(3, len(results))
   rows = -(-len(results) // columns)
   figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, layout="constrained")
-  for panel in axes.flat[len(results):]:
+  for panel in axes.flat[len(results) :]:
     panel.set_axis_off()
   for panel, result, title in zip(axes.flat, results, _titles(results)):
     whole = result.headlines[0]
@@ -192,5 +215,7 @@ def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
 
 def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:
   """seconds.jsonl: for every batch, its questions and the seconds of each stage, compilation included."""
-  return "".join(json.dumps({"batch": number, "questions": len(entry["rows"]), "seconds": entry["seconds"]}) + "\n"
-                 for number, entry in sorted(entries.items()))
+  return "".join(
+    json.dumps({"batch": number, "questions": len(entry["rows"]), "seconds": entry["seconds"]}) + "\n"
+    for number, entry in sorted(entries.items())
+  )

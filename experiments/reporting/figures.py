@@ -19,8 +19,14 @@ DIMMED = 0.22
 _COLORS = 10  # in matplotlib's cycle
 
 
-def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequence[View],
-                scores: np.ndarray, kept: np.ndarray, title: str) -> None:
+def kept_tokens(
+  path: pathlib.Path,
+  pictures: Sequence[Image.Image],
+  views: Sequence[View],
+  scores: np.ndarray,
+  kept: np.ndarray,
+  title: str,
+) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
   Args:
@@ -49,11 +55,19 @@ def kept_tokens(path: pathlib.Path, pictures: Sequence[Image.Image], views: Sequ
     left.imshow(shown.astype(np.uint8))
     left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens", fontsize=10)
     for row, column in np.argwhere(mask):
-      left.add_patch(plt.Rectangle((column * picture.width / columns - 0.5, row * picture.height / rows - 0.5),
-                                   picture.width / columns, picture.height / rows, fill=False, edgecolor="#e8590c",
-                                   linewidth=0.8))
-    image = right.imshow(scores[here].reshape(rows, -1)[:, :columns], cmap="viridis",
-                         extent=left.get_images()[0].get_extent(), **limits)
+      left.add_patch(
+        plt.Rectangle(
+          (column * picture.width / columns - 0.5, row * picture.height / rows - 0.5),
+          picture.width / columns,
+          picture.height / rows,
+          fill=False,
+          edgecolor="#e8590c",
+          linewidth=0.8,
+        )
+      )
+    image = right.imshow(
+      scores[here].reshape(rows, -1)[:, :columns], cmap="viridis", extent=left.get_images()[0].get_extent(), **limits
+    )
     right.set_title("HAWK score", fontsize=10)
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
@@ -76,8 +90,15 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
   figure, axes = plt.subplots(figsize=(9 if len(series) > _COLORS else 7, 4.5), layout="constrained")
   left = int(np.argmin(x))
   for number, (name, values) in enumerate(sorted(series.items(), key=lambda item: -item[1][left])):
-    axes.plot(x, values, color=f"C{number % _COLORS}", linestyle=("-", "--", ":")[number // _COLORS % 3], marker="o",
-              markersize=4, label=name)
+    axes.plot(
+      x,
+      values,
+      color=f"C{number % _COLORS}",
+      linestyle=("-", "--", ":")[number // _COLORS % 3],
+      marker="o",
+      markersize=4,
+      label=name,
+    )
   axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
   axes.grid(alpha=0.3)
   if len(series) > _COLORS:

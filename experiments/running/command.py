@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import logging
-import os
 import sys
 import types
 import typing
@@ -28,13 +27,13 @@ from typing import Any
 from absl import app
 from absl import flags
 from absl import logging as absl_logging
-import jax
 
+from experiments.running import compilation_cache
 from experiments.running import processes
 from experiments.running import settings as settings_lib
 from experiments.running.settings import option
 
-__all__ = ["Settings", "main", "option"]
+__all__ = ["MeshSettings", "Settings", "main", "option"]
 
 _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
 _DEFINE_MULTI = {str: flags.DEFINE_multi_string, int: flags.DEFINE_multi_integer, float: flags.DEFINE_multi_float}
@@ -42,14 +41,18 @@ _DEFINE_MULTI = {str: flags.DEFINE_multi_string, int: flags.DEFINE_multi_integer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(settings_lib.Checked):
-  """Settings of every command.
+  """Settings of every command."""
 
-  Attributes:
-    mesh: how models are spread over devices.
-  """
 
-  mesh: str | None = option(None, "How models are spread over devices, such as data:2,fsdp:2,tensor:2. By default all "
-                            "devices are used, up to 4 of them on tensor and the rest on fsdp.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings(Settings):
+  """Settings of commands that spread a model over devices."""
+
+  mesh: str | None = option(
+    None,
+    "How models are spread over devices, such as data:2,fsdp:2,tensor:2. By default all "
+    "devices are used, up to 4 of them on tensor and the rest on fsdp.",
+  )
 
 
 def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
@@ -73,8 +76,7 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
     try:
       options, settings = read_flags(processes.Options), read_flags(kind)
       if options.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(options.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        compilation_cache.keep(options.compilation_cache)
       processes.join(options)
       with processes.only_first_prints():
         run(settings)
@@ -99,8 +101,9 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
     choices = settings_lib.choices_of(field)
     default = list(field.default) if repeated else field.default
     # --help lists the flags of the module with this name.
-    arguments = dict(name=field.name, default=default, help=field.metadata["help"], flag_values=values,
-                     module_name=sys.argv[0])
+    arguments = dict(
+      name=field.name, default=default, help=field.metadata["help"], flag_values=values, module_name=sys.argv[0]
+    )
     if choices:
       (flags.DEFINE_multi_enum if repeated else flags.DEFINE_enum)(enum_values=choices, **arguments)
     else:

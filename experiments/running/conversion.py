@@ -39,16 +39,18 @@ def convert(source: pathlib.Path, output: pathlib.Path, dtype: str | None) -> No
   dtypes = {path: dtype or hf.stored_dtype(*tensor) for path, tensor in tensors.items()}
   groups = orbax.groups(wanted)
   source_files = sorted(path for path in source.iterdir() if path.is_file())
-  weights = {path.name: [path.stat().st_size, path.stat().st_mtime]
-             for path in source_files if path.suffix == ".safetensors"}
+  weights = {
+    path.name: [path.stat().st_size, path.stat().st_mtime] for path in source_files if path.suffix == ".safetensors"
+  }
   config = hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
   records = journal.Journal(partial / "conversion.jsonl", {"dtype": dtype, "config": config, "weights": weights})
   names, tally = list(groups), Tally()
   for number in records.remaining(len(names), "layer"):
     for leftover in (partial / "params").glob("*orbax-checkpoint-tmp*"):
       shutil.rmtree(leftover)
-    params = {path: hf.read_param(path, wanted[path].shape, *tensors[path], dtypes[path], tally)
-              for path in groups[names[number]]}
+    params = {
+      path: hf.read_param(path, wanted[path].shape, *tensors[path], dtypes[path], tally) for path in groups[names[number]]
+    }
     orbax.save_group(partial, names[number], params)
     records.append({"group": names[number]})
   records.close()

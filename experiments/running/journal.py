@@ -48,7 +48,7 @@ class Journal:
       self._file.close()
       raise
     self._file.truncate(min(len(held), size))
-    self._file.write(content[len(held):size])  # in processes other than the first
+    self._file.write(content[len(held) : size])  # in processes other than the first
     if not size:
       self._write(settings)
 
@@ -86,7 +86,7 @@ def read(path: pathlib.Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _parse(path, content, settings):
   """The records in a file's content, and how many of its bytes are complete lines."""
-  content = content[:content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
+  content = content[: content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
   lines = [json.loads(line) for line in content.splitlines()]
   settings = json.loads(json.dumps(settings))
   if lines and lines[0] != settings:

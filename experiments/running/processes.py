@@ -22,15 +22,20 @@ from models import sharding
 class Options(settings.Checked):
   """Settings of a process, for commands only."""
 
-  compilation_cache: str = option(os.path.join("~", ".cache", "hawk_jax"),
-                                   "Directory that keeps compiled programs for the next start; empty: none.")
-  distributed: bool = option(False, "Whether this is one of several processes. On TPU pods and under Slurm, JAX finds the "
-                              "others itself; elsewhere coordinator_address, num_processes and process_id are needed.")
+  compilation_cache: str = option(
+    os.path.join("~", ".cache", "hawk_jax"), "Directory that keeps compiled programs for the next start; empty: none."
+  )
+  distributed: bool = option(
+    False,
+    "Whether this is one of several processes. On TPU pods and under Slurm, JAX finds the "
+    "others itself; elsewhere coordinator_address, num_processes and process_id are needed.",
+  )
   coordinator_address: str | None = option(None, "HOST:PORT of the first process.")
   num_processes: int | None = option(None, "Number of processes.", least=1)
   process_id: int | None = option(None, "Number of this process, from 0.", least=0)
-  heartbeat_seconds: int = option(100, "A process that has not answered for so long counts as dead, and all others end with "
-                                  "an error.", least=1)
+  heartbeat_seconds: int = option(
+    100, "A process that has not answered for so long counts as dead, and all others end with an error.", least=1
+  )
 
 
 def join(options: Options) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from hawk_jax import checks
 
 
-def option(default: Any, help: str, *, choices: Callable[[], Iterable[str]] | Iterable[str] | None = None,
-           least: float | None = None) -> Any:
+def option(
+  default: Any, help: str, *, choices: Callable[[], Iterable[str]] | Iterable[str] | None = None, least: float | None = None
+) -> Any:
   """A field of settings.
 
   Args:

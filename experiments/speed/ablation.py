@@ -36,7 +36,7 @@ _TOLERANCES = {"log_likelihood": 1e-3, "accuracy": 0.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -57,7 +57,7 @@ def forward(params, inputs, answers, *, model) -> teacher_forcing.Verdict:
 def without(params: dict[str, Any], head: int, head_dim: int) -> dict[str, Any]:
   """Parameters whose first layer ignores a head: its rows of the output projection are zero."""
   layer = params["language_model"]["layers_0"]
-  kernel = jnp.asarray(layer["self_attn"]["o_proj"]["kernel"]).at[head * head_dim:(head + 1) * head_dim].set(0)
+  kernel = jnp.asarray(layer["self_attn"]["o_proj"]["kernel"]).at[head * head_dim : (head + 1) * head_dim].set(0)
   attention = {**layer["self_attn"], "o_proj": {"kernel": kernel}}
   return {**params, "language_model": {**params["language_model"], "layers_0": {**layer, "self_attn": attention}}}
 
@@ -102,10 +102,14 @@ def run(settings: Settings) -> dict[str, Any]:
   clock.run(settings.rounds)
 
   heads, slow = model.config.text.num_attention_heads, clock.median("plain loop")
-  print(f"\n{len(examples)} pictures, {heads} heads, {settings.metric}, {environment.model_name(settings.model)}; "
-        f"{environment.device()}, {environment.today()}; {environment.versions()}. Largest difference: {difference:.1e}.\n")
-  cells = [[name, f"{clock.median(name):.2f} ({min(seconds):.2f} to {max(seconds):.2f})", f"{slow / clock.median(name):.1f}"]
-           for name, seconds in clock.seconds.items()]
+  print(
+    f"\n{len(examples)} pictures, {heads} heads, {settings.metric}, {environment.model_name(settings.model)}; "
+    f"{environment.device()}, {environment.today()}; {environment.versions()}. Largest difference: {difference:.1e}.\n"
+  )
+  cells = [
+    [name, f"{clock.median(name):.2f} ({min(seconds):.2f} to {max(seconds):.2f})", f"{slow / clock.median(name):.1f}"]
+    for name, seconds in clock.seconds.items()
+  ]
   print("\n".join(tables.table(["", "seconds: median (smallest to largest)", "times faster"], cells)))
   return {"pictures": len(examples), "heads": heads, "seconds": clock.seconds, "largest_difference": difference}
 

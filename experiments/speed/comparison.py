@@ -38,8 +38,9 @@ class Baseline(Protocol):
     """Returns when the device has done all its work."""
 
 
-def check_outputs(ours: Sequence[Programs], baseline: Baseline, tensors: Any, steps: int,
-                  dtype: str) -> list[dict[str, Any]]:
+def check_outputs(
+  ours: Sequence[Programs], baseline: Baseline, tensors: Any, steps: int, dtype: str
+) -> list[dict[str, Any]]:
   """Compares first logits and greedy tokens with the baseline's, which keeps the same tokens.
 
   Args:
@@ -68,8 +69,15 @@ def check_outputs(ours: Sequence[Programs], baseline: Baseline, tensors: Any, st
   return checks
 
 
-def add_baseline(clock: timing.Clock, baseline: Baseline, tensors: Any, ours: Sequence[Programs], batch: Programs,
-                 rows: Sequence[dict[str, np.ndarray]], steps: int) -> None:
+def add_baseline(
+  clock: timing.Clock,
+  baseline: Baseline,
+  tensors: Any,
+  ours: Sequence[Programs],
+  batch: Programs,
+  rows: Sequence[dict[str, np.ndarray]],
+  steps: int,
+) -> None:
   """Adds the baseline's functions to a clock; it answers the prompts of a batch one by one.
 
   Args:

@@ -1,17 +1,16 @@
-"""How long programs take to compile, and which of them JAX may take from a cache."""
+"""How long programs take to compile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-import contextlib
+from collections.abc import Callable
 import dataclasses
 import functools
 import tempfile
 import time
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
+from experiments.running import compilation_cache
 from experiments.speed import cases
 from models import generation
 from models.checkpoints import params as params_lib
@@ -37,24 +36,6 @@ class Compilation:
     return f"{self.program}, {self.start}: traced in {self.tracing:.1f} s, compiled in {self.compiling:.1f} s"
 
 
-@contextlib.contextmanager
-def cache(directory: str | None) -> Iterator[None]:
-  """Within it, JAX keeps compiled programs in a directory; None: nowhere, where seconds of compilation are measured."""
-  settings = {"jax_enable_compilation_cache": directory is not None, "jax_compilation_cache_dir": directory}
-  before = {name: getattr(jax.config, name) for name in settings}
-
-  def update(values):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-  update(settings)
-  try:
-    yield
-  finally:
-    update(before)
-
-
 def measure(model, case: cases.Case, steps: int, dtype: str) -> list[Compilation]:
   """Compiles what `generate` runs, first without a cache and then with one of its own; no parameters are made.
 
@@ -66,7 +47,7 @@ def measure(model, case: cases.Case, steps: int, dtype: str) -> list[Compilation
   """
   programs = _programs(model, case, steps, dtype)
   found = []
-  with tempfile.TemporaryDirectory() as directory, cache(directory):
+  with tempfile.TemporaryDirectory() as directory, compilation_cache.kept_in(directory, 0.0):
     for start in ("first start", "with a warm cache"):
       jax.clear_caches()
       for name, lower in programs.items():
@@ -83,8 +64,16 @@ def _programs(model, case, steps, dtype) -> dict[str, Callable[[], jax.stages.Lo
   end_ids = generation.check_length(model, case.inputs.prompt, steps + 1)
   features = jax.eval_shape(functools.partial(generation.encode, model=model), params, case.inputs.vision)
   return {
-      "vision": lambda: generation.encode.lower(params, case.inputs.vision, model=model),
-      "prefill and decoding": lambda: generation.prefill_and_decode.lower(
-          params, case.inputs.prompt, features, case.plan, None, end_ids, model=model, max_new_tokens=steps + 1,
-          return_logits=False),
+    "vision": lambda: generation.encode.lower(params, case.inputs.vision, model=model),
+    "prefill and decoding": lambda: generation.prefill_and_decode.lower(
+      params,
+      case.inputs.prompt,
+      features,
+      case.plan,
+      None,
+      end_ids,
+      model=model,
+      max_new_tokens=steps + 1,
+      return_logits=False,
+    ),
   }

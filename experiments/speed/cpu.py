@@ -64,9 +64,9 @@ class Case:
 
 # What each workaround replaces, in words.
 REPLACED = {
-    "dot_general": "one row times a weight matrix, as one product",
-    "attend_by_head": "long rows with all heads at once, padding and masked keys included",
-    "kept": "cosines and sines computed again by every head, in one layer",
+  "dot_general": "one row times a weight matrix, as one product",
+  "attend_by_head": "long rows with all heads at once, padding and masked keys included",
+  "kept": "cosines and sines computed again by every head, in one layer",
 }
 
 
@@ -79,18 +79,21 @@ def make_cases(tokens: int, patches: int, dtype: str) -> list[Case]:
     dtype: of all arrays.
   """
   draw = functools.partial(_draw, np.random.default_rng(0), dtype)
-  products = [_product(draw(1, rows), draw(rows, columns)) for rows, columns in (
-      (_HIDDEN, _INTERMEDIATE), (_INTERMEDIATE, _HIDDEN), (_HIDDEN, _VOCABULARY))]
+  products = [
+    _product(draw(1, rows), draw(rows, columns))
+    for rows, columns in ((_HIDDEN, _INTERMEDIATE), (_INTERMEDIATE, _HIDDEN), (_HIDDEN, _VOCABULARY))
+  ]
   prompt = (draw(1, tokens, _HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM))
   pictures = tuple(draw(2, patches, _VISION_HEADS, _VISION_HEAD_DIM) for _ in range(3))
   picture = tuple(x[:1] for x in pictures)
   return [
-      *products,
-      _attention(f"a causal prompt of {tokens:,} tokens", *prompt, causal=True),
-      _attention(f"a picture of {patches:,} patches", *picture),
-      _attention(f"a picture of {patches:,} patches and one of half as many", *pictures, lengths=(patches, patches // 2)),
-      _rotation(f"queries and keys of {tokens:,} tokens", *prompt[:2]),
-      _rotation(f"queries and keys of {patches:,} patches", *picture[:2])]
+    *products,
+    _attention(f"a causal prompt of {tokens:,} tokens", *prompt, causal=True),
+    _attention(f"a picture of {patches:,} patches", *picture),
+    _attention(f"a picture of {patches:,} patches and one of half as many", *pictures, lengths=(patches, patches // 2)),
+    _rotation(f"queries and keys of {tokens:,} tokens", *prompt[:2]),
+    _rotation(f"queries and keys of {patches:,} patches", *picture[:2]),
+  ]
 
 
 def _draw(rng, dtype, *shape):
@@ -135,8 +138,12 @@ def _rotation(shapes: str, query, key) -> Case:
     return jnp.concatenate([rope.rotate(x, *rotation) for x in (query, key)], axis=2)
 
   program = lambda functions: _program(functools.partial(rotate, functions), angles, query, key)
-  return Case("kept", shapes, program(functools.partial(cpu.kept, (jnp.cos, jnp.sin))),
-              program(lambda angles: (jnp.cos(angles), jnp.sin(angles))))
+  return Case(
+    "kept",
+    shapes,
+    program(functools.partial(cpu.kept, (jnp.cos, jnp.sin))),
+    program(lambda angles: (jnp.cos(angles), jnp.sin(angles))),
+  )
 
 
 def check(case: Case, dtype: str) -> float:
@@ -176,12 +183,31 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   rows = []
   for number, (case, difference) in enumerate(zip(cases, differences)):
     ours, plain = clock.median(f"{number} ours"), clock.median(f"{number} plain")
-    rows.append({"workaround": case.workaround, "shapes": case.shapes, "seconds": ours, "plain_seconds": plain,
-                 "gain": plain / ours, "difference": difference})
-  print(f"\n{settings.dtype}, medians of {settings.rounds} rounds; {environment.device()}, {environment.today()}; "
-        f"{environment.versions()}.\n")
-  cells = [[f"`{row['workaround']}`", row["shapes"], f"{1e3 * row['seconds']:.3f}", f"{1e3 * row['plain_seconds']:.3f}",
-            f"{row['gain']:.2f}", f"{row['difference']:.0e}"] for row in rows]
+    rows.append(
+      {
+        "workaround": case.workaround,
+        "shapes": case.shapes,
+        "seconds": ours,
+        "plain_seconds": plain,
+        "gain": plain / ours,
+        "difference": difference,
+      }
+    )
+  print(
+    f"\n{settings.dtype}, medians of {settings.rounds} rounds; {environment.device()}, {environment.today()}; "
+    f"{environment.versions()}.\n"
+  )
+  cells = [
+    [
+      f"`{row['workaround']}`",
+      row["shapes"],
+      f"{1e3 * row['seconds']:.3f}",
+      f"{1e3 * row['plain_seconds']:.3f}",
+      f"{row['gain']:.2f}",
+      f"{row['difference']:.0e}",
+    ]
+    for row in rows
+  ]
   print("\n".join(tables.table(["workaround", "applied to", "ms", "without it, ms", "gain", "difference"], cells, left=2)))
   print("\n" + "\n".join(summarize(rows)))
   return rows

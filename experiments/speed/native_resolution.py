@@ -28,8 +28,9 @@ from models.qwen2_5_vl import vision
 class Settings(command.Settings):
   """Settings of the command."""
 
-  side: tuple[int, ...] = command.option((64, 128, 256), "Patches along a picture's side, a multiple of 2; repeat the flag "
-                                         "for several pictures.", least=2)
+  side: tuple[int, ...] = command.option(
+    (64, 128, 256), "Patches along a picture's side, a multiple of 2; repeat the flag for several pictures.", least=2
+  )
   width: int = command.option(32, "Hidden size of the tower, which has one head; a multiple of 4.", least=4)
   output_dir: str = command.option("out/native_resolution", "Directory for native_resolution.json.")
 
@@ -44,8 +45,17 @@ class Settings(command.Settings):
 def make_tower(width: int) -> tuple[vision.VisionTower, vision.VisionConfig]:
   """A block of windows and a block of full attention, with patches of 2 x 2 pixels."""
   config = vision.VisionConfig(
-      depth=2, hidden_size=width, intermediate_size=2 * width, num_heads=1, out_hidden_size=width,
-      fullatt_block_indexes=(1,), in_channels=1, temporal_patch_size=1, patch_size=2, window_size=16)
+    depth=2,
+    hidden_size=width,
+    intermediate_size=2 * width,
+    num_heads=1,
+    out_hidden_size=width,
+    fullatt_block_indexes=(1,),
+    in_channels=1,
+    temporal_patch_size=1,
+    patch_size=2,
+    window_size=16,
+  )
   return vision.VisionTower(config), config
 
 
@@ -76,14 +86,30 @@ def run(settings: Settings) -> dict[str, Any]:
   """Measures, writes the file, and returns its content."""
   output = files.output_directory("output_dir", settings.output_dir)
   rows = [measure(side, settings.width) for side in tqdm.tqdm(settings.side, unit="picture")]
-  report = {"width": settings.width, "rows": rows, "device": environment.device(), "date": environment.today(),
-            "versions": environment.versions()}
+  report = {
+    "width": settings.width,
+    "rows": rows,
+    "device": environment.device(),
+    "date": environment.today(),
+    "versions": environment.versions(),
+  }
   files.write(output / "native_resolution.json", json.dumps(report, indent=1) + "\n")
   print(f"Tower of width {settings.width}; {report['device']}, {report['date']}; {report['versions']}.\n")
-  cells = [[row["patches"], f"{row['temporary_bytes'] / 1e6:.1f}", f"{row['temporary_bytes'] / row['patches']:.0f}",
-            f"{4 * row['patches'] ** 2 / 1e6:.0f}", f"{row['seconds']:.2f}"] for row in rows]
-  print("\n".join(tables.table(
-      ["patches", "temporaries, MB", "bytes per patch", "a logits matrix, MB", "seconds"], cells, left=0)))
+  cells = [
+    [
+      row["patches"],
+      f"{row['temporary_bytes'] / 1e6:.1f}",
+      f"{row['temporary_bytes'] / row['patches']:.0f}",
+      f"{4 * row['patches'] ** 2 / 1e6:.0f}",
+      f"{row['seconds']:.2f}",
+    ]
+    for row in rows
+  ]
+  print(
+    "\n".join(
+      tables.table(["patches", "temporaries, MB", "bytes per patch", "a logits matrix, MB", "seconds"], cells, left=0)
+    )
+  )
   print(f"\nwritten {output / 'native_resolution.json'}")
   return report
 

@@ -57,8 +57,9 @@ class Programs:
     self._model, self._static = model, dict(model=model, max_new_tokens=steps + 1)
     self.vision = self._compile("vision", generation.encode, params, case.inputs.vision, model=model)
     features = self.vision()
-    self.prefill = self._compile("prefill", generation.prefill, params, prompt, features, case.plan, None, end_ids,
-                                 **self._static)
+    self.prefill = self._compile(
+      "prefill", generation.prefill, params, prompt, features, case.plan, None, end_ids, **self._static
+    )
     state, order = self.prefill()
     self.order, self.cache_bytes = np.asarray(order), state.cache.nbytes
     self._features = features
@@ -76,8 +77,9 @@ class Programs:
   @functools.cached_property
   def prune(self):
     """Scoring, selection and compaction alone."""
-    return self._compile("prune", _prune, self._params, self.case.inputs.prompt, self._features, self.case.plan,
-                         model=self._model)
+    return self._compile(
+      "prune", _prune, self._params, self.case.inputs.prompt, self._features, self.case.plan, model=self._model
+    )
 
   @functools.cached_property
   def language(self):
@@ -86,8 +88,11 @@ class Programs:
 
   def first_token(self):
     """Vision and prefill as `generate` runs them: nothing waits in between."""
-    return jax.block_until_ready(generation.prefill(self._params, self.case.inputs.prompt, self._encode(), self.case.plan,
-                                                    None, self._end_ids, **self._static))
+    return jax.block_until_ready(
+      generation.prefill(
+        self._params, self.case.inputs.prompt, self._encode(), self.case.plan, None, self._end_ids, **self._static
+      )
+    )
 
   def decode(self, state):
     """All decoding steps after a state of `first_token`, which is used up."""
@@ -95,8 +100,11 @@ class Programs:
 
   def answer(self) -> generation.Generation:
     """The whole of `generate`."""
-    return jax.block_until_ready(generation.prefill_and_decode(
-        self._params, self.case.inputs.prompt, self._encode(), self.case.plan, None, self._end_ids, **self._static))
+    return jax.block_until_ready(
+      generation.prefill_and_decode(
+        self._params, self.case.inputs.prompt, self._encode(), self.case.plan, None, self._end_ids, **self._static
+      )
+    )
 
   def kept(self, row: int) -> np.ndarray:
     """Prompt positions that a row keeps, ascending."""

@@ -34,21 +34,40 @@ class _Measured:
 def summarize(report: dict[str, Any]) -> str:
   """Markdown: seconds by keep ratio, beside the baseline's where there is one, and shares of the machine's limits."""
   measured = _Measured(report)
-  return "\n".join([
+  return "\n".join(
+    [
       f"{report['config']}, {report['dtype']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens; "
       f"{report['device']}, {report['date']}; {report['versions']}. Milliseconds: median (smallest to largest) of "
-      f"{report['rounds']} rounds.", "",
-      *_stages(report, measured), "",
+      f"{report['rounds']} rounds.",
+      "",
+      *_stages(report, measured),
+      "",
       "The rest of the first token: what its time and that of the three stages differ by, such as the allocation of the KV "
-      "cache. KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes per element.", "",
-      *_shares(report, measured), "", *_notes(report, measured)])
+      "cache. KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes per element.",
+      "",
+      *_shares(report, measured),
+      "",
+      *_notes(report, measured),
+    ]
+  )
 
 
 def _stages(report, measured) -> list[str]:
   """Seconds and bytes of every stage, by keep ratio."""
-  columns = ["kept", "tokens", "first token", "vision", "scoring + compaction", "language prefill", "rest",
-             "decoding, per token", f"whole answer ({report['steps'] + 1} tokens)", "KV cache, MB", "temporaries, MB",
-             "compilation, s"]
+  columns = [
+    "kept",
+    "tokens",
+    "first token",
+    "vision",
+    "scoring + compaction",
+    "language prefill",
+    "rest",
+    "decoding, per token",
+    f"whole answer ({report['steps'] + 1} tokens)",
+    "KV cache, MB",
+    "temporaries, MB",
+    "compilation, s",
+  ]
   if measured.baseline:
     columns += ["transformers: first token", "times ours", "decoding, per token", "times ours"]
   rows = []
@@ -56,15 +75,28 @@ def _stages(report, measured) -> list[str]:
     name = f"{case['keep_ratio']:g}"
     first, step = measured.median(f"first_token {name}"), measured.step(f"decode {name}")
     rest = first - sum(map(measured.median, ("vision", f"prune {name}", f"language {name}")))
-    row = [name, case["tokens"], measured.spread(f"first_token {name}"), measured.spread("vision"),
-           measured.spread(f"prune {name}"), measured.spread(f"language {name}"), f"{1e3 * rest:.1f}", f"{1e3 * step:.2f}",
-           measured.spread(f"answer {name}"), f"{case['cache_bytes'] / 1e6:.1f}",
-           f"{max(value or 0 for value in case['temporary_bytes'].values()) / 1e6:.0f}",
-           f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}"]
+    row = [
+      name,
+      case["tokens"],
+      measured.spread(f"first_token {name}"),
+      measured.spread("vision"),
+      measured.spread(f"prune {name}"),
+      measured.spread(f"language {name}"),
+      f"{1e3 * rest:.1f}",
+      f"{1e3 * step:.2f}",
+      measured.spread(f"answer {name}"),
+      f"{case['cache_bytes'] / 1e6:.1f}",
+      f"{max(value or 0 for value in case['temporary_bytes'].values()) / 1e6:.0f}",
+      f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}",
+    ]
     if measured.baseline:
       other = measured.step(f"torch decode {name}")
-      row += [measured.spread(f"torch first_token {name}"), f"{measured.median(f'torch first_token {name}') / first:.2f}",
-              f"{1e3 * other:.2f}", f"{other / step:.2f}"]
+      row += [
+        measured.spread(f"torch first_token {name}"),
+        f"{measured.median(f'torch first_token {name}') / first:.2f}",
+        f"{1e3 * other:.2f}",
+        f"{other / step:.2f}",
+      ]
     rows.append(row)
   return tables.table(columns, rows, left=0)
 
@@ -80,18 +112,36 @@ def _shares(report, measured) -> list[str]:
     language = measured.median(f"language {name}")
     time_ratio = language / measured.median("language 1")
     flop_ratio = case["language_flops"] / whole["language_flops"]
-    rows.append([
-        name, f"{time_ratio:.3f}", f"{flop_ratio:.3f}", f"{time_ratio / flop_ratio:.2f}",
+    rows.append(
+      [
+        name,
+        f"{time_ratio:.3f}",
+        f"{flop_ratio:.3f}",
+        f"{time_ratio / flop_ratio:.2f}",
         percent(measured.median(f"prune {name}") / measured.median(f"prefill {name}")),
         f"{100 * case['language_flops'] / language / report['matmul_flops_per_second']:.0f} %",
         f"{100 * case['decode_bytes'] / measured.step(f'decode {name}') / report['bandwidth_bytes_per_second']:.0f} %",
         percent(measured.median(f"first_token {name}") / measured.median("first_token 1")),
         percent(measured.median(f"answer {name}") / answer),
-        percent((measured.median("vision") + measured.median(f"decode {name}")) / answer)])
+        percent((measured.median("vision") + measured.median(f"decode {name}")) / answer),
+      ]
+    )
   return tables.table(
-      ["kept", "language time, share of unpruned", "FLOPs, share", "time over FLOPs", "scoring, share of prefill",
-       "language, share of matmul rate", "decoding, share of bandwidth", "first token, share of unpruned",
-       "whole answer, share of unpruned", "if language prefill took no time"], rows, left=0)
+    [
+      "kept",
+      "language time, share of unpruned",
+      "FLOPs, share",
+      "time over FLOPs",
+      "scoring, share of prefill",
+      "language, share of matmul rate",
+      "decoding, share of bandwidth",
+      "first token, share of unpruned",
+      "whole answer, share of unpruned",
+      "if language prefill took no time",
+    ],
+    rows,
+    left=0,
+  )
 
 
 def _notes(report, measured) -> list[str]:
@@ -99,13 +149,15 @@ def _notes(report, measured) -> list[str]:
   rate, bandwidth, cases = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"], report["cases"]
   floor, steps = report["vision_flops"] / rate, report["steps"]
   lines = [
-      f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
-      f"{report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
-      f"{100 * floor / measured.median('vision'):.0f} % of that rate.",
-      "The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are ours "
-      "for a whole answer, and what would be left if the language prefill took no time."]
-  text = (f"Four pictures of different sizes in one batch, {steps + 1} tokens each: {4 / measured.median('batch'):.2f} "
-          "samples/s")
+    f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
+    f"{report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
+    f"{100 * floor / measured.median('vision'):.0f} % of that rate.",
+    "The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are ours "
+    "for a whole answer, and what would be left if the language prefill took no time.",
+  ]
+  text = (
+    f"Four pictures of different sizes in one batch, {steps + 1} tokens each: {4 / measured.median('batch'):.2f} samples/s"
+  )
   if measured.baseline:
     ratio = measured.median("torch batch") / measured.median("batch")
     text += f"; transformers one by one {4 / measured.median('torch batch'):.2f}, {ratio:.2f} times our seconds"
@@ -115,8 +167,11 @@ def _notes(report, measured) -> list[str]:
   speeds += [f"{size / measured.step(f'decode x{size}'):.1f} at batch {size}" for size in report["batch_sizes"]]
   lines.append(f"Decoded tokens per second with {pruned} kept: {', '.join(speeds)}.")
   if report["checks"]:
-    checks = "; ".join(f"kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
-                       f"{check['equal_tokens']} of {check['of']} tokens are equal" for check in report["checks"])
+    checks = "; ".join(
+      f"kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
+      f"{check['equal_tokens']} of {check['of']} tokens are equal"
+      for check in report["checks"]
+    )
     lines.append(f"Compared with transformers before: {checks}.")
   return lines
 

@@ -39,18 +39,21 @@ class Settings(command.Settings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   data: str = command.option(str(_DIGITS), "TSV file in VLMEvalKit's layout.")
-  selector: tuple[str, ...] = command.option(("hawk", "random", "divprune"), "Rule that picks tokens; repeat the flag for "
-                                             "several.")
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat "
-                                                 "the flag for several.")
+  selector: tuple[str, ...] = command.option(
+    ("hawk", "random", "divprune"), "Rule that picks tokens; repeat the flag for several."
+  )
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat the flag for several."
+  )
   limit: int | None = command.option(None, "Only the first so many rows of the file.", least=1)
   batch_size: int = command.option(16, "Questions per batch.", least=1)
   max_new_tokens: int = command.option(64, "Most tokens of an answer.", least=1)
   rounds: int = command.option(3, "Number of measurements of each way, in turn; the best counts.", least=1)
 
 
-def batched(answerer: answering.Answerer, table: tsv.Table, benchmark: Benchmark,
-            batches: Sequence[plan.Batch]) -> dict[int, list[str]]:
+def batched(
+  answerer: answering.Answerer, table: tsv.Table, benchmark: Benchmark, batches: Sequence[plan.Batch]
+) -> dict[int, list[str]]:
   """Every row's answers under every setting, as `experiments.evaluate` finds them."""
   answers = {}
   for prepared in answering.prefetched(lambda batch: answerer.prepare(batch, table, benchmark), batches):
@@ -67,9 +70,16 @@ def one_by_one(answerer: answering.Answerer, table: tsv.Table, benchmark: Benchm
     answers[at] = []
     for setting in answerer.settings:
       arrays = processor(images=[table.pictures(row)], prompts=[benchmark.prompt(row, answerer.family)])
-      out = generate(model, answerer.params, model.pack(**arrays), answerer.head_importance, selector_seed=row.number,
-                     max_new_tokens=answerer.options.max_new_tokens, eos_token_ids=processor.eos_token_ids,
-                     **dataclasses.asdict(setting))
+      out = generate(
+        model,
+        answerer.params,
+        model.pack(**arrays),
+        answerer.head_importance,
+        selector_seed=row.number,
+        max_new_tokens=answerer.options.max_new_tokens,
+        eos_token_ids=processor.eos_token_ids,
+        **dataclasses.asdict(setting),
+      )
       answers[at] += processor.decode(out.tokens, out.lengths)
   return answers
 
@@ -90,8 +100,10 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   rows = []
   for chosen in (prunings[:1], prunings):
     answerer = answering.Answerer(model, params, processor, family, weights, chosen, options)
-    ways = {"one by one": lambda answerer=answerer: one_by_one(answerer, table, benchmark),
-            "batches": lambda answerer=answerer: batched(answerer, table, benchmark, batches)}
+    ways = {
+      "one by one": lambda answerer=answerer: one_by_one(answerer, table, benchmark),
+      "batches": lambda answerer=answerer: batched(answerer, table, benchmark, batches),
+    }
     if ways["one by one"]() != ways["batches"]():
       raise ValueError("batch_size: the answers of batches differ from those of single questions")
     clock = timing.Clock()
@@ -100,13 +112,25 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     clock.run(settings.rounds)
     rows.append({"settings": len(chosen), "questions": len(table.rows), "seconds": clock.seconds})
 
-  print(f"\n{len(table.rows)} questions, {environment.model_name(settings.model)}, {options.batch_size} per batch; "
-        f"{environment.device()}, {environment.today()}; {environment.versions()}\n")
+  print(
+    f"\n{len(table.rows)} questions, {environment.model_name(settings.model)}, {options.batch_size} per batch; "
+    f"{environment.device()}, {environment.today()}; {environment.versions()}\n"
+  )
   speed = lambda row, name: row["questions"] / min(row["seconds"][name])
-  cells = [[row["settings"], f"{speed(row, 'one by one'):.1f}", f"{speed(row, 'batches'):.1f}",
-            f"{speed(row, 'batches') / speed(row, 'one by one'):.1f}"] for row in rows]
-  print("\n".join(tables.table(
-      ["settings", "one by one, questions per second", "batches, questions per second", "ratio"], cells, left=0)))
+  cells = [
+    [
+      row["settings"],
+      f"{speed(row, 'one by one'):.1f}",
+      f"{speed(row, 'batches'):.1f}",
+      f"{speed(row, 'batches') / speed(row, 'one by one'):.1f}",
+    ]
+    for row in rows
+  ]
+  print(
+    "\n".join(
+      tables.table(["settings", "one by one, questions per second", "batches, questions per second", "ratio"], cells, left=0)
+    )
+  )
   return rows
 
 

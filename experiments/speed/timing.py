@@ -33,8 +33,13 @@ class Clock:
     self._entries: dict[str, _Entry] = {}
     self.seconds: dict[str, list[float]] = {}
 
-  def add(self, name: str, function: Callable[..., Any], prepare: Callable[[], tuple | None] = lambda: None,
-          wait: Callable[[], Any] = lambda: None) -> None:
+  def add(
+    self,
+    name: str,
+    function: Callable[..., Any],
+    prepare: Callable[[], tuple | None] = lambda: None,
+    wait: Callable[[], Any] = lambda: None,
+  ) -> None:
     """Adds a function, which must return only when its work is done.
 
     Args:
@@ -53,7 +58,7 @@ class Clock:
     """
     with tqdm.tqdm(total=(rounds + 1) * len(self._entries), unit="call") as bar:
       for number in range(rounds + 1):
-        for name in list(self._entries)[::-1 if number % 2 else 1]:
+        for name in list(self._entries)[:: -1 if number % 2 else 1]:
           bar.set_description(name)
           seconds = _time(self._entries[name])
           if number:

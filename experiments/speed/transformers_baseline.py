@@ -21,8 +21,13 @@ class Baseline:
 
   def __init__(self, directory: pathlib.Path, dtype: str):
     self.device = "cuda" if torch.cuda.is_available() else "cpu"
-    self.model = transformers.AutoModelForImageTextToText.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="sdpa").to(self.device).eval()
+    self.model = (
+      transformers.AutoModelForImageTextToText.from_pretrained(
+        directory, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+      )
+      .to(self.device)
+      .eval()
+    )
     self.image_token_id = self.model.config.image_token_id
     # Only models with several position axes have this function.
     self.find_positions = getattr(self.model.model, "get_rope_index", None)
@@ -65,7 +70,8 @@ class Baseline:
     following = int(positions.max()) + 1
     kept = torch.from_numpy(np.asarray(kept)).to(self.device)
     out = self.model.model.language_model(
-        inputs_embeds=embeddings[:, kept], position_ids=positions[..., kept], use_cache=True)
+      inputs_embeds=embeddings[:, kept], position_ids=positions[..., kept], use_cache=True
+    )
     return self.model.lm_head(out.last_hidden_state[:, -1])[0], out.past_key_values, following
 
   @torch.no_grad()
@@ -76,8 +82,11 @@ class Baseline:
       token = torch.tensor([[tokens[-1]]], device=self.device)
       position = torch.full_like(token, following + step)
       out = self.model.model.language_model(
-          inputs_embeds=self.model.get_input_embeddings()(token), past_key_values=cache, use_cache=True,
-          position_ids=position.expand(3, 1, 1) if self.find_positions else position)
+        inputs_embeds=self.model.get_input_embeddings()(token),
+        past_key_values=cache,
+        use_cache=True,
+        position_ids=position.expand(3, 1, 1) if self.find_positions else position,
+      )
       tokens.append(int(self.model.lm_head(out.last_hidden_state[:, -1])[0].argmax()))
     return tokens
 

@@ -73,9 +73,17 @@ class Compiler:
     place = lambda x: sharding.sharding(self.model.mesh, np.shape(x), sharding.BATCH)
     return hlo.on_mesh(tree, jax.tree.map(place, tree))
 
-  def compile(self, name: str, function, *args, work: float = 0.0, causal: bool = False,
-              cache: Callable[[Any], Any] = lambda out: None, about: dict[str, Any] | None = None,
-              **static) -> tuple[dict[str, Any], Any]:
+  def compile(
+    self,
+    name: str,
+    function,
+    *args,
+    work: float = 0.0,
+    causal: bool = False,
+    cache: Callable[[Any], Any] = lambda out: None,
+    about: dict[str, Any] | None = None,
+    **static,
+  ) -> tuple[dict[str, Any], Any]:
     """Compiles `function(params, *args)`.
 
     Args:
@@ -110,13 +118,20 @@ class Compiler:
     cached = cache(out)
     needed = held + cost.outputs + cost.temporaries
     self.done()
-    return {**row, **dataclasses.asdict(cost), "fits": needed <= self.chip.memory, "needed_bytes": needed,
-            "cache_bytes": 0 if cached is None else hlo.shard_bytes((cached.keys, cached.values)),
-            "seconds": dataclasses.asdict(seconds), "predicted_seconds": seconds.total}, out
+    return {
+      **row,
+      **dataclasses.asdict(cost),
+      "fits": needed <= self.chip.memory,
+      "needed_bytes": needed,
+      "cache_bytes": 0 if cached is None else hlo.shard_bytes((cached.keys, cached.values)),
+      "seconds": dataclasses.asdict(seconds),
+      "predicted_seconds": seconds.total,
+    }, out
 
 
-def compile_all(model: VisionLanguageModel, chip: hlo.Chip, batch: Batch, ratios: Sequence[float], dtype: str,
-                max_new_tokens: int) -> list[dict[str, Any]]:
+def compile_all(
+  model: VisionLanguageModel, chip: hlo.Chip, batch: Batch, ratios: Sequence[float], dtype: str, max_new_tokens: int
+) -> list[dict[str, Any]]:
   """What is known of vision, of prefill at each keep ratio, and of one decoding step after it; compiled in parallel.
 
   Args:
@@ -132,16 +147,19 @@ def compile_all(model: VisionLanguageModel, chip: hlo.Chip, batch: Batch, ratios
     compiler = Compiler(model, chip, dtype, bar.update)
     features = jax.eval_shape(functools.partial(generation.encode, model=model), compiler.params, batch.vision)
     features = hlo.on_mesh(
-        features, jax.tree.map(lambda x: sharding.sharding(model.mesh, x.shape, None, sharding.BATCH), features))
-    vision = lambda: [compiler.compile("vision", generation.encode, compiler.rows_split(batch.vision),
-                                       work=batch.vision_flops)[0]]
+      features, jax.tree.map(lambda x: sharding.sharding(model.mesh, x.shape, None, sharding.BATCH), features)
+    )
+    vision = lambda: [
+      compiler.compile("vision", generation.encode, compiler.rows_split(batch.vision), work=batch.vision_flops)[0]
+    ]
     answer = functools.partial(_compile_answer, compiler, batch.prompt, features, end_ids, max_new_tokens)
     jobs = [threads.submit(vision), *(threads.submit(answer, ratio) for ratio in ratios)]
     return [row for job in jobs for row in job.result()]
 
 
-def _compile_answer(compiler: Compiler, prompt: Prompt, features, end_ids: np.ndarray, max_new_tokens: int,
-                    ratio: float) -> list[dict[str, Any]]:
+def _compile_answer(
+  compiler: Compiler, prompt: Prompt, features, end_ids: np.ndarray, max_new_tokens: int, ratio: float
+) -> list[dict[str, Any]]:
   """Prefill at a keep ratio, and decoding after it if the prefill fits."""
   model = compiler.model
   text, visual = model.config.text, int(prompt.visual_counts.max())
@@ -150,12 +168,30 @@ def _compile_answer(compiler: Compiler, prompt: Prompt, features, end_ids: np.nd
   work = flops.language_prefill(text, tokens) + (0 if plan is None else flops.scoring(text, visual))
   about, ends = {"keep_ratio": ratio, "tokens": tokens}, compiler.rows_split(end_ids)
   prefill, out = compiler.compile(
-      "prefill", generation.prefill, compiler.rows_split(prompt), features, compiler.rows_split(plan), None, ends,
-      work=work * len(prompt.text_tokens), causal=True, cache=lambda out: out[0].cache, about=about,
-      max_new_tokens=max_new_tokens)
+    "prefill",
+    generation.prefill,
+    compiler.rows_split(prompt),
+    features,
+    compiler.rows_split(plan),
+    None,
+    ends,
+    work=work * len(prompt.text_tokens),
+    causal=True,
+    cache=lambda out: out[0].cache,
+    about=about,
+    max_new_tokens=max_new_tokens,
+  )
   if out is None:
     compiler.done()
     return [prefill]
-  decode, _ = compiler.compile("decode", generation.decode, out[0], compiler.rows_split(prompt.next_position), None, ends,
-                               cache=lambda out: out.cache, about=about)
+  decode, _ = compiler.compile(
+    "decode",
+    generation.decode,
+    out[0],
+    compiler.rows_split(prompt.next_position),
+    None,
+    ends,
+    cache=lambda out: out.cache,
+    about=about,
+  )
   return [prefill, decode]

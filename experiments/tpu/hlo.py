@@ -14,8 +14,21 @@ import re
 import jax
 import numpy as np
 
-_ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4,
-               "f64": 8, "s64": 8, "u64": 8}
+_ITEM_BYTES = {
+  "pred": 1,
+  "s8": 1,
+  "u8": 1,
+  "bf16": 2,
+  "f16": 2,
+  "s16": 2,
+  "u16": 2,
+  "f32": 4,
+  "s32": 4,
+  "u32": 4,
+  "f64": 8,
+  "s64": 8,
+  "u64": 8,
+}
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\((.*)")
 _KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"?(\d+)')
@@ -42,9 +55,9 @@ class Chip:
 
 # From the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation.
 CHIPS = {
-    "v5e": Chip(flops=197e12, bandwidth=819e9, memory=16e9, interconnect=1600e9 / 8),
-    "v5p": Chip(flops=459e12, bandwidth=2765e9, memory=95e9, interconnect=4800e9 / 8),
-    "v6e": Chip(flops=918e12, bandwidth=1640e9, memory=32e9, interconnect=3584e9 / 8),
+  "v5e": Chip(flops=197e12, bandwidth=819e9, memory=16e9, interconnect=1600e9 / 8),
+  "v5p": Chip(flops=459e12, bandwidth=2765e9, memory=95e9, interconnect=4800e9 / 8),
+  "v6e": Chip(flops=918e12, bandwidth=1640e9, memory=32e9, interconnect=3584e9 / 8),
 }
 
 
@@ -128,10 +141,14 @@ def read(compiled, compile_seconds: float) -> Cost:
   except jax.errors.JaxRuntimeError:
     text = None
   return Cost(
-      flops=float(analysis.get("flops", 0)), kernel_flops=float(sum(map(int, _KERNEL_FLOPS.findall(text or "")))),
-      bytes_accessed=float(analysis.get("bytes accessed", 0)), collectives=None if text is None else summed(text),
-      temporaries=memory.temp_size_in_bytes, outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-      compile_seconds=compile_seconds)
+    flops=float(analysis.get("flops", 0)),
+    kernel_flops=float(sum(map(int, _KERNEL_FLOPS.findall(text or "")))),
+    bytes_accessed=float(analysis.get("bytes accessed", 0)),
+    collectives=None if text is None else summed(text),
+    temporaries=memory.temp_size_in_bytes,
+    outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    compile_seconds=compile_seconds,
+  )
 
 
 def summed(text: str) -> dict[str, tuple[int, float]]:
@@ -152,10 +169,13 @@ def collectives(text: str) -> list[Collective]:
     if channel and (kind, channel[1]) in channels:
       continue
     channels.add((kind, channel and channel[1]))
-    sizes = [_ITEM_BYTES[dtype] * math.prod(map(int, dims.split(",")))
-             for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]+)\]", shapes) if dtype in _ITEM_BYTES]
+    sizes = [
+      _ITEM_BYTES[dtype] * math.prod(map(int, dims.split(",")))
+      for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]+)\]", shapes)
+      if dtype in _ITEM_BYTES
+    ]
     if started and kind in ("all-gather", "collective-permute"):
-      sizes = sizes[len(sizes) // 2:]  # operands come first
+      sizes = sizes[len(sizes) // 2 :]  # operands come first
     found.append(Collective(kind, sum(sizes), _group(rest)))
   return found
 
@@ -204,6 +224,7 @@ def memory_needed(error: Exception, held: float) -> float | None:
 
 def shard_bytes(tree) -> int:
   """Bytes per chip of arrays or abstract shapes; those without a sharding are whole on every chip."""
+
   def size(x):
     sharding = getattr(x, "sharding", None)
     shape = np.shape(x) if sharding is None else sharding.shard_shape(x.shape)

@@ -6,8 +6,14 @@ from typing import Any
 
 from experiments.reporting import tables
 
-_SHORT = {"all-gather": "gather", "all-reduce": "reduce", "reduce-scatter": "reduce-scatter", "all-to-all": "all-to-all",
-          "ragged-all-to-all": "ragged", "collective-permute": "permute"}
+_SHORT = {
+  "all-gather": "gather",
+  "all-reduce": "reduce",
+  "reduce-scatter": "reduce-scatter",
+  "all-to-all": "all-to-all",
+  "ragged-all-to-all": "ragged",
+  "collective-permute": "permute",
+}
 
 
 def summarize(report: dict[str, Any]) -> str:
@@ -17,45 +23,82 @@ def summarize(report: dict[str, Any]) -> str:
   needed = max(row["needed_bytes"] for row in rows)
   verdict = "fits" if all(row["fits"] for row in rows) else "does not fit"
   lines = [
-      f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on "
-      f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and "
-      f"{report['text_tokens']} text tokens, {report['max_new_tokens']} new ones. Compiled in "
-      f"{report['wall_seconds']:.0f} s on {report['device']}, {report['date']}; {report['versions']}.", "",
-      f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB per chip.", ""]
-  columns = ["program", "kept", "tokens", "GB per chip: weights", "cache", "temporaries", "needed", "predicted, ms",
-             "compute", "memory", "links", "messages, MB per chip", "compilation, s"]
+    f"{report['model_config']} ({report['parameters'] / 1e9:.2f} billion parameters), {report['dtype']}, on "
+    f"{report['topology']} ({mesh}): batch {report['batch']}, {report['visual_tokens']} visual and "
+    f"{report['text_tokens']} text tokens, {report['max_new_tokens']} new ones. Compiled in "
+    f"{report['wall_seconds']:.0f} s on {report['device']}, {report['date']}; {report['versions']}.",
+    "",
+    f"It {verdict}: at most {needed / 1e9:.1f} of {chip['memory'] / 1e9:.0f} GB per chip.",
+    "",
+  ]
+  columns = [
+    "program",
+    "kept",
+    "tokens",
+    "GB per chip: weights",
+    "cache",
+    "temporaries",
+    "needed",
+    "predicted, ms",
+    "compute",
+    "memory",
+    "links",
+    "messages, MB per chip",
+    "compilation, s",
+  ]
   lines += [*tables.table(columns, [_row(row) for row in rows]), ""]
   prefills = [row for row in rows if row["program"] == "prefill"]
   if all("predicted_seconds" in row for row in prefills):
     lines += _ratios(prefills)
   lines.append(
-      f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
-      f"GB/s, plus messages at {chip['interconnect'] / 1e9:.0f} GB/s. These are published peaks, so it is a lower bound. "
-      "Decoding is one step. Needed: all weights, inputs, results and temporaries.")
+    f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
+    f"GB/s, plus messages at {chip['interconnect'] / 1e9:.0f} GB/s. These are published peaks, so it is a lower bound. "
+    "Decoding is one step. Needed: all weights, inputs, results and temporaries."
+  )
   return "\n".join(lines)
 
 
 def _row(row) -> list[str]:
   gigabytes = lambda name: f"{row[name] / 1e9:.2f}"
-  start = [row["program"], f"{row['keep_ratio']:g}" if "keep_ratio" in row else "", row.get("tokens", ""),
-           gigabytes("weights_bytes")]
+  start = [
+    row["program"],
+    f"{row['keep_ratio']:g}" if "keep_ratio" in row else "",
+    row.get("tokens", ""),
+    gigabytes("weights_bytes"),
+  ]
   if "seconds" not in row:
     needed, compiling = f"{gigabytes('needed_bytes')}: does not fit", f"{row['compile_seconds']:.0f}"
     return start + ["", "", needed, "", "", "", "", "", compiling]
   known = row["collectives"]
-  messages = "unknown" if known is None else ", ".join(
-      f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in known.items())
+  messages = (
+    "unknown"
+    if known is None
+    else ", ".join(f"{count} {_SHORT[kind]} {moved / 1e6:.1f}" for kind, (count, moved) in known.items())
+  )
   seconds = [f"{1e3 * value:.1f}" for value in (row["predicted_seconds"], *row["seconds"].values())]
-  return start + [gigabytes("cache_bytes"), gigabytes("temporaries"),
-                  gigabytes("needed_bytes") + ("" if row["fits"] else ": does not fit"),
-                  *seconds[:-1], "unknown" if known is None else seconds[-1], messages or "none",
-                  f"{row['compile_seconds']:.0f}"]
+  return start + [
+    gigabytes("cache_bytes"),
+    gigabytes("temporaries"),
+    gigabytes("needed_bytes") + ("" if row["fits"] else ": does not fit"),
+    *seconds[:-1],
+    "unknown" if known is None else seconds[-1],
+    messages or "none",
+    f"{row['compile_seconds']:.0f}",
+  ]
 
 
 def _ratios(prefills) -> list[str]:
   whole = prefills[0]
-  rows = [[f"{row['keep_ratio']:g}", row["tokens"], f"{1e3 * row['predicted_seconds']:.1f}",
-           f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
-           f"{row['model_flops'] / whole['model_flops']:.3f}"] for row in prefills]
-  return tables.table(["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"], rows,
-                      left=0) + [""]
+  rows = [
+    [
+      f"{row['keep_ratio']:g}",
+      row["tokens"],
+      f"{1e3 * row['predicted_seconds']:.1f}",
+      f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
+      f"{row['model_flops'] / whole['model_flops']:.3f}",
+    ]
+    for row in prefills
+  ]
+  return tables.table(
+    ["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"], rows, left=0
+  ) + [""]

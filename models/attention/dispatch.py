@@ -20,9 +20,19 @@ from models.attention import xla
 MOST_LOGITS = {"cpu": 1 << 22, "accelerator": 1 << 26}
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array | None = None,
-              lengths: jax.Array | None = None, bias: jax.Array | None = None, causal: bool = False, mesh=None,
-              rows=sharding.BATCH, heads="tensor") -> jax.Array:
+def attention(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  *,
+  mask: jax.Array | None = None,
+  lengths: jax.Array | None = None,
+  bias: jax.Array | None = None,
+  causal: bool = False,
+  mesh=None,
+  rows=sharding.BATCH,
+  heads="tensor",
+) -> jax.Array:
   """softmax(q k^T / sqrt(d)) v with float32 logits.
 
   Args:

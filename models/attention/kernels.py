@@ -84,8 +84,9 @@ def _cudnn(query, key, value, lengths, *, causal, implementation="cudnn"):
   """The tests run the same call with the implementation `xla`, since cuDNN needs a GPU."""
   # A row without a key would have no softmax; its result is not read.
   lengths = None if lengths is None else jnp.maximum(lengths, 1).astype(jnp.int32)
-  return jax.nn.dot_product_attention(query, key, value, is_causal=causal, key_value_seq_lengths=lengths,
-                                      implementation=implementation)
+  return jax.nn.dot_product_attention(
+    query, key, value, is_causal=causal, key_value_seq_lengths=lengths, implementation=implementation
+  )
 
 
 def _pallas(query, key, value, lengths, *, causal):
@@ -104,11 +105,27 @@ def _pallas(query, key, value, lengths, *, causal):
     segments = pallas.SegmentIds(jnp.zeros(query.shape[:2], jnp.int32), hidden.astype(jnp.int32))
   by_head = lambda x: rearrange(x, "B T N d -> B N T d")
   sizes = pallas.BlockSizes(
-      block_b=1, block_q=query_block, block_k_major=key_block, block_k=key_block, block_q_major_dkv=query_block,
-      block_q_dkv=query_block, block_k_major_dkv=key_block, block_k_dkv=key_block, block_q_dq=query_block,
-      block_k_major_dq=key_block, block_k_dq=key_block)
-  out = pallas.flash_attention(by_head(query), by_head(key), by_head(value), segment_ids=segments, causal=causal,
-                               sm_scale=head_dim**-0.5, block_sizes=sizes)
+    block_b=1,
+    block_q=query_block,
+    block_k_major=key_block,
+    block_k=key_block,
+    block_q_major_dkv=query_block,
+    block_q_dkv=query_block,
+    block_k_major_dkv=key_block,
+    block_k_dkv=key_block,
+    block_q_dq=query_block,
+    block_k_major_dq=key_block,
+    block_k_dq=key_block,
+  )
+  out = pallas.flash_attention(
+    by_head(query),
+    by_head(key),
+    by_head(value),
+    segment_ids=segments,
+    causal=causal,
+    sm_scale=head_dim**-0.5,
+    block_sizes=sizes,
+  )
   return rearrange(out, "B N T d -> B T N d")[:, :queries]
 
 

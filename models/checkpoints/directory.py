@@ -28,8 +28,10 @@ def resolve(path_or_hub_id: str) -> pathlib.Path:
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(path_or_hub_id, allow_patterns=list(_FILES)))
   except Exception as error:  # the hub client raises many kinds: no network, no such repository, gated, ...
-    raise ValueError(f"model: there is no directory {path_or_hub_id!r}, and no model of that name could be downloaded "
-                     f"({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    raise ValueError(
+      f"model: there is no directory {path_or_hub_id!r}, and no model of that name could be downloaded "
+      f"({type(error).__name__}: {str(error).splitlines()[0]})"
+    ) from error
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:

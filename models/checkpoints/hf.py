@@ -44,8 +44,9 @@ def load(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally | 
   found = find_tensors(directory, model, wanted)
   tally = Tally() if tally is None else tally
   mesh = model.mesh
-  targets = None if mesh is None else traverse_util.flatten_dict(
-      sharding.param_specs(traverse_util.unflatten_dict(wanted), model))
+  targets = (
+    None if mesh is None else traverse_util.flatten_dict(sharding.param_specs(traverse_util.unflatten_dict(wanted), model))
+  )
   params = {}
   for path, value in params_lib.progress(wanted.items(), "loading", "tensor"):
     if mesh is None:
@@ -75,16 +76,22 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
 
   problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
   problems += [f"missing: {model.names.saved(name)}" for name in dotted.values() if name not in tensors]
-  problems += [f"unexpected: {found[0][0]}" for name, found in tensors.items()
-               if name not in dotted.values() and not model.leaves_out(name)]
+  problems += [
+    f"unexpected: {found[0][0]}"
+    for name, found in tensors.items()
+    if name not in dotted.values() and not model.leaves_out(name)
+  ]
   for path, value in wanted.items():
     for tensor, source in tensors.get(dotted[path], [])[:1]:
       shape = tuple(source.get_slice(tensor).get_shape())
       if not names.fits(path, shape, value.shape):
-        problems.append(f"wrong shape: {tensor} is {list(shape)}, the config asks for {names.torch_shape(path, value.shape)}")
+        problems.append(
+          f"wrong shape: {tensor} is {list(shape)}, the config asks for {names.torch_shape(path, value.shape)}"
+        )
       if stored_dtype(tensor, source) is None:
-        problems.append(f"wrong dtype: {tensor} is {source.get_slice(tensor).get_dtype()}, allowed are "
-                        f"{', '.join(_STORED_DTYPES)}")
+        problems.append(
+          f"wrong dtype: {tensor} is {source.get_slice(tensor).get_dtype()}, allowed are {', '.join(_STORED_DTYPES)}"
+        )
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
   return {path: tensors[dotted[path]][0] for path in wanted}
@@ -150,8 +157,10 @@ def _open(directory: pathlib.Path) -> dict[str, Any]:
   if not files:
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
     if pickles:
-      raise ValueError(f"model: {directory} has only pickled weights ({', '.join(pickles)}), which can run code when they are "
-                       "read; convert them to safetensors first")
+      raise ValueError(
+        f"model: {directory} has only pickled weights ({', '.join(pickles)}), which can run code when they are "
+        "read; convert them to safetensors first"
+      )
     raise ValueError(f"model: {directory} has no .safetensors file")
   sources = {}
   for path in files:

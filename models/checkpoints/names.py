@@ -49,7 +49,7 @@ def dotted(path: tuple[str, ...]) -> str:
 
 
 def flat_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-  """Shape of a parameter whose outputs, which may have several axes, are put on one: [in, out] of a kernel, [out] of a bias."""
+  """Shape of a parameter whose output axes are merged into one: [in, out] of a kernel, [out] of a bias."""
   if name == "kernel":
     return shape[0], math.prod(shape[1:])
   return (math.prod(shape),) if name == "bias" else tuple(shape)

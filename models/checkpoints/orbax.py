@@ -35,7 +35,7 @@ def groups(paths) -> dict[str, list[tuple[str, ...]]]:
   out = {}
   for path in paths:
     numbered = next((place for place, part in enumerate(path) if re.search(r"_\d+$", part)), None)
-    group = path[:-1] or path if numbered is None else path[:numbered + 1]
+    group = path[:-1] or path if numbered is None else path[: numbered + 1]
     out.setdefault(".".join(group), []).append(path)
   return out
 
@@ -87,8 +87,11 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
     raise ValueError(f"model: {directory / MANIFEST} is not a manifest of parameters ({error})") from error
   problems = [f"missing: {path}" for path in wanted if path not in stored]
   problems += [f"unexpected: {path}" for path in stored if path not in wanted]
-  problems += [f"wrong shape: {path} is {stored[path][0]}, the config asks for {list(value.shape)}"
-               for path, value in wanted.items() if path in stored and stored[path][0] != list(value.shape)]
+  problems += [
+    f"wrong shape: {path} is {stored[path][0]}, the config asks for {list(value.shape)}"
+    for path, value in wanted.items()
+    if path in stored and stored[path][0] != list(value.shape)
+  ]
   problems += [f"wrong dtype: {path} is {kind}" for path, (_, kind) in stored.items() if kind not in params_lib.DTYPES]
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
@@ -101,10 +104,13 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
   targets = traverse_util.flatten_dict(targets)
   params = {}
   for name, paths in params_lib.progress(groups(targets).items(), "loading", "layer"):
-    arguments = {"/".join(path): ocp.ArrayRestoreArgs(dtype=params_lib.DTYPES[dtype], sharding=targets[path])
-                 for path in paths}
+    arguments = {
+      "/".join(path): ocp.ArrayRestoreArgs(dtype=params_lib.DTYPES[dtype], sharding=targets[path]) for path in paths
+    }
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      tree = checkpointer.restore(directory.absolute() / "params" / name, args=ocp.args.PyTreeRestore(
-          item={path: wanted[path] for path in arguments}, restore_args=arguments))
+      tree = checkpointer.restore(
+        directory.absolute() / "params" / name,
+        args=ocp.args.PyTreeRestore(item={path: wanted[path] for path in arguments}, restore_args=arguments),
+      )
     params.update({path: tree["/".join(path)] for path in paths})
   return traverse_util.unflatten_dict(params)

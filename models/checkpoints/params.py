@@ -43,8 +43,9 @@ def init(model, seed: int = 0, dtype: str = "float32", scale: float = 0.02) -> d
   keys = jax.random.split(jax.random.key(seed), len(flat))
   make = {"scale": lambda key, shape: jnp.ones(shape, dtype), "bias": lambda key, shape: jnp.zeros(shape, dtype)}
   normal = jax.jit(lambda key, shape: (scale * jax.random.normal(key, shape, jnp.float32)).astype(dtype), static_argnums=1)
-  return traverse_util.unflatten_dict({
-      path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())})
+  return traverse_util.unflatten_dict(
+    {path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())}
+  )
 
 
 def progress(items, what: str, unit: str):

@@ -1,1 +1,1 @@
-"""Raw arrays and files to packed inputs: token arrays to prompts of fixed shapes (`packing`), video files to frames (`video`)."""
+"""From raw arrays and files to inputs: prompts of fixed shapes (`packing`), pictures and videos (`media`, `video`)."""

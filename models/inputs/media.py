@@ -46,8 +46,13 @@ class MediaProcessor:
     self.image_token = token("image_token_id", "image_token_index")
     self.video_token = token("video_token_id", "video_token_index")
 
-  def __call__(self, images: Sequence[Sequence[Image.Image]], videos: Sequence[Sequence[Video]],
-               min_pixels: int | None = None, max_pixels: int | None = None) -> Media:
+  def __call__(
+    self,
+    images: Sequence[Sequence[Image.Image]],
+    videos: Sequence[Sequence[Video]],
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+  ) -> Media:
     """Arrays and texts of a batch.
 
     Args:

@@ -104,15 +104,20 @@ def query_mask(tokens: np.ndarray, visual: np.ndarray, vision_end_id: int | None
   start = (ends if ends.size else np.flatnonzero(visual))[-1] + 1
   stops = np.flatnonzero(np.isin(tokens, end_ids))
   stops = stops[stops > start]
-  mask[start:stops[-1] if stops.size else len(tokens)] = True
+  mask[start : stops[-1] if stops.size else len(tokens)] = True
   if not mask.any() and ends.size:
     mask[ends[-1]] = True
   return mask
 
 
-def plan_prompts(text: DecoderConfig, tokens: np.ndarray, mask: np.ndarray, pictures: Mapping[int, Pictures],
-                 vision_end_id: int | None = None,
-                 end_ids: tuple[int, ...] = ()) -> tuple[Prompt, tuple[tuple[View, ...], ...]]:
+def plan_prompts(
+  text: DecoderConfig,
+  tokens: np.ndarray,
+  mask: np.ndarray,
+  pictures: Mapping[int, Pictures],
+  vision_end_id: int | None = None,
+  end_ids: tuple[int, ...] = (),
+) -> tuple[Prompt, tuple[tuple[View, ...], ...]]:
   """Lays out a batch of prompts: positions, slots and query tokens, padded to buckets.
 
   Positions count up over text. After a picture, text continues from the picture's largest position plus one.
@@ -139,8 +144,9 @@ def plan_prompts(text: DecoderConfig, tokens: np.ndarray, mask: np.ndarray, pict
     views.append(tuple(View(picture, *view) for picture, grids in enumerate(shown) for view in grids))
   for some in pictures.values():
     if some.used != len(some.slots):
-      raise ValueError(f"{some.argument}: {len(some.slots)} {some.noun}s, but input_ids hold the placeholders of "
-                       f"{some.used}")
+      raise ValueError(
+        f"{some.argument}: {len(some.slots)} {some.noun}s, but input_ids hold the placeholders of {some.used}"
+      )
   return pack_prompt(rows, next_positions, text.max_position_embeddings), tuple(views)
 
 
@@ -153,24 +159,28 @@ def _plan_row(tokens, number, pictures, axes):
   while at < len(tokens):
     if not visual[at]:
       run = int(np.argmax(visual[at:])) if visual[at:].any() else len(tokens) - at
-      positions[at:at + run] = np.arange(position, position + run)[:, None]
+      positions[at : at + run] = np.arange(position, position + run)[:, None]
       at, position = at + run, position + run
       continue
     some = pictures[int(tokens[at])]
     if some.used == len(some.slots):
-      raise ValueError(f"{some.argument}: prompt {number} has a placeholder for {some.kind} {some.used}, but there are "
-                       f"{len(some.slots)} {some.noun}s")
+      raise ValueError(
+        f"{some.argument}: prompt {number} has a placeholder for {some.kind} {some.used}, but there are "
+        f"{len(some.slots)} {some.noun}s"
+      )
     count = len(some.slots[some.used])
-    run = tokens[at:at + count]
+    run = tokens[at : at + count]
     if len(run) < count or (run != tokens[at]).any():
       found = int(np.argmax(run != tokens[at])) if (run != tokens[at]).any() else len(run)
-      raise ValueError(f"{some.argument}: {some.kind} {some.used} has {some.noun} {list(some.sizes[some.used])}, so {count} "
-                       f"placeholders, but prompt {number} has {found}")
-    positions[at:at + count] = some.positions[some.used] + position
-    slots[at:at + count] = some.slots[some.used]
+      raise ValueError(
+        f"{some.argument}: {some.kind} {some.used} has {some.noun} {list(some.sizes[some.used])}, so {count} "
+        f"placeholders, but prompt {number} has {found}"
+      )
+    positions[at : at + count] = some.positions[some.used] + position
+    slots[at : at + count] = some.slots[some.used]
     shown += some.views[some.used]
     some.used += 1
-    position = int(positions[at:at + count].max()) + 1
+    position = int(positions[at : at + count].max()) + 1
     at += count
   return dict(tokens=tokens, visual=visual, slots=slots, positions=positions), position, shown
 
@@ -189,15 +199,17 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
   """
   for number, (row, following) in enumerate(zip(rows, next_positions)):
     if max(len(row["tokens"]), following) > max_positions:
-      raise ValueError(f"input_ids: prompt {number} has {len(row['tokens'])} tokens and reaches position "
-                       f"{following - 1}, the model has {max_positions} positions")
+      raise ValueError(
+        f"input_ids: prompt {number} has {len(row['tokens'])} tokens and reaches position "
+        f"{following - 1}, the model has {max_positions} positions"
+      )
 
   def pad(name, select, size, fill=0):
     first = rows[0][name]
     out = np.full((len(rows), size) + first.shape[1:], fill, bool if first.dtype == bool else np.int32)
     for number, row in enumerate(rows):
       values = row[name][select(row)]
-      out[number, :len(values)] = values
+      out[number, : len(values)] = values
     return out
 
   rows = [{**row, "order": np.arange(len(row["tokens"]))} for row in rows]
@@ -206,11 +218,12 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
   text = bucket(max(int(is_text(row).sum()) for row in rows), TEXT_MINIMUM)
   visual = bucket(max(int(is_visual(row).sum()) for row in rows), VISUAL_MINIMUM)
   return Prompt(
-      text_tokens=pad("tokens", is_text, text),
-      text_order=pad("order", is_text, text, -1),
-      text_positions=pad("positions", is_text, text),
-      query_mask=pad("query", is_text, text),
-      visual_slots=pad("slots", is_visual, visual),
-      visual_order=pad("order", is_visual, visual, -1),
-      visual_positions=pad("positions", is_visual, visual),
-      next_position=np.asarray(next_positions, np.int32))
+    text_tokens=pad("tokens", is_text, text),
+    text_order=pad("order", is_text, text, -1),
+    text_positions=pad("positions", is_text, text),
+    query_mask=pad("query", is_text, text),
+    visual_slots=pad("slots", is_visual, visual),
+    visual_order=pad("order", is_visual, visual, -1),
+    visual_positions=pad("positions", is_visual, visual),
+    next_position=np.asarray(next_positions, np.int32),
+  )

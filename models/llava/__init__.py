@@ -7,6 +7,6 @@ from models.llava.model import LlavaNext
 from models.port import Port
 
 PORTS = {
-    "llava": Port(Llava, config.from_hf, processor.Processor, config.PUBLISHED, prompt_family="llava"),
-    "llava_next": Port(LlavaNext, config.from_hf, processor.Processor, prompt_family="llava"),
+  "llava": Port(Llava, config.from_hf, processor.Processor, config.PUBLISHED, prompt_family="llava"),
+  "llava_next": Port(LlavaNext, config.from_hf, processor.Processor, prompt_family="llava"),
 }

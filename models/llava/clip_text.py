@@ -85,9 +85,10 @@ def from_hf(content: dict[str, Any]) -> ClipConfig:
   for name, part in (("text_config", text), ("vision_config", vision)):
     hf_config.require(f"{name}.hidden_act", part.hidden_act, "quick_gelu")
   return ClipConfig(
-      text=TextConfig(**hf_config.matching(TextConfig, text)),
-      vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-      projection_dim=config.projection_dim)
+    text=TextConfig(**hf_config.matching(TextConfig, text)),
+    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
+    projection_dim=config.projection_dim,
+  )
 
 
 class TextEmbedding(nn.Module):
@@ -127,8 +128,9 @@ class Clip(nn.Module):
   config: ClipConfig
   mesh: ClassVar[None] = None
   names: ClassVar[Names] = Names(
-      renames=((r"^vision_model\.post_layernorm\.", "post_layernorm."),),
-      prefixes={"post_layernorm.": "vision_model.post_layernorm.", "": ""})
+    renames=((r"^vision_model\.post_layernorm\.", "post_layernorm."),),
+    prefixes={"post_layernorm.": "vision_model.post_layernorm.", "": ""},
+  )
 
   def setup(self):
     dense = lambda: nn.Dense(self.config.projection_dim, use_bias=False)
@@ -194,8 +196,9 @@ class Scorer:
   def tokens(self, texts: Sequence[str]) -> np.ndarray:
     """[M, S] int32, padded or cut to S tokens, which include the end token."""
     length = self.clip.config.text.max_position_embeddings
-    return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=length,
-                          return_tensors="np")["input_ids"].astype(np.int32)
+    return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="np")[
+      "input_ids"
+    ].astype(np.int32)
 
   def relevance(self, model, params, inputs: Inputs, questions: Sequence[str]) -> np.ndarray:
     """Negated cosine of every visual token and its prompt's question.
@@ -217,8 +220,7 @@ class Scorer:
     tower, own = model.config.vision, self.clip.config.vision
     handed_on = dict(feature_layers=tower.feature_layers[:1], keep_class_token=tower.keep_class_token)
     if tower != dataclasses.replace(own, **handed_on):
-      raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature "
-                       "layer")
+      raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature layer")
     slots = inputs.prompt.visual_slots
     if isinstance(questions, str) or len(questions) != len(slots):
       raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one per prompt")

@@ -58,20 +58,24 @@ def from_hf(content: dict) -> LlavaConfig:
       raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
   pinpoints = tuple((height, width) for height, width in getattr(config, "image_grid_pinpoints", ()))
   if any(side % vision.image_size for pinpoint in pinpoints for side in pinpoint):
-    raise ValueError(f"config: image_grid_pinpoints are {list(pinpoints)}, must be multiples of the tile's "
-                     f"{vision.image_size} pixels")
+    raise ValueError(
+      f"config: image_grid_pinpoints are {list(pinpoints)}, must be multiples of the tile's {vision.image_size} pixels"
+    )
   if pinpoints:
     hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
   return LlavaConfig(
-      text=hf_config.decoder(
-          text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)),
-      vision=VisionConfig(
-          **hf_config.matching(VisionConfig, vision),
-          feature_layers=_feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
-          keep_class_token=config.vision_feature_select_strategy == "full"),
-      image_token_id=config.image_token_index,
-      projector_bias=config.multimodal_projector_bias,
-      grid_pinpoints=pinpoints)
+    text=hf_config.decoder(
+      text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)
+    ),
+    vision=VisionConfig(
+      **hf_config.matching(VisionConfig, vision),
+      feature_layers=_feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
+      keep_class_token=config.vision_feature_select_strategy == "full",
+    ),
+    image_token_id=config.image_token_index,
+    projector_bias=config.multimodal_projector_bias,
+    grid_pinpoints=pinpoints,
+  )
 
 
 def _feature_layers(layers: int | list[int], depth: int) -> tuple[int, ...]:
@@ -84,15 +88,24 @@ def _feature_layers(layers: int | list[int], depth: int) -> tuple[int, ...]:
 
 def _published(hidden, mlp, layers, heads) -> LlavaConfig:
   return LlavaConfig(
-      text=DecoderConfig(
-          vocab_size=32_064, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
-          num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads,
-          max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10_000.0),
-      vision=VisionConfig(num_hidden_layers=24, hidden_size=1024, intermediate_size=4096, num_attention_heads=16))
+    text=DecoderConfig(
+      vocab_size=32_064,
+      hidden_size=hidden,
+      intermediate_size=mlp,
+      num_hidden_layers=layers,
+      num_attention_heads=heads,
+      num_key_value_heads=heads,
+      head_dim=hidden // heads,
+      max_position_embeddings=4096,
+      rms_norm_eps=1e-5,
+      rope_theta=10_000.0,
+    ),
+    vision=VisionConfig(num_hidden_layers=24, hidden_size=1024, intermediate_size=4096, num_attention_heads=16),
+  )
 
 
 # From the config.json of llava-hf/llava-1.5-*-hf.
 PUBLISHED = {
-    "llava-1.5-7b": _published(4096, 11_008, 32, 32),
-    "llava-1.5-13b": _published(5120, 13_824, 40, 40),
+  "llava-1.5-7b": _published(4096, 11_008, 32, 32),
+  "llava-1.5-13b": _published(5120, 13_824, 40, 40),
 }

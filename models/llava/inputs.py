@@ -1,8 +1,8 @@
 """Arrays of a Hugging Face processor for LLaVA to fixed shapes, on the host.
 
-A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: first the whole picture,
-then the tiles of a copy that is scaled and padded to the grid pinpoint that fits it best. The patches of those tiles are put
-together again, cut to the picture's aspect ratio, and followed by a newline after every row.
+A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: first the whole
+picture, then the tiles of a copy that is scaled and padded to the grid pinpoint that fits it best. The patches of those
+tiles are put together again, cut to the picture's aspect ratio, and followed by a newline after every row.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def whole_layout(config: LlavaConfig) -> Layout:
 def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   """A picture of LLaVA-NeXT: base view, then tiled view.
 
-  A tile of 2 x 2 patches (slots 0 to 3) and a picture as wide as two tiles (slots 4 to 11) give the base view 0 1 2 3 and the
-  tiled view below, in which N is the newline:
+  A tile of 2 x 2 patches (slots 0 to 3) and a picture as wide as two tiles (slots 4 to 11) give the base view 0 1 2 3 and
+  the tiled view below, in which N is the newline:
 
     4 5 8 9 N
     6 7 10 11 N
@@ -67,17 +67,18 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   # The order of operations is transformers'; another would round differently.
   if width / height > columns / rows:
     padding = (rows - int(round(height * (columns / width), 7))) // 2
-    slots = slots[padding:rows - padding]
+    slots = slots[padding : rows - padding]
   else:
     padding = (columns - int(round(width * (rows / height), 7))) // 2
-    slots = slots[:, padding:columns - padding]
+    slots = slots[:, padding : columns - padding]
   grids = base.grids + ((*slots.shape, True),)
   slots = np.pad(slots, ((0, 0), (0, 1)), constant_values=NEWLINE)
   return Layout(1 + down * across, grids, np.concatenate([base.slots, slots.reshape(-1)]))
 
 
-def pack(config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None,
-         shards: int = 1) -> Inputs:
+def pack(
+  config: LlavaConfig, input_ids, attention_mask=None, pixel_values=None, image_sizes=None, shards: int = 1
+) -> Inputs:
   """Plans a batch; see `Llava.pack` and `LlavaNext.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
   if config.grid_pinpoints:
@@ -122,13 +123,17 @@ def _tiled_pictures(config, pixel_values, image_sizes):
   """[P, C, H, W] all pictures' tiles without the zeros that pad them, their sizes and their layouts."""
   pixels, sizes = _check_pixels(config, pixel_values, "pictures", "tiles"), np.asarray(image_sizes)
   if sizes.shape != (len(pixels), 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-    raise ValueError(f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{len(pixels)}, 2]: "
-                     "height and width of each picture in pixel_values")
+    raise ValueError(
+      f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{len(pixels)}, 2]: "
+      "height and width of each picture in pixel_values"
+    )
   layouts = [tiled_layout(config, *size) for size in sizes.tolist()]
   for number, (picture, size, layout) in enumerate(zip(pixels, sizes.tolist(), layouts)):
     filled = int(np.flatnonzero(picture.any(axis=(1, 2, 3))).max(initial=-1)) + 1
     if not filled <= layout.tiles <= len(picture):
-      raise ValueError(f"image_sizes: picture {number} has size {size}, so {layout.tiles} tiles, but pixel_values have "
-                       f"{filled if filled > layout.tiles else len(picture)} for it")
-  tiles = np.concatenate([picture[:layout.tiles] for picture, layout in zip(pixels, layouts)])
+      raise ValueError(
+        f"image_sizes: picture {number} has size {size}, so {layout.tiles} tiles, but pixel_values have "
+        f"{filled if filled > layout.tiles else len(picture)} for it"
+      )
+  tiles = np.concatenate([picture[: layout.tiles] for picture, layout in zip(pixels, layouts)])
   return tiles, sizes.tolist(), layouts

@@ -72,8 +72,9 @@ class Llava(VisionLanguageModel):
   @nn.nowrap
   def example(self) -> Inputs:
     vision = self.config.vision
-    return self.pack(input_ids=[[self.config.image_token_id] * vision.tokens],
-                     pixel_values=np.zeros((1,) + vision.tile_shape, np.float32))
+    return self.pack(
+      input_ids=[[self.config.image_token_id] * vision.tokens], pixel_values=np.zeros((1,) + vision.tile_shape, np.float32)
+    )
 
   @nn.nowrap
   def synthetic_batch(self, sizes, text_tokens, rng=None):
@@ -99,8 +100,14 @@ class Llava(VisionLanguageModel):
   @nn.nowrap
   def stored_shapes(self):
     vision = self.config.vision
-    return {"vision_tower.embeddings.patch_embedding.weight": (vision.hidden_size, vision.num_channels,
-                                                               vision.patch_size, vision.patch_size)}
+    return {
+      "vision_tower.embeddings.patch_embedding.weight": (
+        vision.hidden_size,
+        vision.num_channels,
+        vision.patch_size,
+        vision.patch_size,
+      )
+    }
 
 
 class LlavaNext(Llava):
@@ -135,17 +142,24 @@ class LlavaNext(Llava):
     vision = self.config.vision
     size = (vision.image_size, vision.image_size)
     layout = inputs_lib.tiled_layout(self.config, *size)
-    return self.pack(input_ids=[[self.config.image_token_id] * len(layout.slots)],
-                     pixel_values=np.zeros((1, layout.tiles) + vision.tile_shape, np.float32), image_sizes=[size])
+    return self.pack(
+      input_ids=[[self.config.image_token_id] * len(layout.slots)],
+      pixel_values=np.zeros((1, layout.tiles) + vision.tile_shape, np.float32),
+      image_sizes=[size],
+    )
 
   @nn.nowrap
   def synthetic_batch(self, sizes, text_tokens, rng=None):
     layouts = [inputs_lib.tiled_layout(self.config, *size) for size in sizes]
     shape = (len(sizes), max(layout.tiles for layout in layouts)) + self.config.vision.tile_shape
-    prompts = synthetic.prompts(self.config.text, self.config.image_token_id, [len(layout.slots) for layout in layouts],
-                                text_tokens, rng)
-    return {**prompts, "pixel_values": inputs_lib.without_padding(synthetic.noise(shape, rng), layouts),
-            "image_sizes": np.asarray(sizes)}
+    prompts = synthetic.prompts(
+      self.config.text, self.config.image_token_id, [len(layout.slots) for layout in layouts], text_tokens, rng
+    )
+    return {
+      **prompts,
+      "pixel_values": inputs_lib.without_padding(synthetic.noise(shape, rng), layouts),
+      "image_sizes": np.asarray(sizes),
+    }
 
   @nn.nowrap
   def picture_size(self, visual_tokens=None):

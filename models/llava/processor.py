@@ -13,9 +13,9 @@ from models.llava import config as config_lib
 from models.llava import inputs
 
 _PROCESSORS = {
-    "CLIPImageProcessor": CLIPImageProcessorPil,
-    "LlavaImageProcessor": LlavaImageProcessorPil,
-    "LlavaNextImageProcessor": LlavaNextImageProcessorPil,
+  "CLIPImageProcessor": CLIPImageProcessorPil,
+  "LlavaImageProcessor": LlavaImageProcessorPil,
+  "LlavaNextImageProcessor": LlavaNextImageProcessorPil,
 }
 
 
@@ -39,8 +39,10 @@ class Processor(MediaProcessor):
       ValueError: min_pixels or max_pixels given.
     """
     if min_pixels is not None or max_pixels is not None:
-      raise ValueError(f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
-                       "picture to tiles of one size; leave them out")
+      raise ValueError(
+        f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
+        "picture to tiles of one size; leave them out"
+      )
     pictures = sum(map(list, images), [])
     if not pictures:
       return Media({})
@@ -49,5 +51,7 @@ class Processor(MediaProcessor):
     else:
       layouts = [inputs.whole_layout(self.config)] * len(pictures)
     arrays = self.processor(images=pictures, return_tensors="np")
-    return Media({name: np.asarray(value) for name, value in arrays.items()},
-                 [self.image_token * len(layout.slots) for layout in layouts])
+    return Media(
+      {name: np.asarray(value) for name, value in arrays.items()},
+      [self.image_token * len(layout.slots) for layout in layouts],
+    )

@@ -1,7 +1,7 @@
 """Vision tower of LLaVA: CLIP's, up to the hidden states that are used. CLIP's text tower has the same blocks.
 
-Axes: P tiles (or texts), T tokens of each (in a tile, the class token first), C channels, N heads, d head dim, D hidden size,
-W = D * feature layers.
+Axes: P tiles (or texts), T tokens of each (in a tile, the class token first), C channels, N heads, d head dim, D hidden
+size, W = D * feature layers.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _sinusoids(key, shape, dtype):
   waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
   row, column = np.divmod(np.arange(places - 1), side)
   table = np.zeros(shape)
-  table[1:, :size // 4 * 4] = np.concatenate([waves[row], waves[column]], axis=-1)
+  table[1:, : size // 4 * 4] = np.concatenate([waves[row], waves[column]], axis=-1)
   return jnp.asarray(table, dtype)
 
 
@@ -99,7 +99,7 @@ class PatchEmbedding(nn.Module):
 
   def __call__(self, tiles):
     side, size = self.config.side, self.config.patch_size
-    tiles = tiles[..., :side * size, :side * size].astype(self.class_embedding.dtype)
+    tiles = tiles[..., : side * size, : side * size].astype(self.class_embedding.dtype)
     patches = rearrange(tiles, "P C (h i) (w j) -> P (h w) (C i j)", i=size, j=size)
     first = jnp.broadcast_to(self.class_embedding, (tiles.shape[0], 1, self.config.hidden_size))
     x = jnp.concatenate([first, self.patch_embedding(patches)], axis=1)

@@ -53,31 +53,44 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
   eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
   return Qwen2_5_VLConfig(
-      text=hf_config.decoder(
-          text, attention_bias=True, tie_word_embeddings=bool(config.tie_word_embeddings),
-          mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24)))),
-      vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-      image_token_id=config.image_token_id,
-      video_token_id=config.video_token_id,
-      vision_start_token_id=config.vision_start_token_id,
-      vision_end_token_id=config.vision_end_token_id,
-      eos_token_ids=eos)
+    text=hf_config.decoder(
+      text,
+      attention_bias=True,
+      tie_word_embeddings=bool(config.tie_word_embeddings),
+      mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
+    ),
+    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
+    image_token_id=config.image_token_id,
+    video_token_id=config.video_token_id,
+    vision_start_token_id=config.vision_start_token_id,
+    vision_end_token_id=config.vision_end_token_id,
+    eos_token_ids=eos,
+  )
 
 
 def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:
   return Qwen2_5_VLConfig(
-      text=DecoderConfig(
-          vocab_size=vocab, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
-          num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=hidden // heads,
-          max_position_embeddings=128_000, mrope_section=(16, 24, 24), attention_bias=True, tie_word_embeddings=tied),
-      vision=VisionConfig(
-          depth=32, hidden_size=1280, intermediate_size=vision_mlp, num_heads=16, out_hidden_size=hidden))
+    text=DecoderConfig(
+      vocab_size=vocab,
+      hidden_size=hidden,
+      intermediate_size=mlp,
+      num_hidden_layers=layers,
+      num_attention_heads=heads,
+      num_key_value_heads=kv_heads,
+      head_dim=hidden // heads,
+      max_position_embeddings=128_000,
+      mrope_section=(16, 24, 24),
+      attention_bias=True,
+      tie_word_embeddings=tied,
+    ),
+    vision=VisionConfig(depth=32, hidden_size=1280, intermediate_size=vision_mlp, num_heads=16, out_hidden_size=hidden),
+  )
 
 
 # From the config.json of Qwen/Qwen2.5-VL-*-Instruct.
 PUBLISHED = {
-    "qwen2.5-vl-3b": _published(2048, 11_008, 36, 16, 2, vocab=151_936, tied=True),
-    "qwen2.5-vl-7b": _published(3584, 18_944, 28, 28, 4),
-    "qwen2.5-vl-32b": _published(5120, 27_648, 64, 40, 8, vision_mlp=3456),
-    "qwen2.5-vl-72b": _published(8192, 29_568, 80, 64, 8, vision_mlp=3456),
+  "qwen2.5-vl-3b": _published(2048, 11_008, 36, 16, 2, vocab=151_936, tied=True),
+  "qwen2.5-vl-7b": _published(3584, 18_944, 28, 28, 4),
+  "qwen2.5-vl-32b": _published(5120, 27_648, 64, 40, 8, vision_mlp=3456),
+  "qwen2.5-vl-72b": _published(8192, 29_568, 80, 64, 8, vision_mlp=3456),
 }

@@ -19,8 +19,11 @@ def vision_flops(config: VisionConfig, grids) -> float:
   total = 0
   for frames, height, width in grids:
     patches = frames * height * width
-    squares = frames * sum(min(window, height - top) ** 2 * min(window, width - left) ** 2
-                           for top in range(0, height, window) for left in range(0, width, window))
+    squares = frames * sum(
+      min(window, height - top) ** 2 * min(window, width - left) ** 2
+      for top in range(0, height, window)
+      for left in range(0, width, window)
+    )
     total += config.depth * 2 * patches * weights + 2 * patches * config.patch_dim * size
     total += 4 * size * ((config.depth - full) * squares + full * frames * (height * width) ** 2)
     total += 2 * patches // config.merge_unit * merged * (merged + config.out_hidden_size)

@@ -11,8 +11,17 @@ from models.qwen2_5_vl.config import Qwen2_5_VLConfig
 from models.vision_language import Inputs
 
 
-def pack(config: Qwen2_5_VLConfig, input_ids, attention_mask=None, pixel_values=None, image_grid_thw=None,
-         pixel_values_videos=None, video_grid_thw=None, second_per_grid_ts=None, shards: int = 1) -> Inputs:
+def pack(
+  config: Qwen2_5_VLConfig,
+  input_ids,
+  attention_mask=None,
+  pixel_values=None,
+  image_grid_thw=None,
+  pixel_values_videos=None,
+  video_grid_thw=None,
+  second_per_grid_ts=None,
+  shards: int = 1,
+) -> Inputs:
   """Plans a batch; see `Qwen2_5_VL.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
   images = _check_grids("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
@@ -35,10 +44,12 @@ def pack(config: Qwen2_5_VLConfig, input_ids, attention_mask=None, pixel_values=
   views = [[[(height // merge, width // merge, False)]] * frames for frames, height, width in grids.tolist()]
   first = len(images)
   pictures = {
-      config.image_token_id: packing.Pictures(
-          "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first], views[:first]),
-      config.video_token_id: packing.Pictures(
-          "video", "video_grid_thw", "grid", videos.tolist(), slots[first:-1], positions[first:], views[first:]),
+    config.image_token_id: packing.Pictures(
+      "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first], views[:first]
+    ),
+    config.video_token_id: packing.Pictures(
+      "video", "video_grid_thw", "grid", videos.tolist(), slots[first:-1], positions[first:], views[first:]
+    ),
   }
   prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)
   return Inputs(prompt, planned, views)
@@ -50,9 +61,16 @@ def synthetic_batch(config: Qwen2_5_VLConfig, sizes, text_tokens: int, rng) -> d
   unit = config.vision.patch_size * merge
   grids = np.asarray([[1, merge * (height // unit), merge * (width // unit)] for height, width in sizes])
   counts = grids.prod(axis=1) // config.vision.merge_unit
-  prompts = synthetic.prompts(config.text, config.image_token_id, counts.tolist(), text_tokens, rng,
-                              [config.vision_start_token_id], [config.vision_end_token_id],
-                              [config.video_token_id, *config.eos_token_ids])
+  prompts = synthetic.prompts(
+    config.text,
+    config.image_token_id,
+    counts.tolist(),
+    text_tokens,
+    rng,
+    [config.vision_start_token_id],
+    [config.vision_end_token_id],
+    [config.video_token_id, *config.eos_token_ids],
+  )
   pixels = synthetic.noise((int(grids.prod(axis=1).sum()), config.vision.patch_dim), rng)
   return {**prompts, "pixel_values": pixels, "image_grid_thw": grids}
 
@@ -76,8 +94,10 @@ def _check_grids(grid_name, grids, pixel_name, pixels, config) -> np.ndarray:
   merge = config.vision.spatial_merge_size
   for number, grid in enumerate(grids.tolist()):
     if min(grid) < 1 or grid[1] % merge or grid[2] % merge:
-      raise ValueError(f"{grid_name}: picture {number} has grid {grid}; height and width must be positive multiples of "
-                       f"the merge size {merge}")
+      raise ValueError(
+        f"{grid_name}: picture {number} has grid {grid}; height and width must be positive multiples of "
+        f"the merge size {merge}"
+      )
   expected = (int(grids.prod(axis=1).sum()), config.vision.patch_dim)
   if shape != expected:
     raise ValueError(f"{pixel_name}: got shape {shape}, the grids and the model's patches require {expected}")

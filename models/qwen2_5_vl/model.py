@@ -43,8 +43,17 @@ class Qwen2_5_VL(VisionLanguageModel):
     return Features(self.visual(vision))
 
   @nn.nowrap
-  def pack(self, input_ids, attention_mask=None, pixel_values=None, image_grid_thw=None, pixel_values_videos=None,
-           video_grid_thw=None, second_per_grid_ts=None, mm_token_type_ids=None) -> Inputs:
+  def pack(
+    self,
+    input_ids,
+    attention_mask=None,
+    pixel_values=None,
+    image_grid_thw=None,
+    pixel_values_videos=None,
+    video_grid_thw=None,
+    second_per_grid_ts=None,
+    mm_token_type_ids=None,
+  ) -> Inputs:
     """The arrays of a Hugging Face processor to fixed shapes, on the host.
 
     Args:
@@ -61,17 +70,27 @@ class Qwen2_5_VL(VisionLanguageModel):
       ValueError: arrays that do not fit one another or the model, with the argument's name.
     """
     del mm_token_type_ids
-    return inputs_lib.pack(self.config, input_ids, attention_mask, pixel_values, image_grid_thw, pixel_values_videos,
-                           video_grid_thw, second_per_grid_ts, sharding.shards(self.mesh))
+    return inputs_lib.pack(
+      self.config,
+      input_ids,
+      attention_mask,
+      pixel_values,
+      image_grid_thw,
+      pixel_values_videos,
+      video_grid_thw,
+      second_per_grid_ts,
+      sharding.shards(self.mesh),
+    )
 
   @nn.nowrap
   def example(self) -> Inputs:
     vision = self.config.vision
     side = vision.spatial_merge_size
     return self.pack(
-        input_ids=[[self.config.image_token_id]],
-        pixel_values=np.zeros([side * side, vision.patch_dim], np.float32),
-        image_grid_thw=[[1, side, side]])
+      input_ids=[[self.config.image_token_id]],
+      pixel_values=np.zeros([side * side, vision.patch_dim], np.float32),
+      image_grid_thw=[[1, side, side]],
+    )
 
   @nn.nowrap
   def synthetic_batch(self, sizes, text_tokens, rng=None):
@@ -84,8 +103,10 @@ class Qwen2_5_VL(VisionLanguageModel):
     for rows in range(math.isqrt(tokens), 0, -1):
       if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:
         return unit * rows, unit * (tokens // rows)
-    raise ValueError(f"visual_tokens: got {tokens}, must be rows times columns of a picture at most {_LONGEST} times as long "
-                     f"as wide, such as {math.isqrt(tokens) ** 2}")
+    raise ValueError(
+      f"visual_tokens: got {tokens}, must be rows times columns of a picture at most {_LONGEST} times as long "
+      f"as wide, such as {math.isqrt(tokens) ** 2}"
+    )
 
   @nn.nowrap
   def vision_flops(self, arrays):
@@ -98,5 +119,12 @@ class Qwen2_5_VL(VisionLanguageModel):
   @nn.nowrap
   def stored_shapes(self):
     vision = self.config.vision
-    return {"visual.patch_embed.proj.weight": (vision.hidden_size, vision.in_channels, vision.temporal_patch_size,
-                                               vision.patch_size, vision.patch_size)}
+    return {
+      "visual.patch_embed.proj.weight": (
+        vision.hidden_size,
+        vision.in_channels,
+        vision.temporal_patch_size,
+        vision.patch_size,
+        vision.patch_size,
+      )
+    }

@@ -40,8 +40,11 @@ class Processor(MediaProcessor):
       arrays |= self.videos(clips, low, high)
     merge = self.processor.merge_size
     texts = lambda token, grids: [token * int(np.prod(grid) // merge**2) for grid in arrays.get(grids, ())]
-    return Media({name: np.asarray(value) for name, value in arrays.items()}, texts(self.image_token, "image_grid_thw"),
-                 texts(self.video_token, "video_grid_thw"))
+    return Media(
+      {name: np.asarray(value) for name, value in arrays.items()},
+      texts(self.image_token, "image_grid_thw"),
+      texts(self.video_token, "video_grid_thw"),
+    )
 
   def videos(self, videos: Sequence[Video], low: int, high: int) -> dict[str, np.ndarray]:
     """Patches of videos, each of two consecutive frames; the last frame of an odd number is repeated.
@@ -55,8 +58,11 @@ class Processor(MediaProcessor):
       `pixel_values_videos` [patches, C], `video_grid_thw` [videos, 3] and `second_per_grid_ts` [videos].
     """
     patches, grids = zip(*(self._video_patches(video.frames, low, high) for video in videos))
-    return {"pixel_values_videos": np.concatenate(patches), "video_grid_thw": np.asarray(grids),
-            "second_per_grid_ts": np.asarray([self.processor.temporal_patch_size * video.interval for video in videos])}
+    return {
+      "pixel_values_videos": np.concatenate(patches),
+      "video_grid_thw": np.asarray(grids),
+      "second_per_grid_ts": np.asarray([self.processor.temporal_patch_size * video.interval for video in videos]),
+    }
 
   def _video_patches(self, frames, low, high):
     """[patches, C] and the grid of one video's [T, H, W, 3] uint8 frames."""

@@ -1,7 +1,8 @@
 """Vision tower of Qwen2.5-VL, with static shapes: windows are a batch axis.
 
-Axes: R rows, W merged tokens per row (as many as a full window has), U patches per merged token (2 x 2), P = R * W * U patches,
-C values per patch, I temporal slices, L merged tokens per slice, N heads, d head dim, D hidden size, O language hidden size.
+Axes: R rows, W merged tokens per row (as many as a full window has), U patches per merged token (2 x 2), P = R * W * U
+patches, C values per patch, I temporal slices, L merged tokens per slice, N heads, d head dim, D hidden size, O language
+hidden size.
 
 A picture's merged tokens are arranged window by window, and a full window fills one row. Ragged windows at the edges share
 rows, distinguished by their ids, so that there is little padding. Only its rotary position says where a patch is in its
@@ -112,7 +113,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
       tokens = np.arange(start, start + rows * cols, dtype=np.int32).reshape(rows, cols)
       for top in range(0, rows, side):
         for left in range(0, cols, side):
-          window = tokens[top:top + side, left:left + side].reshape(-1)
+          window = tokens[top : top + side, left : left + side].reshape(-1)
           (full if len(window) == width else ragged).append(window)
       slices.append(tokens.reshape(-1))
       positions.append(place)
@@ -125,8 +126,8 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
   for row, members in enumerate(windows):
     filled = 0
     for number, window in enumerate(members):
-      slots[row, filled:filled + len(window)] = window
-      window_ids[row, filled:filled + len(window)] = number
+      slots[row, filled : filled + len(window)] = window
+      window_ids[row, filled : filled + len(window)] = number
       filled += len(window)
 
   real = slots.reshape(-1) >= 0
@@ -138,7 +139,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
   slice_slots = np.full([bucket(len(slices), minimum=1), slice_length], -1, np.int32)
   place_of_token = np.zeros(start, np.int32)
   for number, members in enumerate(slices):
-    slice_slots[number, :len(members)] = slot_of_token[members]
+    slice_slots[number, : len(members)] = slot_of_token[members]
     place_of_token[members] = number * slice_length + np.arange(len(members))
 
   def lay_out(values, shape):
@@ -147,11 +148,12 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
     return out.reshape((row_count, width) + shape)
 
   inputs = VisionInputs(
-      patches=lay_out(np.asarray(pixels, np.float32), (unit, config.patch_dim)),
-      positions=lay_out(np.concatenate(positions).astype(np.int32), (unit, 2)),
-      window_ids=window_ids,
-      slice_slots=slice_slots,
-      slot_places=lay_out(place_of_token, ()))
+    patches=lay_out(np.asarray(pixels, np.float32), (unit, config.patch_dim)),
+    positions=lay_out(np.concatenate(positions).astype(np.int32), (unit, 2)),
+    window_ids=window_ids,
+    slice_slots=slice_slots,
+    slot_places=lay_out(place_of_token, ()),
+  )
   return inputs, slot_of_token
 
 
@@ -253,9 +255,9 @@ class PatchMerger(nn.Module):
     self.ln_q = nn.RMSNorm(1e-6)
     # A list names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
     self.mlp = [
-        nn.Dense(self.config.hidden_size * self.config.merge_unit),
-        lambda x: nn.gelu(x, approximate=False),
-        nn.Dense(self.config.out_hidden_size),
+      nn.Dense(self.config.hidden_size * self.config.merge_unit),
+      lambda x: nn.gelu(x, approximate=False),
+      nn.Dense(self.config.out_hidden_size),
     ]
 
   def __call__(self, x):

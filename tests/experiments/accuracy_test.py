@@ -16,13 +16,13 @@ QUESTIONS = 10
 
 
 class AccuracyTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()) as printed:
-      cls.report = accuracy.run(accuracy.Settings(questions=QUESTIONS, batch_size=5, keep_ratio=(1.0, 0.2),
-                                                  selector=("hawk",), output_dir=directory))
+      cls.report = accuracy.run(
+        accuracy.Settings(questions=QUESTIONS, batch_size=5, keep_ratio=(1.0, 0.2), selector=("hawk",), output_dir=directory)
+      )
       cls.written = json.loads((pathlib.Path(directory) / "accuracy.json").read_text())
     cls.lines = printed.getvalue().splitlines()
 
@@ -48,8 +48,9 @@ class AccuracyTest(absltest.TestCase):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in self.lines if line.startswith("|")]
     self.assertEqual(cells[0], ["share of right answers, %", "all", *task.KINDS])
     shown = {name: [float(cell) for cell in row] for name, *row in cells[2:]}
-    self.assertEqual(shown, {name: [round(100 * share, 1) for share in row.values()]
-                             for name, row in self.report["accuracy"].items()})
+    self.assertEqual(
+      shown, {name: [round(100 * share, 1) for share in row.values()] for name, row in self.report["accuracy"].items()}
+    )
 
   def test_selectors_that_need_scores_of_their_own_are_refused(self):
     with self.assertRaisesRegex(ValueError, "selector: got 'cdpruner'"):

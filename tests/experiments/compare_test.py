@@ -13,7 +13,6 @@ from hawk_jax import importance
 
 
 class CompareTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
@@ -40,15 +39,16 @@ class CompareTest(parameterized.TestCase):
     self.assertFalse((self.directory / "batches.jsonl").exists())
 
   @parameterized.parameters(
-      (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
-      (dict(importance=("uniform=preset:qwen2.5-vl-7b",)), "importance: got 'uniform=.* name that no other row has"),
-      (dict(importance=("random=w.json",)), "importance: got 'random=w.json', must be NAME=SOURCE"),
-      (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
-      (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
-      (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
-      (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
-      (dict(selector=("hawk", "mine")), "selector: got 'mine', allowed are hawk"),
-      (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"))
+    (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
+    (dict(importance=("uniform=preset:qwen2.5-vl-7b",)), "importance: got 'uniform=.* name that no other row has"),
+    (dict(importance=("random=w.json",)), "importance: got 'random=w.json', must be NAME=SOURCE"),
+    (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
+    (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
+    (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
+    (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
+    (dict(selector=("hawk", "mine")), "selector: got 'mine', allowed are hawk"),
+    (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"),
+  )
   def test_bad_settings(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):
       self.run_with(**{"questions": 5, **settings})

@@ -22,14 +22,16 @@ CONFIG = config_lib.from_hf(reference.CONFIGS["gqa"])
 
 
 class CompileTpuTest(absltest.TestCase):
-
   def test_report(self):
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
-    settings = compile_tpu.Settings(batch=2, visual_tokens=16, text_tokens=12, max_new_tokens=4, keep_ratio=(0.5, 1.0, 0.5),
-                                    output_dir=holder.name)
-    with mock.patch.object(slices, "slice_devices", return_value=(hlo.CHIPS["v5e"], jax.devices()[:1])), \
-        mock.patch.object(registry, "published", lambda name, mesh: Qwen2_5_VL(CONFIG, mesh)):
+    settings = compile_tpu.Settings(
+      batch=2, visual_tokens=16, text_tokens=12, max_new_tokens=4, keep_ratio=(0.5, 1.0, 0.5), output_dir=holder.name
+    )
+    with (
+      mock.patch.object(slices, "slice_devices", return_value=(hlo.CHIPS["v5e"], jax.devices()[:1])),
+      mock.patch.object(registry, "published", lambda name, mesh: Qwen2_5_VL(CONFIG, mesh)),
+    ):
       report = compile_tpu.run(settings)
     self.assertEqual(json.loads((pathlib.Path(holder.name) / "compile_tpu.json").read_text()), report)
 
@@ -37,13 +39,14 @@ class CompileTpuTest(absltest.TestCase):
     self.assertEqual(report["parameters"], sum(x.size for x in shapes))
     self.assertEqual((report["visual_tokens"], report["text_tokens"]), (16, 12))
     rows = report["programs"]
-    self.assertEqual([(row["program"], row.get("keep_ratio"), row.get("tokens")) for row in rows], [
-        ("vision", None, None), ("prefill", 1.0, 28), ("decode", 1.0, 28), ("prefill", 0.5, 20), ("decode", 0.5, 20)])
+    self.assertEqual(
+      [(row["program"], row.get("keep_ratio"), row.get("tokens")) for row in rows],
+      [("vision", None, None), ("prefill", 1.0, 28), ("decode", 1.0, 28), ("prefill", 0.5, 20), ("decode", 0.5, 20)],
+    )
     grids = [[1, 8, 8]] * 2
     self.assertEqual(rows[0]["model_flops"], Qwen2_5_VL(CONFIG).vision_flops({"image_grid_thw": grids}))
     self.assertEqual(rows[1]["model_flops"], 2 * flops.language_prefill(CONFIG.text, 28))
-    self.assertEqual(rows[3]["model_flops"],
-                     2 * (flops.language_prefill(CONFIG.text, 20) + flops.scoring(CONFIG.text, 16)))
+    self.assertEqual(rows[3]["model_flops"], 2 * (flops.language_prefill(CONFIG.text, 20) + flops.scoring(CONFIG.text, 16)))
     for row in rows:
       self.assertTrue(row["fits"])
       self.assertEqual(row["weights_bytes"], 2 * report["parameters"])

@@ -24,7 +24,6 @@ def rows(path):
 
 
 class DigitsBenchmarkTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -32,7 +31,8 @@ class DigitsBenchmarkTest(absltest.TestCase):
     cls.addClassCleanup(holder.cleanup)
     cls.directory = pathlib.Path(holder.name)
     cls.pictures, cls.videos = digits_benchmark.run(
-        digits_benchmark.Settings(questions=QUESTIONS, clips=CLIPS, output_dir=holder.name))
+      digits_benchmark.Settings(questions=QUESTIONS, clips=CLIPS, output_dir=holder.name)
+    )
 
   def test_pictures(self):
     written, committed = rows(self.pictures), rows(FILES / "digits.tsv")
@@ -47,8 +47,9 @@ class DigitsBenchmarkTest(absltest.TestCase):
     written = rows(self.videos)
     self.assertEqual(written, rows(FILES / "digits_video.tsv")[:CLIPS])
     for row in written:
-      pixels, wanted = (video.read(directory / row["video_path"], fps=8).frames.astype(float)
-                        for directory in (self.directory, FILES))
+      pixels, wanted = (
+        video.read(directory / row["video_path"], fps=8).frames.astype(float) for directory in (self.directory, FILES)
+      )
       self.assertEqual(pixels.shape, (24, 192, 192, 3))
       # Encoders differ a little from machine to machine.
       self.assertLess(np.abs(pixels - wanted).mean(), 1.0)

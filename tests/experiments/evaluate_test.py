@@ -15,7 +15,7 @@ from unittest import mock
 from absl.testing import absltest
 
 from experiments import evaluate
-from experiments.speed import compilation
+from experiments.running import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -23,7 +23,6 @@ RESULTS = ("manifest.json", "plot.png", "predictions.jsonl", "report.html", "sco
 
 
 class EvaluateTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -33,11 +32,11 @@ class EvaluateTest(absltest.TestCase):
     # The picture of the last row is cut off, which is found out when it is decoded.
     lines = DATA.read_text().splitlines(keepends=True)[:11]
     cells = lines[10].split("\t")
-    cells[1] = cells[1][:len(cells[1]) // 8 * 4]
+    cells[1] = cells[1][: len(cells[1]) // 8 * 4]
     cls.data = cls.directory / "digits.tsv"
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
     # The processes that the tests start find the programs that this one compiles.
-    cls.enterClassContext(compilation.cache(str(cls.directory / "cache")))
+    cls.enterClassContext(compilation_cache.kept_in(str(cls.directory / "cache")))
     with mock.patch.object(evaluate.logging, "warning") as warning:
       cls.whole = evaluate.run(cls.settings("whole"))
     cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
@@ -45,19 +44,36 @@ class EvaluateTest(absltest.TestCase):
   @classmethod
   def settings(cls, name, **changes):
     # No other test generates so many tokens: programs that are in this process's memory would not be kept.
-    return evaluate.Settings(**dict(data=(str(cls.data),), keep_ratio=(0.2,), batch_size=2, max_new_tokens=6, gallery=3,
-                                    output_dir=str(cls.directory / name)) | changes)
+    return evaluate.Settings(
+      **dict(
+        data=(str(cls.data),),
+        keep_ratio=(0.2,),
+        batch_size=2,
+        max_new_tokens=6,
+        gallery=3,
+        output_dir=str(cls.directory / name),
+      )
+      | changes
+    )
 
   def start(self, name, *arguments):
     """The command with the same settings, in a process of its own."""
     settings, default = self.settings(name), evaluate.Settings(data=("",))
-    flags = [f"--{field.name}={one}" for field in dataclasses.fields(settings)
-             if (value := getattr(settings, field.name)) != getattr(default, field.name)
-             for one in (value if isinstance(value, tuple) else [value])]
+    flags = [
+      f"--{field.name}={one}"
+      for field in dataclasses.fields(settings)
+      if (value := getattr(settings, field.name)) != getattr(default, field.name)
+      for one in (value if isinstance(value, tuple) else [value])
+    ]
     flags.append(f"--compilation_cache={self.directory / 'cache'}")
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.evaluate", *flags, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
+      [sys.executable, "-m", "experiments.evaluate", *flags, *arguments],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+    )
 
   def same_as_whole(self, name):
     for file in RESULTS:
@@ -101,8 +117,10 @@ class EvaluateTest(absltest.TestCase):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
       address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2",
-                            f"--process_id={index}") for index in range(2)]
+    processes = [
+      self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}")
+      for index in range(2)
+    ]
     outputs = [process.communicate()[0] for process in processes]
     self.assertEqual([process.returncode for process in processes], [0, 0], "\n".join(outputs))
     self.assertIn("written to", outputs[0])
@@ -118,14 +136,15 @@ class EvaluateTest(absltest.TestCase):
   def test_what_is_wrong_is_found_before_weights_are_loaded(self):
     with mock.patch.object(evaluate.registry, "load_params") as load:
       for changes, message in (
-          (dict(data=()), "data: give at least one TSV file"),
-          (dict(data=(str(self.data),) * 2), "data: two files are called digits.tsv"),
-          (dict(selector=("cdpruner",)), "selector: got 'cdpruner', allowed are hawk"),
-          (dict(keep_ratio=(1.0,)), "keep_ratio: got 1.0"),
-          (dict(head_importance="preset:none"), "none"),
-          (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
-          (dict(fps=-1.0), "fps: got -1"),
-          (dict(dtype="float8"), "dtype: got 'float8'")):
+        (dict(data=()), "data: give at least one TSV file"),
+        (dict(data=(str(self.data),) * 2), "data: two files are called digits.tsv"),
+        (dict(selector=("cdpruner",)), "selector: got 'cdpruner', allowed are hawk"),
+        (dict(keep_ratio=(1.0,)), "keep_ratio: got 1.0"),
+        (dict(head_importance="preset:none"), "none"),
+        (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
+        (dict(fps=-1.0), "fps: got -1"),
+        (dict(dtype="float8"), "dtype: got 'float8'"),
+      ):
         with self.subTest(message), self.assertRaisesRegex(ValueError, message):
           evaluate.run(self.settings("refused", **changes))
       load.assert_not_called()

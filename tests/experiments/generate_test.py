@@ -17,7 +17,6 @@ from models import registry
 
 
 class GenerateTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -62,8 +61,9 @@ class GenerateTest(absltest.TestCase):
     self.refused("output_dir: cannot write to", output_dir=str(file), model="/no/such/model")
 
   def test_not_a_picture(self):
-    self.refused("config.json is not a picture Pillow can read",
-                 image=(str(embedded.DIRECTORY / "qwen2_5_vl" / "config.json"),))
+    self.refused(
+      "config.json is not a picture Pillow can read", image=(str(embedded.DIRECTORY / "qwen2_5_vl" / "config.json"),)
+    )
 
   def test_both_keep_flags(self):
     self.refused("keep_ratio and keep_count: give one of them", keep_ratio=0.5, keep_count=3)

@@ -9,14 +9,13 @@ import time
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax
-from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
 
 from experiments import compare
 from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
+from experiments.running import compilation_cache
 from hawk_jax import importance
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,18 +23,12 @@ COMMANDS = {"head_importance": head_importance, "compare": compare}
 
 
 class RunsTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     # What is compiled here need not be compiled again in the processes that are killed.
     cls.cache = cls.enter_context(tempfile.TemporaryDirectory())
-    settings = {"jax_compilation_cache_dir": cls.cache, "jax_persistent_cache_min_compile_time_secs": 0.0}
-    for name, value in settings.items():
-      cls.addClassCleanup(jax.config.update, name, getattr(jax.config, name))
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    cls.addClassCleanup(compilation_cache.reset_cache)
+    cls.enterClassContext(compilation_cache.kept_in(cls.cache, 0.0))
 
   def setUp(self):
     super().setUp()
@@ -43,12 +36,26 @@ class RunsTest(parameterized.TestCase):
 
   def start(self, command, name, **settings):
     """The command as a user starts it."""
-    flags = [f"--{flag}={value}" for flag, values in settings.items()
-             for value in (values if isinstance(values, tuple) else (values,))]
+    flags = [
+      f"--{flag}={value}"
+      for flag, values in settings.items()
+      for value in (values if isinstance(values, tuple) else (values,))
+    ]
     return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{command}", f"--compilation_cache={self.cache}",
-         f"--output_dir={self.directory / name}", *flags],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+      [
+        sys.executable,
+        "-m",
+        f"experiments.{command}",
+        f"--compilation_cache={self.cache}",
+        f"--output_dir={self.directory / name}",
+        *flags,
+      ],
+      cwd=ROOT,
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
 
   def finish(self, command, name, **settings):
     """Runs the command here, to its end; the files that it wrote."""
@@ -57,9 +64,10 @@ class RunsTest(parameterized.TestCase):
     return {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
 
   @parameterized.parameters(
-      ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
-      ("head_importance", "steps.jsonl", dict(estimator="learned", examples=1, batch_size=5, steps=12)),
-      ("compare", "batches.jsonl", dict(questions=15, batch_size=3, keep_ratio=(0.1,), selector=("random",), heads=False)))
+    ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
+    ("head_importance", "steps.jsonl", dict(estimator="learned", examples=1, batch_size=5, steps=12)),
+    ("compare", "batches.jsonl", dict(questions=15, batch_size=3, keep_ratio=(0.1,), selector=("random",), heads=False)),
+  )
   def test_killed_and_started_again_equals_undisturbed(self, command, records, settings):
     whole = self.finish(command, "whole", **settings)
     process = self.start(command, "killed", **settings)
@@ -78,8 +86,10 @@ class RunsTest(parameterized.TestCase):
     settings = head_importance.Settings(estimator="random", seed=3, output_dir=str(self.directory))
     weights = head_importance.run(settings)
     np.testing.assert_allclose(importance.load(self.directory / "head_importance.json"), weights, rtol=1e-6)
-    self.assertEqual(importance.details(self.directory / "head_importance.json")["settings"],
-                     {"estimator": "random", "model_name": "qwen2_5_vl", "heads": 8, "seed": 3})
+    self.assertEqual(
+      importance.details(self.directory / "head_importance.json")["settings"],
+      {"estimator": "random", "model_name": "qwen2_5_vl", "heads": 8, "seed": 3},
+    )
 
   def test_calibration_pictures_are_not_test_pictures(self):
     path = self.directory / "w.json"
@@ -89,10 +99,11 @@ class RunsTest(parameterized.TestCase):
       self.finish("compare", "out", questions=5, importance=(f"mine={path}",))
 
   @parameterized.parameters(
-      (dict(estimator="gradients"), "estimator: got 'gradients', allowed are ablation"),
-      (dict(estimator="one_hot:8"), "one_hot:8, the model's first layer has heads 0 to 7"),
-      (dict(dataset=("colors",)), "dataset: got 'colors', allowed are color_to_digit"),
-      (dict(mode="zero"), "mode: got 'zero', allowed are zero_output, mask_visual"))
+    (dict(estimator="gradients"), "estimator: got 'gradients', allowed are ablation"),
+    (dict(estimator="one_hot:8"), "one_hot:8, the model's first layer has heads 0 to 7"),
+    (dict(dataset=("colors",)), "dataset: got 'colors', allowed are color_to_digit"),
+    (dict(mode="zero"), "mode: got 'zero', allowed are zero_output, mask_visual"),
+  )
   def test_bad_settings(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):
       self.finish("head_importance", "bad", **settings)

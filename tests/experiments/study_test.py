@@ -18,8 +18,11 @@ from experiments.estimation import estimators
 from experiments.estimation import outcomes
 
 # The names that the study refers to, with estimators that compile quickly.
-ESTIMATES = {"ablation": {"metric": "log_likelihood"}, "learned": {"estimator": "attention_mass"},
-             "ablation, seed 1": {"metric": "log_likelihood", "seed": 1}}
+ESTIMATES = {
+  "ablation": {"metric": "log_likelihood"},
+  "learned": {"estimator": "attention_mass"},
+  "ablation, seed 1": {"metric": "log_likelihood", "seed": 1},
+}
 QUESTIONS = 5
 
 
@@ -28,15 +31,15 @@ class Killed(BaseException):
 
 
 class StudyTest(absltest.TestCase):
-
   def test_study(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     self.output, self.results = directory / "out" / "qwen2_5_vl", directory / "results"
     self.enter_context(mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,)))
     few = functools.partial(compare.Settings, selector=("random",), batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
-    settings = study.Settings(questions=QUESTIONS, examples=1, keep_ratio=(0.2,), output_dir=str(directory / "out"),
-                              results_dir=str(self.results))
+    settings = study.Settings(
+      questions=QUESTIONS, examples=1, keep_ratio=(0.2,), output_dir=str(directory / "out"), results_dir=str(self.results)
+    )
     with mock.patch.object(study.compare, "run", side_effect=Killed), self.assertRaises(Killed):
       study.run(settings)
     self.assertEmpty(list(self.results.iterdir()))
@@ -81,9 +84,19 @@ class StudyTest(absltest.TestCase):
 
   def check_files(self):
     """Everything that documents refer to, as the runs left it."""
-    self.assertEqual({path.name for path in self.results.iterdir()},
-                     {"importance.md", "compare.md", "compare.csv", "compare.png", "heads.png", "ablation.png",
-                      "ablation.json", "learned.json"})
+    self.assertEqual(
+      {path.name for path in self.results.iterdir()},
+      {
+        "importance.md",
+        "compare.md",
+        "compare.csv",
+        "compare.png",
+        "heads.png",
+        "ablation.png",
+        "ablation.json",
+        "learned.json",
+      },
+    )
     for name in ("ablation", "learned"):
       written = (self.output / name / "head_importance.json").read_bytes()
       self.assertEqual((self.results / f"{name}.json").read_bytes(), written)
@@ -105,8 +118,16 @@ class StudyTest(absltest.TestCase):
       np.testing.assert_allclose(settings["importance"][name], self.weights(name), rtol=1e-5)
     with open(self.results / "compare.csv", newline="") as file:
       rows = list(csv.DictReader(file))
-    names = ["all tokens", "uniform", "ablation", "learned", "uniform, adaptive", "learned, adaptive", "random",
-             *(f"head {head}" for head in range(8))]
+    names = [
+      "all tokens",
+      "uniform",
+      "ablation",
+      "learned",
+      "uniform, adaptive",
+      "learned, adaptive",
+      "random",
+      *(f"head {head}" for head in range(8)),
+    ]
     self.assertEqual([row["row"] for row in rows], names)
     for row, entry in zip(rows, self.table, strict=True):
       bits = "".join(record["right"][f"{row['row']}@{float(row['kept']):g}"] for record in records)
@@ -125,8 +146,10 @@ class StudyTest(absltest.TestCase):
     self.assertEqual(list(self.rows("Ablation on two calibration sets")), ["1"])
 
   def test_single_heads_are_those_of_the_larger_share(self):
-    table = [dict(row="uniform", kept=0.2, accuracy=0.9), *(
-        dict(row=f"head {head}", kept=kept, accuracy=kept + head) for kept in (0.05, 0.1) for head in range(11))]
+    table = [
+      dict(row="uniform", kept=0.2, accuracy=0.9),
+      *(dict(row=f"head {head}", kept=kept, accuracy=kept + head) for kept in (0.05, 0.1) for head in range(11)),
+    ]
     np.testing.assert_allclose(study.single_heads(table), 0.1 + np.arange(11))
 
 

@@ -25,7 +25,6 @@ from tests.reference import toy_port
 
 
 class ToyPortTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -66,8 +65,16 @@ class ToyPortTest(absltest.TestCase):
     rows = [f"{number}\t{name}\twhich digit is red ?\t{number}" for number, name in enumerate(names)]
     table.write_text("\n".join(["index\timage_path\tquestion\tanswer", *rows]) + "\n")
     output = self.directory / "evaluation"
-    evaluate.run(evaluate.Settings(model=str(self.directory), data=(str(table),), keep_ratio=(0.5,), batch_size=2,
-                                   max_new_tokens=2, output_dir=str(output)))
+    evaluate.run(
+      evaluate.Settings(
+        model=str(self.directory),
+        data=(str(table),),
+        keep_ratio=(0.5,),
+        batch_size=2,
+        max_new_tokens=2,
+        output_dir=str(output),
+      )
+    )
     lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     self.assertEqual([line["visual_tokens"] for line in lines], [4, 4, 4])
     self.assertEqual([line["settings"]["hawk 0.5"]["kept"] for line in lines], [2, 2, 2])
@@ -80,8 +87,17 @@ class ToyPortTest(absltest.TestCase):
     output = self.directory / "compiled"
     # This machine's device takes the place of a TPU's, which libtpu would describe.
     with mock.patch.object(slices, "slice_devices", return_value=(hlo.CHIPS["v5e"], jax.devices()[:1])):
-      compile_tpu.run(compile_tpu.Settings(model_config="toy-1m", topology="v5e:1x1", mesh="tensor:1", batch=2,
-                                           keep_ratio=(1.0, 0.5), dtype="float32", output_dir=str(output)))
+      compile_tpu.run(
+        compile_tpu.Settings(
+          model_config="toy-1m",
+          topology="v5e:1x1",
+          mesh="tensor:1",
+          batch=2,
+          keep_ratio=(1.0, 0.5),
+          dtype="float32",
+          output_dir=str(output),
+        )
+      )
     report = json.loads((output / "compile_tpu.json").read_text())
     self.assertTrue(all(row["fits"] for row in report["programs"]))
     self.assertEqual({row["program"] for row in report["programs"]}, {"vision", "prefill", "decode"})

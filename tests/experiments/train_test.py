@@ -11,27 +11,38 @@ from absl.testing import absltest
 import numpy as np
 
 from experiments import train
+from experiments.running import compilation_cache
 from models import load_model
-from tests.reference import small_training
+from tests.experiments import small_training
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 class TrainTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
-    self.enter_context(small_training.cached_programs(self.directory / "cache"))
+    self.enter_context(compilation_cache.kept_in(str(self.directory / "cache")))
 
   def test_killed_and_resumed_equals_undisturbed(self):
     whole = small_training.run(self.directory / "whole")
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     killed = subprocess.run(
-        [sys.executable, "-m", "tests.reference.small_training", str(self.directory / "killed"),
-         str(self.directory / "cache"), "2"], env=environment, check=False, capture_output=True, text=True)
+      [
+        sys.executable,
+        "-m",
+        "tests.experiments.small_training",
+        str(self.directory / "killed"),
+        str(self.directory / "cache"),
+        "2",
+      ],
+      env=environment,
+      check=False,
+      capture_output=True,
+      text=True,
+    )
     self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
     self.assertFalse((self.directory / "killed" / "model").exists())
     self.assertTrue((self.directory / "killed" / "checkpoints" / "1").is_dir())
@@ -51,8 +62,9 @@ class TrainTest(absltest.TestCase):
 
   def test_auxiliary_losses_follow_the_flags(self):
     self.assertEqual(train.Settings().auxiliary, ("cells", "point_middle"))
-    self.assertEqual(train.Settings(probe_left=True, point_first=True).auxiliary,
-                     ("cells", "left", "point_middle", "point_first"))
+    self.assertEqual(
+      train.Settings(probe_left=True, point_first=True).auxiliary, ("cells", "left", "point_middle", "point_first")
+    )
 
 
 if __name__ == "__main__":

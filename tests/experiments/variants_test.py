@@ -25,7 +25,6 @@ MODEL = str(embedded.DIRECTORY / "qwen2_5_vl")
 
 
 class VariantsTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -51,8 +50,9 @@ class VariantsTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "estimator: got 'contrast', allowed are"):
       head_importance.Settings(estimator="contrast")
     self.import_as_file(self.estimator)
-    weights = head_importance.run(head_importance.Settings(
-        model=MODEL, estimator="contrast", examples=2, batch_size=10, output_dir=str(self.directory)))
+    weights = head_importance.run(
+      head_importance.Settings(model=MODEL, estimator="contrast", examples=2, batch_size=10, output_dir=str(self.directory))
+    )
 
     model, params = load_model(MODEL)
     examples = data.from_digits("calibration", task.KINDS, 2)

@@ -7,7 +7,6 @@ from hawk_jax import buckets
 
 
 class BucketTest(parameterized.TestCase):
-
   @parameterized.parameters(1, 4, 16, 20, 100, 128)
   def test_ladder(self, minimum):
     """Every rung holds its sizes, is a rung itself, wastes at most 12.5 % above the minimum, and none lies lower."""
@@ -22,12 +21,14 @@ class BucketTest(parameterized.TestCase):
       previous = rung
 
   def test_rungs(self):
-    self.assertEqual(sorted({buckets.bucket(size) for size in range(65)}),
-                     [0, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 52, 56, 60, 64])
+    self.assertEqual(
+      sorted({buckets.bucket(size) for size in range(65)}),
+      [0, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 52, 56, 60, 64],
+    )
 
   def test_eight_rungs_an_octave(self):
     for exponent in range(4, 16):
-      rungs = {buckets.bucket(size) for size in range(2**exponent + 1, 2**(exponent + 1) + 1)}
+      rungs = {buckets.bucket(size) for size in range(2**exponent + 1, 2 ** (exponent + 1) + 1)}
       self.assertLen(rungs, 8)
 
   def test_nothing_has_a_rung_of_its_own(self):

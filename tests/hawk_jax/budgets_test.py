@@ -24,7 +24,6 @@ def plain(scores, keep_mass):
 
 
 class KeepCountsTest(parameterized.TestCase):
-
   @parameterized.parameters(0.4, 0.198, 0.1, 0.07, 1 / 3, 1.0)
   def test_ceil_is_the_authors_formula(self, keep_ratio):
     visual = np.arange(1, 2881)
@@ -69,7 +68,6 @@ class KeepCountsTest(parameterized.TestCase):
 
 
 class MassCountsTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(0)

@@ -13,7 +13,6 @@ from hawk_jax import importance
 
 
 class FromAblationTest(parameterized.TestCase):
-
   def test_worked_example(self):
     # Shifted by the minimum: [0, 2, 1] and [2, 0, 4]; as shares: [0, 2/3, 1/3] and [1/3, 0, 2/3].
     weights = importance.from_ablation([[1, 0], [3, -2], [2, 2]])
@@ -51,19 +50,19 @@ class FromAblationTest(parameterized.TestCase):
       np.testing.assert_array_equal(weights, importance.from_ablation(drops[:, [0, 2]]))
 
   @parameterized.named_parameters(
-      ("nothing_to_tell", np.ones([4, 2]), "in all 2 datasets every head has the same drop"),
-      ("one_head", np.ones([1, 3]), "in all 3 datasets every head has the same drop"),
-      ("nan", np.array([[1, np.nan], [2, np.inf]]), "2 values are not finite"),
-      ("no_heads", np.zeros([0, 3]), r"got shape \(0, 3\)"),
-      ("no_datasets", np.zeros([3, 0]), r"got shape \(3, 0\)"),
-      ("three_axes", np.zeros([3, 2, 2]), r"got shape \(3, 2, 2\)"))
+    ("nothing_to_tell", np.ones([4, 2]), "in all 2 datasets every head has the same drop"),
+    ("one_head", np.ones([1, 3]), "in all 3 datasets every head has the same drop"),
+    ("nan", np.array([[1, np.nan], [2, np.inf]]), "2 values are not finite"),
+    ("no_heads", np.zeros([0, 3]), r"got shape \(0, 3\)"),
+    ("no_datasets", np.zeros([3, 0]), r"got shape \(3, 0\)"),
+    ("three_axes", np.zeros([3, 2, 2]), r"got shape \(3, 2, 2\)"),
+  )
   def test_refuses(self, drops, message):
     with self.assertRaisesRegex(ValueError, f"drops: .*{message}"):
       importance.from_ablation(drops)
 
 
 class ValidateTest(parameterized.TestCase):
-
   @parameterized.parameters(([1, 2, 3],), ([[1, 0, 0], [0, 0, 5]],), ((0.0, 1e-6, 0.0),))
   def test_passes_values_through(self, weights):
     checked = importance.validate(weights, 3)
@@ -71,23 +70,23 @@ class ValidateTest(parameterized.TestCase):
     self.assertEqual(checked.dtype, np.float32)
 
   @parameterized.named_parameters(
-      ("wrong_length", [1.0, 2.0], "got 2 weights, the model's first layer has 4 heads"),
-      ("wrong_length_in_a_batch", np.ones([4, 5]), "got 5 weights, the model's first layer has 4 heads"),
-      ("negative", [1.0, -0.25, 2.0, 0.0], "must not be negative, the smallest is -0.25"),
-      ("all_zero", [0.0] * 4, "all weights are zero, at least one must be positive"),
-      ("all_zero_in_one_row", [[1.0] * 4, [0.0] * 4], "all weights are zero, at least one must be positive"),
-      ("nan", [1.0, np.nan, 2.0, 0.0], "not finite"),
-      ("infinite", [1.0, np.inf, 2.0, 0.0], "not finite"),
-      ("empty", [], r"got shape \(0,\), must be \[heads\] or \[batch, heads\]"),
-      ("a_number", 1.0, r"got shape \(\), must be \[heads\] or \[batch, heads\]"),
-      ("three_axes", np.ones([2, 2, 4]), r"got shape \(2, 2, 4\), must be \[heads\] or \[batch, heads\]"))
+    ("wrong_length", [1.0, 2.0], "got 2 weights, the model's first layer has 4 heads"),
+    ("wrong_length_in_a_batch", np.ones([4, 5]), "got 5 weights, the model's first layer has 4 heads"),
+    ("negative", [1.0, -0.25, 2.0, 0.0], "must not be negative, the smallest is -0.25"),
+    ("all_zero", [0.0] * 4, "all weights are zero, at least one must be positive"),
+    ("all_zero_in_one_row", [[1.0] * 4, [0.0] * 4], "all weights are zero, at least one must be positive"),
+    ("nan", [1.0, np.nan, 2.0, 0.0], "not finite"),
+    ("infinite", [1.0, np.inf, 2.0, 0.0], "not finite"),
+    ("empty", [], r"got shape \(0,\), must be \[heads\] or \[batch, heads\]"),
+    ("a_number", 1.0, r"got shape \(\), must be \[heads\] or \[batch, heads\]"),
+    ("three_axes", np.ones([2, 2, 4]), r"got shape \(2, 2, 4\), must be \[heads\] or \[batch, heads\]"),
+  )
   def test_refuses(self, weights, message):
     with self.assertRaisesRegex(ValueError, f"head_importance: .*{message}"):
       importance.validate(weights, 4)
 
 
 class LoadTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     folder = tempfile.TemporaryDirectory()
@@ -132,20 +131,21 @@ class LoadTest(parameterized.TestCase):
     self.assertEmpty(list(self.folder.iterdir()))
 
   @parameterized.named_parameters(
-      ("not_json", "weights: 1, 2", "weights.json is not JSON"),
-      ("empty_file", "", "weights.json is not JSON"),
-      ("a_number", 3, "must hold a list of numbers"),
-      ("other_key", {"weights": [1, 2, 3]}, "must hold a list of numbers, or an object with one under"),
-      ("strings", ["1", "2", "3"], "must hold a list of numbers"),
-      ("booleans", [True, False, True], "must hold a list of numbers"),
-      ("nested", [[1, 2, 3]], "must hold a list of numbers"),
-      ("null", [1, None, 3], "must hold a list of numbers"),
-      ("no_weights", [], r"got shape \(0,\)"),
-      ("wrong_length", [1, 2], "got 2 weights, the model's first layer has 3 heads"),
-      ("negative", [1, -2, 3], "must not be negative, the smallest is -2"),
-      ("all_zero", [0, 0, 0], "all weights are zero"),
-      ("nan", "[1, NaN, 3]", "not finite"),
-      ("too_large", "[1, 1e39, 3]", "not finite"))
+    ("not_json", "weights: 1, 2", "weights.json is not JSON"),
+    ("empty_file", "", "weights.json is not JSON"),
+    ("a_number", 3, "must hold a list of numbers"),
+    ("other_key", {"weights": [1, 2, 3]}, "must hold a list of numbers, or an object with one under"),
+    ("strings", ["1", "2", "3"], "must hold a list of numbers"),
+    ("booleans", [True, False, True], "must hold a list of numbers"),
+    ("nested", [[1, 2, 3]], "must hold a list of numbers"),
+    ("null", [1, None, 3], "must hold a list of numbers"),
+    ("no_weights", [], r"got shape \(0,\)"),
+    ("wrong_length", [1, 2], "got 2 weights, the model's first layer has 3 heads"),
+    ("negative", [1, -2, 3], "must not be negative, the smallest is -2"),
+    ("all_zero", [0, 0, 0], "all weights are zero"),
+    ("nan", "[1, NaN, 3]", "not finite"),
+    ("too_large", "[1, 1e39, 3]", "not finite"),
+  )
   def test_refuses_file(self, content, message):
     # 1e39 is beyond float32, of which NumPy warns too.
     with warnings.catch_warnings():

@@ -19,8 +19,11 @@ def make_inputs(heads, groups, bias, seed=0, dtype=np.float32):
   rng = np.random.default_rng(seed)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
   projections = scoring.Projections(
-      query=normal(D, heads, d), key=normal(D, groups, d),
-      query_bias=normal(heads, d) if bias else None, key_bias=normal(groups, d) if bias else None)
+    query=normal(D, heads, d),
+    key=normal(D, groups, d),
+    query_bias=normal(heads, d) if bias else None,
+    key_bias=normal(groups, d) if bias else None,
+  )
   query_mask = np.zeros([B, T], bool)
   for row, count in enumerate(TEXT_COUNTS):
     query_mask[row, rng.choice(T, count, replace=False)] = True
@@ -36,21 +39,28 @@ def reference_scores(projections, text, visual, query_mask, visual_mask):
   bias = lambda x: None if x is None else np.asarray(x, np.float64).reshape(-1)
   heads, groups = projections.query.shape[1], projections.key.shape[1]
   return [
-      numpy_hawk.head_scores(
-          np.asarray(text[row], np.float64)[query_mask[row]], np.asarray(visual[row], np.float64)[visual_mask[row]],
-          flat(projections.query), flat(projections.key), bias(projections.query_bias), bias(projections.key_bias),
-          heads, groups) for row in range(B)]
+    numpy_hawk.head_scores(
+      np.asarray(text[row], np.float64)[query_mask[row]],
+      np.asarray(visual[row], np.float64)[visual_mask[row]],
+      flat(projections.query),
+      flat(projections.key),
+      bias(projections.query_bias),
+      bias(projections.key_bias),
+      heads,
+      groups,
+    )
+    for row in range(B)
+  ]
 
 
 class HeadScoresTest(parameterized.TestCase):
-
   @parameterized.product(heads_groups=[(8, 8), (8, 2), (12, 4), (7, 1)], bias=[True, False])
   def test_equal_the_mean_of_all_logits(self, heads_groups, bias):
     inputs = make_inputs(*heads_groups, bias)
     scores = scoring.head_scores(*inputs[:4])
     self.assertEqual(scores.shape, (B, heads_groups[0], V))
     for row, expected in enumerate(reference_scores(*inputs)):
-      np.testing.assert_allclose(scores[row, :, :VISUAL_COUNTS[row]], expected, rtol=1e-5, atol=1e-4)
+      np.testing.assert_allclose(scores[row, :, : VISUAL_COUNTS[row]], expected, rtol=1e-5, atol=1e-4)
 
   def test_biases_matter(self):
     projections, *inputs = make_inputs(8, 2, True)
@@ -64,7 +74,7 @@ class HeadScoresTest(parameterized.TestCase):
     scores = scoring.head_scores(*inputs[:4])
     self.assertEqual(scores.dtype, jnp.float32)
     for row, expected in enumerate(reference_scores(*inputs)):
-      np.testing.assert_allclose(scores[row, :, :VISUAL_COUNTS[row]], expected, rtol=1e-5, atol=1e-4)
+      np.testing.assert_allclose(scores[row, :, : VISUAL_COUNTS[row]], expected, rtol=1e-5, atol=1e-4)
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
   def test_non_finite_visual_token_scores_zero_alone(self, value):
@@ -102,7 +112,6 @@ class HeadScoresTest(parameterized.TestCase):
 
 
 class NormalizeTest(parameterized.TestCase):
-
   @parameterized.parameters(*scoring.NORMALIZATIONS)
   def test_equals_numpy(self, normalization):
     *inputs, visual_mask = make_inputs(8, 2, True)
@@ -121,7 +130,7 @@ class NormalizeTest(parameterized.TestCase):
     result = scoring.normalize(scores, mask, normalization)
     self.assertTrue(np.isfinite(result).all())
     np.testing.assert_array_equal(result[2], 0.0)
-    equal = {"l2": -(5 ** -0.5), "softmax": 0.2, "minmax": 0.0, "none": -3.0}[normalization]
+    equal = {"l2": -(5**-0.5), "softmax": 0.2, "minmax": 0.0, "none": -3.0}[normalization]
     np.testing.assert_allclose(result[1], np.full([2, 5], equal), rtol=1e-6)
     np.testing.assert_allclose(result[0], np.full([2, 5], 0.2 if normalization == "softmax" else 0.0), rtol=1e-6)
 
@@ -131,7 +140,6 @@ class NormalizeTest(parameterized.TestCase):
 
 
 class FuseTest(parameterized.TestCase):
-
   @parameterized.product(normalization=scoring.NORMALIZATIONS, heads_groups=[(8, 8), (8, 2)])
   def test_whole_path_equals_numpy(self, normalization, heads_groups):
     inputs = make_inputs(*heads_groups, True, seed=1)
@@ -142,14 +150,14 @@ class FuseTest(parameterized.TestCase):
     for row, raw in enumerate(reference_scores(*inputs)):
       expected = numpy_hawk.fuse(numpy_hawk.normalize(raw, normalization), weights)
       # Softmax turns the logits' rounding errors (up to 1e-4 on values in the hundreds) into relative ones.
-      np.testing.assert_allclose(fused[row, :VISUAL_COUNTS[row]], expected, rtol=2e-4, atol=1e-4)
-      np.testing.assert_array_equal(fused[row, VISUAL_COUNTS[row]:], 0.0)
+      np.testing.assert_allclose(fused[row, : VISUAL_COUNTS[row]], expected, rtol=2e-4, atol=1e-4)
+      np.testing.assert_array_equal(fused[row, VISUAL_COUNTS[row] :], 0.0)
 
   def test_weights_per_row(self):
     rng = np.random.default_rng(0)
     scores = jnp.asarray(rng.normal(size=[3, 4, 6]), jnp.float32)
     weights = jnp.asarray(rng.random([3, 4]), jnp.float32)
-    rows = [scoring.fuse(scores[b:b + 1], weights[b])[0] for b in range(3)]
+    rows = [scoring.fuse(scores[b : b + 1], weights[b])[0] for b in range(3)]
     np.testing.assert_allclose(scoring.fuse(scores, weights), rows, rtol=1e-6)
 
   def test_many_importances_at_once(self):

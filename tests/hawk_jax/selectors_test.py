@@ -35,8 +35,9 @@ def dpp(features, scores, count):
   kernel = relevance[:, None] * (unit(features) @ unit(features).T) * relevance
   picks = []
   while len(picks) < count:
-    values = [-np.inf if i in picks else np.linalg.slogdet(kernel[np.ix_(picks + [i], picks + [i])])[1]
-              for i in range(len(features))]
+    values = [
+      -np.inf if i in picks else np.linalg.slogdet(kernel[np.ix_(picks + [i], picks + [i])])[1] for i in range(len(features))
+    ]
     picks.append(int(np.argmax(values)))
   return picks
 
@@ -59,7 +60,7 @@ def hawk(features, scores, count):
 def qaprune(features, scores, count):
   error, spread = np.zeros(len(features)), np.zeros(len(features))
   for token, vector in enumerate(features):
-    groups = [vector[start:start + 128] for start in range(0, len(vector), 128)]
+    groups = [vector[start : start + 128] for start in range(0, len(vector), 128)]
     groups[-1] = np.pad(groups[-1], (0, 128 - len(groups[-1])), mode="edge")
     for group in groups:
       levels = np.linspace(group.min(), group.max(), 16)
@@ -78,14 +79,21 @@ def evs(features, scores, count):
   return sorted(range(len(features)), key=lambda i: (-change[i], i))[:count]
 
 
-PLAIN = {"hawk": hawk, "divprune": divprune, "hawk+dpp": dpp, "cdpruner": dpp, "hawk+mmr": hawk_mmr, "qaprune": qaprune,
-         "evs": evs, "fastv": hawk}
+PLAIN = {
+  "hawk": hawk,
+  "divprune": divprune,
+  "hawk+dpp": dpp,
+  "cdpruner": dpp,
+  "hawk+mmr": hawk_mmr,
+  "qaprune": qaprune,
+  "evs": evs,
+  "fastv": hawk,
+}
 BATCH, SLOTS, WIDTH, KEEP = 4, 24, 160, 12
 PLACES = 4  # tokens of a frame, two by two
 
 
 class SelectorsTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(0)
@@ -101,8 +109,9 @@ class SelectorsTest(parameterized.TestCase):
     self.positions = np.where(self.mask[..., None], places, 0).astype(np.int32)
 
   def select(self, name, rows=slice(None), **changes):
-    arguments = dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts,
-                     seeds=self.seeds) | changes
+    arguments = (
+      dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts, seeds=self.seeds) | changes
+    )
     if "positions" in selectors.SELECTORS[name].needs:
       arguments["positions"] = self.positions
     function = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
@@ -138,7 +147,8 @@ class SelectorsTest(parameterized.TestCase):
   def test_padding_has_no_part(self, name):
     noise = np.where(self.mask, 0, np.float32(1e6))
     np.testing.assert_array_equal(
-        self.select(name), self.select(name, scores=self.scores + noise, features=self.features + noise[..., None]))
+      self.select(name), self.select(name, scores=self.scores + noise, features=self.features + noise[..., None])
+    )
 
   def test_counts_take_the_first_picks(self):
     for name in PLAIN:
@@ -150,14 +160,19 @@ class SelectorsTest(parameterized.TestCase):
     self.positions[..., 1:] = np.arange(SLOTS)[:, None]  # no place occurs twice: a picture
     kept = self.select("evs")
     for row in range(BATCH):
-      np.testing.assert_array_equal(kept[row, :self.counts[row]], np.flatnonzero(self.mask[row])[:self.counts[row]])
+      np.testing.assert_array_equal(kept[row, : self.counts[row]], np.flatnonzero(self.mask[row])[: self.counts[row]])
 
   def test_random_follows_the_seed_and_favours_none(self):
     np.testing.assert_array_equal(self.select("random"), self.select("random"))
     rows = 4000
     kept = jax.jit(selectors.random, static_argnames="keep_count")(
-        jnp.zeros([rows, 10, 1]), jnp.zeros([rows, 10]), jnp.ones([rows, 10], bool), jnp.full([rows], 3),
-        jnp.arange(rows, dtype=jnp.uint32), keep_count=3)
+      jnp.zeros([rows, 10, 1]),
+      jnp.zeros([rows, 10]),
+      jnp.ones([rows, 10], bool),
+      jnp.full([rows], 3),
+      jnp.arange(rows, dtype=jnp.uint32),
+      keep_count=3,
+    )
     shares = np.bincount(np.asarray(kept).reshape(-1), minlength=10) / rows
     np.testing.assert_allclose(shares, 0.3, atol=0.04)
 

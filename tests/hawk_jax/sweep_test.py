@@ -9,7 +9,6 @@ from hawk_jax import sweep
 
 
 class SweepTest(absltest.TestCase):
-
   def test_equals_one_by_one(self):
     rng = np.random.default_rng(0)
     scores = rng.standard_normal([3, 4, 20]).astype(np.float32)

@@ -15,7 +15,7 @@ def numpy_top_k(scores, mask, counts, keep_count):
   for row, row_scores in enumerate(scores):
     real = np.flatnonzero(mask[row])
     chosen = real[numpy_hawk.top_k(row_scores[real], min(int(counts[row]), keep_count))]
-    kept[row, :len(chosen)] = chosen
+    kept[row, : len(chosen)] = chosen
   return kept
 
 
@@ -25,7 +25,6 @@ def top_k(scores, mask, counts, keep_count):
 
 
 class TopKTest(parameterized.TestCase):
-
   @parameterized.product(seed=[0, 1, 2], levels=[2, 5, None], padding=["last", "anywhere"])
   def test_equals_numpy(self, seed, levels, padding):
     """With few score levels nearly everything is a tie."""

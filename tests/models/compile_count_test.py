@@ -17,7 +17,8 @@ from tests.reference import qwen2_5_vl as reference
 
 _compiled = []
 jax.monitoring.register_event_duration_secs_listener(
-    lambda name, _, **kwargs: _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None)
+  lambda name, _, **kwargs: _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
+)
 
 
 @contextlib.contextmanager
@@ -32,8 +33,9 @@ def make_inputs(model, rng, grid, text_length):
   _, height, width = grid
   tokens = [reference.VISION_START] + [reference.IMAGE] * (height * width // 4) + [reference.VISION_END]
   tokens += rng.integers(0, 100, text_length).tolist()
-  return model.pack(input_ids=[tokens], pixel_values=rng.standard_normal([height * width, 1176], np.float32),
-                    image_grid_thw=[grid])
+  return model.pack(
+    input_ids=[tokens], pixel_values=rng.standard_normal([height * width, 1176], np.float32), image_grid_thw=[grid]
+  )
 
 
 def shapes(tree):
@@ -41,7 +43,6 @@ def shapes(tree):
 
 
 class CompileCountTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

@@ -28,7 +28,6 @@ def split(function, *args) -> bool:
 
 
 class DotGeneralTest(parameterized.TestCase):
-
   def assert_close(self, found, expected, dtype):
     self.assertEqual((found.shape, found.dtype), (expected.shape, expected.dtype))
     found, expected = np.asarray(found, np.float32), np.asarray(expected, np.float32)
@@ -41,8 +40,9 @@ class DotGeneralTest(parameterized.TestCase):
     multiply = functools.partial(cpu.dot_general, dimension_numbers=numbers, preferred_element_type=result)
     self.assertEqual(kernel.size, cpu.LEAST_SIZE)
     self.assertTrue(split(multiply, inputs, kernel))
-    self.assert_close(jax.jit(multiply)(inputs, kernel),
-                      jax.lax.dot_general(inputs, kernel, numbers, preferred_element_type=result), dtype)
+    self.assert_close(
+      jax.jit(multiply)(inputs, kernel), jax.lax.dot_general(inputs, kernel, numbers, preferred_element_type=result), dtype
+    )
 
   @parameterized.parameters(((2, ROWS), (ROWS, COLUMNS)), ((1, ROWS - 8), (ROWS - 8, COLUMNS)), ((1, 516), (516, COLUMNS)))
   def test_other_products_are_not_split(self, inputs, kernel):
@@ -57,8 +57,10 @@ class DotGeneralTest(parameterized.TestCase):
     inputs, kernel = draw(dtype, 1, ROWS), draw(dtype, ROWS, COLUMNS, seed=1)
     weights = draw("float32", 1, COLUMNS, seed=2)
     loss = lambda multiply: lambda *args: (multiply(*args, NUMBERS).astype(jnp.float32) * weights).sum()
-    found, expected = (jax.jit(jax.grad(loss(multiply), argnums=(0, 1)))(inputs, kernel)
-                       for multiply in (cpu.dot_general, jax.lax.dot_general))
+    found, expected = (
+      jax.jit(jax.grad(loss(multiply), argnums=(0, 1)))(inputs, kernel)
+      for multiply in (cpu.dot_general, jax.lax.dot_general)
+    )
     for one, other in zip(found, expected):
       self.assert_close(one, other, dtype)
 
@@ -73,7 +75,6 @@ class DotGeneralTest(parameterized.TestCase):
 
 
 class KeptTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     self.angles = draw("float32", 3, 7) * 100

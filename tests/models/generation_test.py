@@ -17,7 +17,6 @@ TOKENS = 12
 
 
 class GenerationTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -65,7 +64,7 @@ class GenerationTest(parameterized.TestCase):
     order = np.argsort(-shares)
     keep = np.zeros(5, bool)
     total = 0.0
-    kept_by_rank = order[:top_k or 5]
+    kept_by_rank = order[: top_k or 5]
     rank_total = shares[kept_by_rank].sum()
     for token in kept_by_rank:
       if total < top_p:

@@ -72,16 +72,26 @@ def _llava_picture(height, width):
 
 def _llava_next_picture(height, width):
   layout = llava_inputs.tiled_layout(load("llava_next")[0].config, height, width)
-  return dict(input_ids=np.array([[llava.IMAGE] * len(layout.slots) + [5, 6]]), image_sizes=np.array([[height, width]]),
-              pixel_values=np.ones([1, layout.tiles, 3, 42, 42], np.float32))
+  return dict(
+    input_ids=np.array([[llava.IMAGE] * len(layout.slots) + [5, 6]]),
+    image_sizes=np.array([[height, width]]),
+    pixel_values=np.ones([1, layout.tiles, 3, 42, 42], np.float32),
+  )
 
 
 SUBJECTS = {
-    "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
-    "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
-    "qwen2_5_vl": Subject(
-        qwen2_5_vl, "gqa", ("two_images", "text_only", "ragged_6x50"), (qwen2_5_vl.IMAGE, qwen2_5_vl.VIDEO), _qwen_picture,
-        30, qwen2_5_vl.VISION_END, qwen2_5_vl.IM_END),
+  "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
+  "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
+  "qwen2_5_vl": Subject(
+    qwen2_5_vl,
+    "gqa",
+    ("two_images", "text_only", "ragged_6x50"),
+    (qwen2_5_vl.IMAGE, qwen2_5_vl.VIDEO),
+    _qwen_picture,
+    30,
+    qwen2_5_vl.VISION_END,
+    qwen2_5_vl.IM_END,
+  ),
 }
 PORTS = [dict(testcase_name=f"_{name}", name=name) for name in registry.PORTS]
 
@@ -95,7 +105,6 @@ def shapes(tree):
 
 
 class PortContractTest(parameterized.TestCase):
-
   def test_every_port_is_here(self):
     self.assertCountEqual(SUBJECTS, registry.PORTS)
 
@@ -122,12 +131,13 @@ class PortContractTest(parameterized.TestCase):
       ids = ids[mask > 0]
       is_visual = np.isin(ids, subject.visual_ids)
       for order, here in ((prompt.text_order[number], ~is_visual), (prompt.visual_order[number], is_visual)):
-        np.testing.assert_array_equal(order[:here.sum()], np.flatnonzero(here))
-        np.testing.assert_array_equal(order[here.sum():], -1)
-      np.testing.assert_array_equal(prompt.text_tokens[number, :(~is_visual).sum()], ids[~is_visual])
+        np.testing.assert_array_equal(order[: here.sum()], np.flatnonzero(here))
+        np.testing.assert_array_equal(order[here.sum() :], -1)
+      np.testing.assert_array_equal(prompt.text_tokens[number, : (~is_visual).sum()], ids[~is_visual])
       query = prompt.text_order[number][prompt.query_mask[number]]
-      expected = numpy_hawk.query_tokens(ids, subject.visual_ids, subject.vision_end_id, subject.im_end_id) \
-          if is_visual.any() else []
+      expected = (
+        numpy_hawk.query_tokens(ids, subject.visual_ids, subject.vision_end_id, subject.im_end_id) if is_visual.any() else []
+      )
       self.assertEqual(query.tolist(), expected)
 
   @parameterized.named_parameters(*PORTS)
@@ -157,8 +167,9 @@ class PortContractTest(parameterized.TestCase):
   def test_pruned_equals_a_recompute_without_cache(self, name):
     (model, params), subject = load(name), SUBJECTS[name]
     importance = checks.uneven_importance(model.config.text.num_attention_heads)
-    checks.check_pruning(model, params, subject.reference.batch(subject.prompts), importance, "l2", NEW_TOKENS,
-                         subject.query, keep_ratio=0.3)
+    checks.check_pruning(
+      model, params, subject.reference.batch(subject.prompts), importance, "l2", NEW_TOKENS, subject.query, keep_ratio=0.3
+    )
 
   @parameterized.named_parameters(*PORTS)
   def test_prefill_ends_like_the_whole_forward(self, name):

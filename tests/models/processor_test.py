@@ -15,7 +15,6 @@ EMBEDDED = pathlib.Path(__file__).parents[2] / "experiments" / "embedded_models"
 
 
 class ProcessorTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -29,10 +28,13 @@ class ProcessorTest(parameterized.TestCase):
     batch = self.processor(images=[[self.picture], []], prompts=["Which digit is red?", "Count."])
     start, end = "<|vision_start|>", "<|vision_end|>"
     self.assertEqual(
-        self.text(batch["input_ids"][0], batch["attention_mask"][0]),
-        f"<|im_start|>user\n{start}{'<|image_pad|>' * 144}{end}Which digit is red?<|im_end|>\n<|im_start|>assistant\n")
-    self.assertEqual(self.text(batch["input_ids"][1], batch["attention_mask"][1]),
-                     "<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\n")
+      self.text(batch["input_ids"][0], batch["attention_mask"][0]),
+      f"<|im_start|>user\n{start}{'<|image_pad|>' * 144}{end}Which digit is red?<|im_end|>\n<|im_start|>assistant\n",
+    )
+    self.assertEqual(
+      self.text(batch["input_ids"][1], batch["attention_mask"][1]),
+      "<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\n",
+    )
     self.assertEqual(batch["image_grid_thw"].tolist(), [[1, 24, 24]])
 
   def test_messages_place_pictures(self):
@@ -56,12 +58,14 @@ class ProcessorTest(parameterized.TestCase):
       grid(min_pixels=5000, max_pixels=1000)
 
   @parameterized.parameters(
-      (dict(), "prompts and messages: give one"),
-      (dict(prompts=["a"], messages=[[]]), "prompts and messages: give one"),
-      (dict(prompts="a"), "prompts: got 'a', must be a list"),
-      (dict(prompts=["a"], images=[[], []]), "images: got pictures for 2 prompts, there are 1"),
-      (dict(messages=[[{"role": "user", "content": "a"}]], images=[[np.zeros([64, 64, 3], np.uint8)]]),
-       "prompt 0 has 1 pictures, its text has 0 places"),
+    (dict(), "prompts and messages: give one"),
+    (dict(prompts=["a"], messages=[[]]), "prompts and messages: give one"),
+    (dict(prompts="a"), "prompts: got 'a', must be a list"),
+    (dict(prompts=["a"], images=[[], []]), "images: got pictures for 2 prompts, there are 1"),
+    (
+      dict(messages=[[{"role": "user", "content": "a"}]], images=[[np.zeros([64, 64, 3], np.uint8)]]),
+      "prompt 0 has 1 pictures, its text has 0 places",
+    ),
   )
   def test_bad_arguments(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -73,7 +77,6 @@ class ProcessorTest(parameterized.TestCase):
 
 
 class PictureTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()

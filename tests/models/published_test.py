@@ -13,14 +13,17 @@ from models.qwen2_5_vl.model import Qwen2_5_VL
 
 
 class PublishedTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ("qwen2.5-vl-3b", 3_754_622_976), ("qwen2.5-vl-7b", 8_292_166_656), ("qwen2.5-vl-32b", 33_452_718_336),
-      ("qwen2.5-vl-72b", 73_410_777_344))
+    ("qwen2.5-vl-3b", 3_754_622_976),
+    ("qwen2.5-vl-7b", 8_292_166_656),
+    ("qwen2.5-vl-32b", 33_452_718_336),
+    ("qwen2.5-vl-72b", 73_410_777_344),
+  )
   def test_parameters(self, name, expected):
     config = config_lib.PUBLISHED[name]
-    small = dataclasses.replace(config, text=dataclasses.replace(config.text, num_hidden_layers=1),
-                                vision=dataclasses.replace(config.vision, depth=1))
+    small = dataclasses.replace(
+      config, text=dataclasses.replace(config.text, num_hidden_layers=1), vision=dataclasses.replace(config.vision, depth=1)
+    )
     # All layers have the same shape, so one of each is enough.
     found = 0
     for path, value in traverse_util.flatten_dict(params_lib.abstract(Qwen2_5_VL(small)), sep="/").items():
@@ -30,15 +33,44 @@ class PublishedTest(parameterized.TestCase):
 
   def test_config_of_the_hub(self):
     content = dict(
-        model_type="qwen2_5_vl", hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, vocab_size=152064, max_position_embeddings=128000, max_window_layers=28, hidden_act="silu",
-        rms_norm_eps=1e-6, rope_theta=1e6, sliding_window=32768, use_sliding_window=False, tie_word_embeddings=False,
-        rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}, eos_token_id=151645, image_token_id=151655,
-        video_token_id=151656, vision_start_token_id=151652, vision_end_token_id=151653,
-        vision_config=dict(
-            depth=32, hidden_act="silu", hidden_size=1280, intermediate_size=3420, num_heads=16, in_chans=3,
-            out_hidden_size=3584, patch_size=14, spatial_merge_size=2, spatial_patch_size=14, window_size=112,
-            fullatt_block_indexes=[7, 15, 23, 31], tokens_per_second=2, temporal_patch_size=2))
+      model_type="qwen2_5_vl",
+      hidden_size=3584,
+      intermediate_size=18944,
+      num_hidden_layers=28,
+      num_attention_heads=28,
+      num_key_value_heads=4,
+      vocab_size=152064,
+      max_position_embeddings=128000,
+      max_window_layers=28,
+      hidden_act="silu",
+      rms_norm_eps=1e-6,
+      rope_theta=1e6,
+      sliding_window=32768,
+      use_sliding_window=False,
+      tie_word_embeddings=False,
+      rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+      eos_token_id=151645,
+      image_token_id=151655,
+      video_token_id=151656,
+      vision_start_token_id=151652,
+      vision_end_token_id=151653,
+      vision_config=dict(
+        depth=32,
+        hidden_act="silu",
+        hidden_size=1280,
+        intermediate_size=3420,
+        num_heads=16,
+        in_chans=3,
+        out_hidden_size=3584,
+        patch_size=14,
+        spatial_merge_size=2,
+        spatial_patch_size=14,
+        window_size=112,
+        fullatt_block_indexes=[7, 15, 23, 31],
+        tokens_per_second=2,
+        temporal_patch_size=2,
+      ),
+    )
     self.assertEqual(config_lib.from_hf(content), config_lib.PUBLISHED["qwen2.5-vl-7b"])
 
   def test_by_name(self):

@@ -28,12 +28,16 @@ from tests.reference import qwen2_5_vl
 
 def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
   """A program on simulated devices."""
-  flags = ["--xla_backend_optimization_level=0", f"--xla_force_host_platform_device_count={devices}",
-           # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
-           "--xla_cpu_enable_concurrency_optimized_scheduler=false"]
+  flags = [
+    "--xla_backend_optimization_level=0",
+    f"--xla_force_host_platform_device_count={devices}",
+    # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+  ]
   environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(sys.path)}
-  return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE)
+  return subprocess.Popen(
+    [sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -53,14 +57,13 @@ def specs(reference, config_name, sizes):
 
 
 class ShardingTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ("data:2", "asks for 2 devices, there are 1"),
-      ("model:1", "got 'model:1' in 'model:1', must be like data:2,fsdp:2,tensor:2"),
-      ("data:x", "got 'data:x'"),
-      ("data:0", "got 'data:0'"),
-      ("data:1,data:1", "each of data, fsdp, tensor at most once"),
-      ("", "got ''"),
+    ("data:2", "asks for 2 devices, there are 1"),
+    ("model:1", "got 'model:1' in 'model:1', must be like data:2,fsdp:2,tensor:2"),
+    ("data:x", "got 'data:x'"),
+    ("data:0", "got 'data:0'"),
+    ("data:1,data:1", "each of data, fsdp, tensor at most once"),
+    ("", "got ''"),
   )
   def test_meshes_that_cannot_be(self, spec, message):
     with self.assertRaisesRegex(ValueError, f"mesh: .*{message}"):
@@ -87,8 +90,9 @@ class ShardingTest(parameterized.TestCase):
     self.assertEqual([at(size, "q_proj") for size in found], [P("fsdp", "tensor"), P("fsdp", "tensor"), P("fsdp", None)])
     self.assertEqual([at(size, "k_proj") for size in found], [P("fsdp", "tensor"), P("fsdp", None), P("fsdp", None)])
     self.assertEqual([at(size, "o_proj") for size in found], [P("tensor", "fsdp"), P("tensor", "fsdp"), P(None, "fsdp")])
-    self.assertEqual([found[size]["visual/blocks_0/attn/qkv/kernel"] for size in (2, 4)],
-                     [P("fsdp", None, "tensor"), P("fsdp", None, None)])
+    self.assertEqual(
+      [found[size]["visual/blocks_0/attn/qkv/kernel"] for size in (2, 4)], [P("fsdp", None, "tensor"), P("fsdp", None, None)]
+    )
 
   def test_unknown_parameter(self):
     model = registry.build("tiny", qwen2_5_vl.CONFIGS["gqa"], jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES))
@@ -96,8 +100,8 @@ class ShardingTest(parameterized.TestCase):
       sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model)
 
   @parameterized.parameters(
-      ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
-      ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
+    ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+    ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
   )
   def test_generation_equals_one_device(self, name, spec):
     self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
@@ -111,8 +115,10 @@ class ShardingTest(parameterized.TestCase):
       with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-      processes = [start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
-                   for number in range(2)]
+      processes = [
+        start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
+        for number in range(2)
+      ]
       results = [json.loads(finish(process).splitlines()[-1]) for process in processes]
       expected = process_checks.answers(*registry.load_model(directory))
     for result in results:

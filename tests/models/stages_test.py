@@ -29,26 +29,36 @@ def last_attention(model, params, x, positions, layer):
   normed = numpy_hawk.rms_norm(x, weights["input_layernorm"]["scale"], text.rms_norm_eps)
   project = lambda name: (normed @ np.asarray(weights["self_attn"][name]["kernel"])).reshape(len(x), -1, text.head_dim)
   query = rotate(project("q_proj"), positions, text.rope_theta)[-1]
-  key = np.repeat(rotate(project("k_proj"), positions, text.rope_theta),
-                  text.num_attention_heads // text.num_key_value_heads, axis=1)
+  key = np.repeat(
+    rotate(project("k_proj"), positions, text.rope_theta), text.num_attention_heads // text.num_key_value_heads, axis=1
+  )
   logits = np.einsum("hd,thd->ht", query, key) / np.sqrt(text.head_dim)
   exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
   return (exponentials / exponentials.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 class FastVTest(absltest.TestCase):
-
   def test_equals_plain_reading(self):
     model, params = checks.load(reference, "llama")
     prune_layer = 1
     arrays = reference.batch(("two", "one"))
-    out = generate(model, params, model.pack(**arrays), selector="fastv", prune_layer=prune_layer, keep_ratio=RATIO,
-                   max_new_tokens=STEPS)
-    apply = lambda x, positions, start, stop, mask: np.asarray(model.apply(
-        {"params": params}, x, positions, start, stop, mask=mask,
-        method=lambda module, *args, mask: module.language_model.blocks(*args, mask=mask)[0]))
-    head = lambda x: np.asarray(model.apply(
-        {"params": params}, x, method=lambda module, x: module.logits(module.language_model.norm(x))))
+    out = generate(
+      model, params, model.pack(**arrays), selector="fastv", prune_layer=prune_layer, keep_ratio=RATIO, max_new_tokens=STEPS
+    )
+    apply = lambda x, positions, start, stop, mask: np.asarray(
+      model.apply(
+        {"params": params},
+        x,
+        positions,
+        start,
+        stop,
+        mask=mask,
+        method=lambda module, *args, mask: module.language_model.blocks(*args, mask=mask)[0],
+      )
+    )
+    head = lambda x: np.asarray(
+      model.apply({"params": params}, x, method=lambda module, x: module.logits(module.language_model.norm(x)))
+    )
     table = np.asarray(params["language_model"]["embed_tokens"]["embedding"])
     layers = model.config.text.num_hidden_layers
     for number, row in enumerate(checks.merged(model, params, arrays)):
@@ -89,7 +99,9 @@ class FastVTest(absltest.TestCase):
 
     def kept(**settings):
       plan = generation.make_plan(model, inputs.prompt, pruning.Pruning(**settings))
-      sequence = jax.jit(lambda prompt: model.apply({"params": params}, prompt, features, plan, method="prune"))(inputs.prompt)
+      sequence = jax.jit(lambda prompt: model.apply({"params": params}, prompt, features, plan, method="prune"))(
+        inputs.prompt
+      )
       return np.asarray(sequence.visual).sum(axis=1)
 
     bound = kept(keep_ratio=0.5)

@@ -157,8 +157,9 @@ def merged(model, params, arrays) -> list[Merged]:
   return rows
 
 
-def expected_positions(model, params, rows, head_importance, normalization, *, visual_ids, vision_end_id=None,
-                       im_end_id=None, **keep):
+def expected_positions(
+  model, params, rows, head_importance, normalization, *, visual_ids, vision_end_id=None, im_end_id=None, **keep
+):
   """Prompt positions that a plain reading of docs/method.md keeps of each prompt.
 
   Args:
@@ -177,15 +178,24 @@ def expected_positions(model, params, rows, head_importance, normalization, *, v
   attention = {}
   for name in ("q_proj", "k_proj"):
     for kind, value in layer["self_attn"][name].items():
-      attention[f"{name}.{ {'kernel': 'weight'}.get(kind, kind)}"] = np.asarray(value).T
+      attention[f"{name}.{ {'kernel': 'weight'}.get(kind, kind) }"] = np.asarray(value).T
   importance = np.broadcast_to(head_importance, (len(rows), text.num_attention_heads))
   positions = []
   for number, (row, weights) in enumerate(zip(rows, importance, strict=True)):
     normed = numpy_hawk.rms_norm(row.embeddings, layer["input_layernorm"]["scale"], text.rms_norm_eps)
     kept, gap = numpy_hawk.prune(
-        row.ids, normed, attention, num_heads=text.num_attention_heads, num_key_value_heads=text.num_key_value_heads,
-        head_importance=weights, normalization=normalization, visual_ids=visual_ids, vision_end_id=vision_end_id,
-        im_end_id=im_end_id, **keep)
+      row.ids,
+      normed,
+      attention,
+      num_heads=text.num_attention_heads,
+      num_key_value_heads=text.num_key_value_heads,
+      head_importance=weights,
+      normalization=normalization,
+      visual_ids=visual_ids,
+      vision_end_id=vision_end_id,
+      im_end_id=im_end_id,
+      **keep,
+    )
     if gap < LEAST_SCORE_GAP:
       raise AssertionError(f"prompt {number}: scores at the cut are {gap} apart, choose another importance")
     positions.append(kept)
@@ -216,8 +226,8 @@ def recompute(model, params, rows, kept, new_tokens):
   ends = np.array([len(row) for row in kept])
   following = np.array([row.positions.max() + 1 for row in rows])
   for number, (here, row) in enumerate(zip(kept, rows, strict=True)):
-    x[number, :len(here)] = row.embeddings[here]
-    positions[number, :len(here)] = row.positions[here]
+    x[number, : len(here)] = row.embeddings[here]
+    positions[number, : len(here)] = row.positions[here]
   tokens = []
   every = np.arange(len(rows))
   for step in range(new_tokens):
@@ -251,11 +261,19 @@ def check_pruning(model, params, arrays, head_importance, normalization, new_tok
     tokens_of: visual_ids, vision_end_id and im_end_id of `expected_positions`.
     **keep: keep_ratio or keep_count.
   """
-  out = models.generate(model, params, model.pack(**arrays), head_importance=head_importance, normalization=normalization,
-                        max_new_tokens=new_tokens, eos_token_ids=(), **keep)
+  out = models.generate(
+    model,
+    params,
+    model.pack(**arrays),
+    head_importance=head_importance,
+    normalization=normalization,
+    max_new_tokens=new_tokens,
+    eos_token_ids=(),
+    **keep,
+  )
   rows = merged(model, params, arrays)
   expected = expected_positions(model, params, rows, head_importance, normalization, **tokens_of, **keep)
   for number, (kept, row) in enumerate(zip(expected, np.asarray(out.kept_positions), strict=True)):
-    np.testing.assert_array_equal(row[:len(kept)], kept, err_msg=f"prompt {number}")
-    np.testing.assert_array_equal(row[len(kept):], -1, err_msg=f"prompt {number}")
+    np.testing.assert_array_equal(row[: len(kept)], kept, err_msg=f"prompt {number}")
+    np.testing.assert_array_equal(row[len(kept) :], -1, err_msg=f"prompt {number}")
   np.testing.assert_array_equal(np.asarray(out.tokens), recompute(model, params, rows, expected, new_tokens))

@@ -23,20 +23,28 @@ LENGTHS = (9, 77, 1, 30)
 
 _VISION = llava.CONFIGS[LLAVA]["vision_config"]
 # Blocks as large as the vision tower's, with other heads.
-_TEXT = dict(hidden_size=_VISION["hidden_size"], intermediate_size=_VISION["intermediate_size"],
-             num_hidden_layers=_VISION["num_hidden_layers"], num_attention_heads=4, hidden_act="quick_gelu",
-             vocab_size=VOCABULARY, max_position_embeddings=SLOTS, layer_norm_eps=1e-5, bos_token_id=END - 1)
+_TEXT = dict(
+  hidden_size=_VISION["hidden_size"],
+  intermediate_size=_VISION["intermediate_size"],
+  num_hidden_layers=_VISION["num_hidden_layers"],
+  num_attention_heads=4,
+  hidden_act="quick_gelu",
+  vocab_size=VOCABULARY,
+  max_position_embeddings=SLOTS,
+  layer_norm_eps=1e-5,
+  bos_token_id=END - 1,
+)
 _JOINT = 24
 
 
 def _config(**text):
   """config.json as transformers writes it."""
   return {
-      "architectures": ["CLIPModel"],
-      "model_type": "clip",
-      "projection_dim": _JOINT,
-      "text_config": {"model_type": "clip_text_model", **_TEXT, **text},
-      "vision_config": _VISION,
+    "architectures": ["CLIPModel"],
+    "model_type": "clip",
+    "projection_dim": _JOINT,
+    "text_config": {"model_type": "clip_text_model", **_TEXT, **text},
+    "vision_config": _VISION,
   }
 
 
@@ -49,24 +57,27 @@ def tokens(config_name: str) -> np.ndarray:
   rng = np.random.default_rng(5)
   rows = rng.integers(0, END if config_name == "legacy" else VOCABULARY, [len(LENGTHS), SLOTS])
   for row, length in zip(rows, LENGTHS):
-    row[:length - 1] %= END
+    row[: length - 1] %= END
     row[length - 1] = END
   return rows.astype(np.int32)
 
 
 def weights() -> dict[str, np.ndarray]:
   """Random float32 tensors, each seeded by its name; those of the vision tower are the LLaVA's."""
-  tower = {name.removeprefix("model.vision_tower."): value for name, value in llava.weights(llava.CONFIGS[LLAVA]).items()
-           if name.startswith("model.vision_tower.")}
+  tower = {
+    name.removeprefix("model.vision_tower."): value
+    for name, value in llava.weights(llava.CONFIGS[LLAVA]).items()
+    if name.startswith("model.vision_tower.")
+  }
   size = _TEXT["hidden_size"]
   shapes = {
-      "text_model.embeddings.token_embedding.weight": (VOCABULARY, size),
-      "text_model.embeddings.position_embedding.weight": (SLOTS, size),
-      "text_model.final_layer_norm.weight": (size,),
-      "text_model.final_layer_norm.bias": (size,),
-      **{f"text_model.{name}": value.shape for name, value in tower.items() if name.startswith("encoder.")},
-      **tiny.linear("text_projection", size, _JOINT, bias=False),
-      **tiny.linear("visual_projection", size, _JOINT, bias=False),
+    "text_model.embeddings.token_embedding.weight": (VOCABULARY, size),
+    "text_model.embeddings.position_embedding.weight": (SLOTS, size),
+    "text_model.final_layer_norm.weight": (size,),
+    "text_model.final_layer_norm.bias": (size,),
+    **{f"text_model.{name}": value.shape for name, value in tower.items() if name.startswith("encoder.")},
+    **tiny.linear("text_projection", size, _JOINT, bias=False),
+    **tiny.linear("visual_projection", size, _JOINT, bias=False),
   }
   vision = {f"vision_model.{name}": value for name, value in tower.items()}
   return tiny.random_tensors(shapes) | vision | {"logit_scale": np.array(2.6, np.float32)}

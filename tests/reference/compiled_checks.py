@@ -1,6 +1,6 @@
 """What compiled programs gather on a mesh of simulated devices; a program of its own, since devices are counted at start.
 
-  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.reference.compiled_checks
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.reference.compiled_checks
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Instruction:
 
   @property
   def elements(self) -> int:
-    return sum(int(np.prod([int(size) for size in dims.split(",") if size]))
-               for dims in re.findall(r"\w+\[([\d,]*)\]", self.shape))
+    return sum(
+      int(np.prod([int(size) for size in dims.split(",") if size])) for dims in re.findall(r"\w+\[([\d,]*)\]", self.shape)
+    )
 
 
 def read(text: str) -> list[list[Instruction]]:
@@ -67,8 +68,10 @@ def gathered_weights(entry: list[Instruction]) -> tuple[int, int]:
 
   def last_use(each):
     users = [user for user in entry if each.name in user.operands]
-    return max([order[each.name]] + [last_use(user) if user.kind in _LAYOUT[:4] + _LAYOUT[6:7] else order[user.name]
-                                     for user in users])
+    return max(
+      [order[each.name]]
+      + [last_use(user) if user.kind in _LAYOUT[:4] + _LAYOUT[6:7] else order[user.name] for user in users]
+    )
 
   gathers = [each for each in entry if each.kind == "all-gather" and all(map(is_weight, each.operands))]
   spans = [(order[each.name], last_use(each), each.elements) for each in gathers]
@@ -89,8 +92,7 @@ def programs(spec: str, config_name: str):
   prefill = generation.prefill.lower(params, inputs.prompt, encode.out_info, plan, None, none, **static)
   compiled = {"encode": encode.compile(), "prefill": prefill.compile()}
   state = jax.tree.map(with_sharding, prefill.out_info[0], compiled["prefill"].output_shardings[0])
-  compiled["decode"] = generation.decode.lower(
-      params, state, inputs.prompt.next_position, None, none, model=model).compile()
+  compiled["decode"] = generation.decode.lower(params, state, inputs.prompt.next_position, None, none, model=model).compile()
   flat = traverse_util.flatten_dict(abstract)
   layers = {name: sum(flat[path].size for path in paths) for name, paths in orbax.groups(flat).items()}
   return {name: read(program.as_text()) for name, program in compiled.items()}, layers
@@ -103,8 +105,11 @@ def main():
       count, live = gathered_weights(computations[-1])
       moved = max((each.elements for each in sum(computations, []) if each.kind == "all-gather"), default=0)
       layer = max(size for module, size in layers.items() if module.startswith("visual") == (name == "encode"))
-      print(f"{spec} {name}: {count} weights gathered, at most {live} elements at a time; largest layer {layer}; largest "
-            f"gather {moved}", flush=True)
+      print(
+        f"{spec} {name}: {count} weights gathered, at most {live} elements at a time; largest layer {layer}; largest "
+        f"gather {moved}",
+        flush=True,
+      )
       if not fsdp or name == "decode":
         assert count == 0, count
       else:

@@ -24,77 +24,92 @@ TILE = 42
 def _config(model_type, text_type, *, text, vision, layer=-2, strategy="default", tied=False):
   """config.json as transformers 5 writes it."""
   content = {
-      "architectures": ["LlavaForConditionalGeneration"],
-      "model_type": model_type,
-      "dtype": "float32",
-      "image_token_index": IMAGE,
-      "vision_feature_layer": layer,
-      "vision_feature_select_strategy": strategy,
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": model_type,
+    "dtype": "float32",
+    "image_token_index": IMAGE,
+    "vision_feature_layer": layer,
+    "vision_feature_select_strategy": strategy,
+    "tie_word_embeddings": tied,
+    "text_config": {
+      "model_type": text_type,
+      "vocab_size": VOCABULARY,
+      "max_position_embeddings": 1024,
+      "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
       "tie_word_embeddings": tied,
-      "text_config": {
-          "model_type": text_type,
-          "vocab_size": VOCABULARY,
-          "max_position_embeddings": 1024,
-          "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
-          "tie_word_embeddings": tied,
-          **text,
-      },
-      "vision_config": {
-          "model_type": "clip_vision_model",
-          "hidden_act": "quick_gelu",
-          "image_size": TILE,
-          "patch_size": 7,
-          "projection_dim": 24,
-          **vision,
-      },
+      **text,
+    },
+    "vision_config": {
+      "model_type": "clip_vision_model",
+      "hidden_act": "quick_gelu",
+      "image_size": TILE,
+      "patch_size": 7,
+      "projection_dim": 24,
+      **vision,
+    },
   }
   if model_type == "llava_next":
     content["architectures"] = ["LlavaNextForConditionalGeneration"]
-    content["image_grid_pinpoints"] = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE], [3 * TILE, TILE],
-                                       [TILE, 3 * TILE]]
+    content["image_grid_pinpoints"] = [
+      [TILE, 2 * TILE],
+      [2 * TILE, TILE],
+      [2 * TILE, 2 * TILE],
+      [3 * TILE, TILE],
+      [TILE, 3 * TILE],
+    ]
   return content
 
 
 # Query heads to key/value heads 4:4, 8:2 (with heads wider than hidden size / heads), and 8:1 with biases and a tied head.
-_LLAMA = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-              rms_norm_eps=1e-5)
-_MISTRAL = dict(hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
-                head_dim=12, rms_norm_eps=1e-5, sliding_window=None)
-_QWEN2 = dict(hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=1,
-              rms_norm_eps=1e-6)
+_LLAMA = dict(
+  hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, rms_norm_eps=1e-5
+)
+_MISTRAL = dict(
+  hidden_size=64,
+  intermediate_size=112,
+  num_hidden_layers=2,
+  num_attention_heads=8,
+  num_key_value_heads=2,
+  head_dim=12,
+  rms_norm_eps=1e-5,
+  sliding_window=None,
+)
+_QWEN2 = dict(
+  hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=1, rms_norm_eps=1e-6
+)
 _VISION = dict(hidden_size=40, intermediate_size=72, num_hidden_layers=3, num_attention_heads=2, layer_norm_eps=1e-5)
 _WIDE_EPSILON = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=3, layer_norm_eps=1e-3)
 CONFIGS = {
-    "llama": _config("llava", "llama", text=_LLAMA, vision=_VISION),
-    "mistral": _config("llava", "mistral", text=_MISTRAL, vision=_WIDE_EPSILON, layer=[-2, 0, 4]),
-    "qwen2": _config("llava", "qwen2", text=_QWEN2, vision=_VISION, layer=1, tied=True),
-    "full": _config("llava", "llama", text=_LLAMA, vision=_VISION, layer=-1, strategy="full"),
-    "next": _config("llava_next", "mistral", text=_MISTRAL, vision=_VISION),
+  "llama": _config("llava", "llama", text=_LLAMA, vision=_VISION),
+  "mistral": _config("llava", "mistral", text=_MISTRAL, vision=_WIDE_EPSILON, layer=[-2, 0, 4]),
+  "qwen2": _config("llava", "qwen2", text=_QWEN2, vision=_VISION, layer=1, tied=True),
+  "full": _config("llava", "llama", text=_LLAMA, vision=_VISION, layer=-1, strategy="full"),
+  "next": _config("llava_next", "mistral", text=_MISTRAL, vision=_VISION),
 }
 
 # A prompt is a list of parts: a number of text tokens, or a picture. A picture of LLaVA-1.5 is its number of visual tokens;
 # one of LLaVA-NeXT besides says its tiles and the height and width it was scaled from.
 _ONE, _FULL = ("image", 36), ("image", 37)
 PROMPTS = {
-    "one": [4, _ONE, 9],
-    "two": [3, _ONE, 6, _ONE, 7],
-    "adjacent": [_ONE, _ONE, 12],
-    "text_only": [14],
-    "no_instruction": [6, _ONE],
-    "with_class_token": [2, _FULL, 5, _FULL, 8],
-    "portrait": [3, ("image", 120, 3, 75, 37), 10],
-    "landscape": [5, ("image", 112, 4, 33, 140), 8],
-    "square": [4, ("image", 192, 5, 64, 64), 11],
-    "two_tilings": [2, ("image", 166, 5, 55, 70), 4, ("image", 90, 4, 200, 22), 9],
-    "next_no_instruction": [2, ("image", 134, 4, 90, 40)],
+  "one": [4, _ONE, 9],
+  "two": [3, _ONE, 6, _ONE, 7],
+  "adjacent": [_ONE, _ONE, 12],
+  "text_only": [14],
+  "no_instruction": [6, _ONE],
+  "with_class_token": [2, _FULL, 5, _FULL, 8],
+  "portrait": [3, ("image", 120, 3, 75, 37), 10],
+  "landscape": [5, ("image", 112, 4, 33, 140), 8],
+  "square": [4, ("image", 192, 5, 64, 64), 11],
+  "two_tilings": [2, ("image", 166, 5, 55, 70), 4, ("image", 90, 4, 200, 22), 9],
+  "next_no_instruction": [2, ("image", 134, 4, 90, 40)],
 }
 # The prompts of each config's goldens, in the order of its mixed batch.
 PARITY_CASES = {
-    "llama": ("two", "text_only", "one", "adjacent"),
-    "mistral": ("two", "text_only", "one", "adjacent"),
-    "qwen2": ("two", "text_only", "one", "adjacent"),
-    "full": ("with_class_token",),
-    "next": ("landscape", "two_tilings", "text_only", "portrait", "square"),
+  "llama": ("two", "text_only", "one", "adjacent"),
+  "mistral": ("two", "text_only", "one", "adjacent"),
+  "qwen2": ("two", "text_only", "one", "adjacent"),
+  "full": ("with_class_token",),
+  "next": ("landscape", "two_tilings", "text_only", "portrait", "square"),
 }
 
 
@@ -149,9 +164,9 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
   size, mlp, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
   tower = "model.vision_tower"
   out = {
-      f"{tower}.embeddings.class_embedding": (size,),
-      f"{tower}.embeddings.patch_embedding.weight": (size, 3, patch, patch),
-      f"{tower}.embeddings.position_embedding.weight": ((TILE // patch)**2 + 1, size),
+    f"{tower}.embeddings.class_embedding": (size,),
+    f"{tower}.embeddings.patch_embedding.weight": (size, 3, patch, patch),
+    f"{tower}.embeddings.position_embedding.weight": ((TILE // patch) ** 2 + 1, size),
   }
   norms = [f"{tower}.pre_layrnorm", f"{tower}.post_layernorm"]
   for number in range(vision["num_hidden_layers"]):
@@ -178,8 +193,12 @@ def weights(config: dict) -> dict[str, np.ndarray]:
 
 def hub_name(name: str) -> str:
   """A tensor's name in the published checkpoints."""
-  for new, old in (("model.vision_tower.", "vision_tower.vision_model."), ("lm_head.", "language_model.lm_head."),
-                   ("model.language_model.", "language_model.model."), ("model.", "")):
+  for new, old in (
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.language_model.", "language_model.model."),
+    ("model.", ""),
+  ):
     if name.startswith(new):
       return old + name.removeprefix(new)
   return name

@@ -19,7 +19,8 @@ def main():
   goldens = {}
   for name, config in clip.CONFIGS.items():
     model = transformers.CLIPModel._from_config(
-        transformers.CLIPConfig(**config), attn_implementation="eager", dtype=torch.float32).eval()
+      transformers.CLIPConfig(**config), attn_implementation="eager", dtype=torch.float32
+    ).eval()
     model.load_state_dict({key: torch.from_numpy(value) for key, value in clip.weights().items()})
     states = model.vision_model(torch.from_numpy(llava.batch(clip.CASES)["pixel_values"]), output_hidden_states=True)
     patches = model.visual_projection(model.vision_model.post_layernorm(states.hidden_states[-2][:, 1:]))

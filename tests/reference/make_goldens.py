@@ -18,9 +18,9 @@ from tests.reference import qwen2_5_vl
 
 REFERENCES = {"qwen2_5_vl": qwen2_5_vl, "llava": llava}
 MODELS = {
-    "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
-    "llava": (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration),
-    "llava_next": (transformers.LlavaNextConfig, transformers.LlavaNextForConditionalGeneration),
+  "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+  "llava": (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration),
+  "llava_next": (transformers.LlavaNextConfig, transformers.LlavaNextForConditionalGeneration),
 }
 
 
@@ -68,10 +68,17 @@ def features(reference, model, inputs) -> np.ndarray:
 def greedy(reference, model, inputs) -> tuple[np.ndarray, float]:
   """[NEW_TOKENS] tokens, and the least lead of a chosen token's logit over the next best."""
   model.model.rope_deltas = None
-  out = model.generate(**inputs, max_new_tokens=reference.NEW_TOKENS, do_sample=False, eos_token_id=None,
-                       pad_token_id=0, output_logits=True, return_dict_in_generate=True)
+  out = model.generate(
+    **inputs,
+    max_new_tokens=reference.NEW_TOKENS,
+    do_sample=False,
+    eos_token_id=None,
+    pad_token_id=0,
+    output_logits=True,
+    return_dict_in_generate=True,
+  )
   best = torch.stack(out.logits).topk(2).values
-  return out.sequences[0, inputs["input_ids"].shape[1]:].int().numpy(), float((best[..., 0] - best[..., 1]).min())
+  return out.sequences[0, inputs["input_ids"].shape[1] :].int().numpy(), float((best[..., 0] - best[..., 1]).min())
 
 
 def logits(model, inputs) -> np.ndarray:
@@ -98,17 +105,25 @@ def make(reference) -> None:
       goldens[f"{config_name}/{case}/features"] = visual[reference.feature_rows(len(visual))]
       goldens[f"{config_name}/{case}/logits"] = alone[case][reference.logit_rows(len(alone[case]))]
       goldens[f"{config_name}/{case}/tokens"] = tokens
-      print(f"{config_name:9} {case:16} tokens {len(alone[case]):3}, visual {len(visual):3}, features std "
-            f"{visual.std() if visual.size else 0:.2f}, logits std {alone[case].std():.2f}, least lead {lead:.4f}, "
-            f"distinct answer tokens {len(set(tokens.tolist()))}", flush=True)
+      print(
+        f"{config_name:9} {case:16} tokens {len(alone[case]):3}, visual {len(visual):3}, features std "
+        f"{visual.std() if visual.size else 0:.2f}, logits std {alone[case].std():.2f}, least lead {lead:.4f}, "
+        f"distinct answer tokens {len(set(tokens.tolist()))}",
+        flush=True,
+      )
     for padding in ("right", "left"):
       inputs = tensors(reference, reference.batch(reference.PARITY_CASES[config_name], padding))
       mask = inputs["attention_mask"].bool().numpy()
-      error = max(np.abs(row[keep] - alone[case]).max()
-                  for row, keep, case in zip(logits(model, inputs), mask, reference.PARITY_CASES[config_name]))
+      error = max(
+        np.abs(row[keep] - alone[case]).max()
+        for row, keep, case in zip(logits(model, inputs), mask, reference.PARITY_CASES[config_name])
+      )
       print(f"{config_name:9} {padding}-padded batch against each row alone: {error:.1e}")
-  save_file(goldens, reference.GOLDENS, metadata={
-      "tensor_names": json.dumps(names), "torch": torch.__version__, "transformers": transformers.__version__})
+  save_file(
+    goldens,
+    reference.GOLDENS,
+    metadata={"tensor_names": json.dumps(names), "torch": torch.__version__, "transformers": transformers.__version__},
+  )
   print(f"{reference.GOLDENS.name}: {reference.GOLDENS.stat().st_size:,} bytes")
 
 

@@ -16,7 +16,8 @@ from tests.reference import video
 
 def main():
   processor = transformers.Qwen2VLVideoProcessor(
-      patch_size=video.PATCH, merge_size=video.MERGE, temporal_patch_size=video.DEEP)
+    patch_size=video.PATCH, merge_size=video.MERGE, temporal_patch_size=video.DEEP
+  )
   goldens = {}
   for number, (total, rate, fps, most) in enumerate(video.SAMPLINGS):
     metadata = VideoMetadata(total_num_frames=total, fps=rate)
@@ -26,11 +27,18 @@ def main():
     goldens[f"sampling/{number}"] = sampled
   for name, (total, height, width, rate, fps, most, low, high) in video.CLIPS.items():
     metadata = VideoMetadata(total_num_frames=total, fps=rate, height=height, width=width, duration=total / rate)
-    out = processor(videos=[torch.from_numpy(video.frames(name)).permute(0, 3, 1, 2)], video_metadata=[metadata],
-                    do_sample_frames=True, fps=fps, max_frames=most, size={"shortest_edge": low, "longest_edge": high},
-                    return_metadata=True, return_tensors="pt")
+    out = processor(
+      videos=[torch.from_numpy(video.frames(name)).permute(0, 3, 1, 2)],
+      video_metadata=[metadata],
+      do_sample_frames=True,
+      fps=fps,
+      max_frames=most,
+      size={"shortest_edge": low, "longest_edge": high},
+      return_metadata=True,
+      return_tensors="pt",
+    )
     seen = out["video_metadata"][0]
-    goldens[f"{name}/patches"] = np.ascontiguousarray(out["pixel_values_videos"].numpy()[::video.ROWS])
+    goldens[f"{name}/patches"] = np.ascontiguousarray(out["pixel_values_videos"].numpy()[:: video.ROWS])
     goldens[f"{name}/grid"] = out["video_grid_thw"].numpy().astype(np.int32)
     goldens[f"{name}/times"] = np.asarray(seen.timestamps)
     goldens[f"{name}/second_per_grid"] = np.asarray(video.DEEP / seen.sampled_fps)

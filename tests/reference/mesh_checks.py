@@ -21,30 +21,33 @@ from models import sharding
 from tests.reference import checks
 
 PROMPTS = {
-    "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end",
-                   "no_instruction"),
-    "llava": ("two", "text_only", "one", "adjacent", "no_instruction", "one", "two", "text_only"),
+  "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end", "no_instruction"),
+  "llava": ("two", "text_only", "one", "adjacent", "no_instruction", "one", "two", "text_only"),
 }
 NEW_TOKENS = 8
 TOLERANCE = 1e-4
 
 
 def make_mesh(spec):
-  return sharding.make_mesh(spec, jax.devices()[:math.prod(map(int, re.findall(r"\d+", spec)))])
+  return sharding.make_mesh(spec, jax.devices()[: math.prod(map(int, re.findall(r"\d+", spec)))])
 
 
 def answers(model, params, arrays):
   """Unpruned and pruned: tokens, kept positions, and logits."""
   importance = checks.uneven_importance(model.config.text.num_attention_heads)
-  outs = [models.generate(model, params, model.pack(**arrays), head_importance=importance, max_new_tokens=NEW_TOKENS,
-                          return_logits=True, **keep) for keep in ({}, {"keep_ratio": 0.2})]
+  outs = [
+    models.generate(
+      model, params, model.pack(**arrays), head_importance=importance, max_new_tokens=NEW_TOKENS, return_logits=True, **keep
+    )
+    for keep in ({}, {"keep_ratio": 0.2})
+  ]
   return [tuple(np.asarray(x) for x in (out.tokens, out.kept_positions, out.logits)) for out in outs]
 
 
 def main(name, *specs):
   family, config_name, rows = name.split("/")
   reference = importlib.import_module(f"tests.reference.{family}")
-  arrays = reference.batch(PROMPTS[family][:int(rows)])
+  arrays = reference.batch(PROMPTS[family][: int(rows)])
   with tempfile.TemporaryDirectory() as directory:
     reference.write_checkpoint(directory, config_name)
     expected = answers(*models.load_model(directory), arrays)

@@ -21,8 +21,9 @@ def rotate(x: np.ndarray, positions: np.ndarray, text) -> np.ndarray:
   axis = np.repeat(np.arange(positions.shape[1]), text.mrope_section or half)
   angles = (positions[:, axis] * text.rope_theta ** (-np.arange(half) / half))[:, None]
   first, second = x[..., :half], x[..., half:]
-  return np.concatenate([first * np.cos(angles) - second * np.sin(angles),
-                         second * np.cos(angles) + first * np.sin(angles)], axis=-1)
+  return np.concatenate(
+    [first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)], axis=-1
+  )
 
 
 def project(tree, x: np.ndarray) -> np.ndarray:
@@ -109,6 +110,6 @@ def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bo
     if intervention.get(name) is not None:
       intervention[name] = np.pad(intervention[name], (0, more))
   logits, _ = run(params, text, x, positions, **intervention)
-  logits = logits[len(x) - more - 1:]
+  logits = logits[len(x) - more - 1 :]
   chosen = np.log(softmax(logits))[np.arange(len(answer)), list(answer)]
   return float(chosen.sum()), bool((logits.argmax(axis=-1) == answer).all())

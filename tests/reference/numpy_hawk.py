@@ -40,9 +40,16 @@ def query_tokens(input_ids, visual_ids, vision_end_id: int | None, im_end_id: in
   return query
 
 
-def head_scores(text: np.ndarray, visual: np.ndarray, query_weight: np.ndarray, key_weight: np.ndarray,
-                query_bias: np.ndarray | None, key_bias: np.ndarray | None, num_heads: int,
-                num_key_value_heads: int) -> np.ndarray:
+def head_scores(
+  text: np.ndarray,
+  visual: np.ndarray,
+  query_weight: np.ndarray,
+  key_weight: np.ndarray,
+  query_bias: np.ndarray | None,
+  key_bias: np.ndarray | None,
+  num_heads: int,
+  num_key_value_heads: int,
+) -> np.ndarray:
   """Mean pre-RoPE attention logit of the query tokens to each visual token.
 
   Args:
@@ -70,8 +77,8 @@ def head_scores(text: np.ndarray, visual: np.ndarray, query_weight: np.ndarray, 
     return scores
   for head in range(num_heads):
     group = head // (num_heads // num_key_value_heads)
-    q = query[:, head * head_dim:(head + 1) * head_dim]
-    k = key[:, group * head_dim:(group + 1) * head_dim]
+    q = query[:, head * head_dim : (head + 1) * head_dim]
+    k = key[:, group * head_dim : (group + 1) * head_dim]
     logits = q @ k.T / math.sqrt(head_dim)
     assert logits.shape == (len(text), len(visual))
     scores[head] = logits.mean(axis=0)
@@ -129,10 +136,22 @@ def gap_at_cut(scores: np.ndarray, count: int) -> float:
   return float(gap / np.abs(scores).max())
 
 
-def prune(input_ids, normed: np.ndarray, tensors: dict[str, np.ndarray], *, num_heads: int, num_key_value_heads: int,
-          head_importance, normalization: str, visual_ids, vision_end_id: int | None, im_end_id: int | None,
-          keep_ratio: float | None = None, keep_count: int | None = None,
-          rounding: str = "ceil") -> tuple[list[int], float]:
+def prune(
+  input_ids,
+  normed: np.ndarray,
+  tensors: dict[str, np.ndarray],
+  *,
+  num_heads: int,
+  num_key_value_heads: int,
+  head_importance,
+  normalization: str,
+  visual_ids,
+  vision_end_id: int | None,
+  im_end_id: int | None,
+  keep_ratio: float | None = None,
+  keep_count: int | None = None,
+  rounding: str = "ceil",
+) -> tuple[list[int], float]:
   """The whole of sections 3 and 4 for one prompt.
 
   Args:
@@ -159,8 +178,16 @@ def prune(input_ids, normed: np.ndarray, tensors: dict[str, np.ndarray], *, num_
     return list(range(len(ids))), math.inf
   query = query_tokens(ids, visual_ids, vision_end_id, im_end_id)
   _, first, group = np.unique(normed[visual], axis=0, return_index=True, return_inverse=True)
-  raw = head_scores(normed[query], normed[visual], tensors["q_proj.weight"], tensors["k_proj.weight"],
-                    tensors.get("q_proj.bias"), tensors.get("k_proj.bias"), num_heads, num_key_value_heads)
+  raw = head_scores(
+    normed[query],
+    normed[visual],
+    tensors["q_proj.weight"],
+    tensors["k_proj.weight"],
+    tensors.get("q_proj.bias"),
+    tensors.get("k_proj.bias"),
+    num_heads,
+    num_key_value_heads,
+  )
   fused = fuse(normalize(raw, normalization), head_importance)
   fused = fused[first][group]  # equal tokens score equally, to the last bit
   count = min(keep_count, len(visual)) if keep_count else count_to_keep(len(visual), keep_ratio, rounding)

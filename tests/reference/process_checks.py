@@ -1,6 +1,6 @@
 """One of several processes that load a checkpoint together and answer; prints JSON of tokens and bytes.
 
-  python -m tests.reference.process_checks 127.0.0.1:12345 2 0 fsdp:4,tensor:2 CHECKPOINT
+python -m tests.reference.process_checks 127.0.0.1:12345 2 0 fsdp:4,tensor:2 CHECKPOINT
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CASES = ("two_images", "text_only", "square", "no_end")
 
 def answers(model, params) -> list[list[int]]:
   importance = checks.uneven_importance(model.config.text.num_attention_heads)
-  out = models.generate(model, params, model.pack(**reference.batch(CASES)), head_importance=importance, keep_ratio=0.2,
-                        max_new_tokens=6)
+  out = models.generate(
+    model, params, model.pack(**reference.batch(CASES)), head_importance=importance, keep_ratio=0.2, max_new_tokens=6
+  )
   return np.asarray(out.tokens).tolist()
 
 
@@ -45,8 +46,16 @@ def main(coordinator, processes, process, spec, directory):
   directory, tally = pathlib.Path(directory), sharded.Tally()
   model = registry.build(directory, directory_lib.read_config(directory), sharding.make_mesh(spec))
   params = hf.load(directory, model, tally=tally)
-  print(json.dumps({"tokens": answers(model, params), "read": tally.bytes_read, "share": own_share(params),
-                    "all": sum(leaf.nbytes for leaf in jax.tree.leaves(params))}))
+  print(
+    json.dumps(
+      {
+        "tokens": answers(model, params),
+        "read": tally.bytes_read,
+        "share": own_share(params),
+        "all": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

@@ -71,8 +71,9 @@ class Toy(VisionLanguageModel):
     count = 0 if colors is None else len(colors)
     slots = np.arange(count * QUADRANTS, dtype=np.int32).reshape(count, QUADRANTS)
     positions = [np.arange(QUADRANTS, dtype=np.int32)[:, None]] * count
-    pictures = packing.Pictures("image", "colors", "picture", [[QUADRANTS]] * count, slots, positions,
-                                [[[(2, 2, False)]]] * count)
+    pictures = packing.Pictures(
+      "image", "colors", "picture", [[QUADRANTS]] * count, slots, positions, [[[(2, 2, False)]]] * count
+    )
     prompt, views = packing.plan_prompts(self.config.text, tokens, mask, {self.config.image_token_id: pictures})
     return Inputs(prompt, None if colors is None else np.asarray(colors, np.float32), views)
 
@@ -99,7 +100,6 @@ class Toy(VisionLanguageModel):
 
 
 class Processor(MediaProcessor):
-
   def __init__(self, directory, config, tokenizer):
     del directory
     super().__init__(config, tokenizer)
@@ -113,10 +113,18 @@ class Processor(MediaProcessor):
 
 
 CONFIG = {
-    "model_type": "toy",
-    "image_token_id": WORDS.index("<image>"),
-    "text_config": dict(vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                        num_key_value_heads=2, head_dim=8, max_position_embeddings=256),
+  "model_type": "toy",
+  "image_token_id": WORDS.index("<image>"),
+  "text_config": dict(
+    vocab_size=len(WORDS),
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=256,
+  ),
 }
 PORT = Port(Toy, from_hf, Processor, published={"toy-1m": from_hf(CONFIG)}, prompt_family="plain")
 
@@ -136,6 +144,7 @@ def write_checkpoint(directory: pathlib.Path) -> None:
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
   fast.save_pretrained(directory)
   (directory / "chat_template.jinja").write_text(
-      "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-      "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }} {% endfor %}"
-      "{% endif %}{% endfor %}")
+    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }} {% endfor %}"
+    "{% endif %}{% endfor %}"
+  )

@@ -25,8 +25,10 @@ def encoded(width: int = 8, height: int = 8, shade: int = 0) -> str:
 
 def fake_table(sizes) -> tsv.Table:
   """A table without a file, whose rows have pictures of these sizes; rows without sizes have a problem."""
-  rows = tuple(tsv.Row(at + 1, str(at), {"question": "Q", "answer": "a"}, {}, size, 0, None if size else "bad")
-               for at, size in enumerate(sizes))
+  rows = tuple(
+    tsv.Row(at + 1, str(at), {"question": "Q", "answer": "a"}, {}, size, 0, None if size else "bad")
+    for at, size in enumerate(sizes)
+  )
   return tsv.Table(pathlib.Path("x.tsv"), ("index", "image", "question", "answer"), rows, 0)
 
 

@@ -23,19 +23,19 @@ from experiments.evaluation.benchmarks.benchmark import Benchmark
 
 # The first whose pattern fits a file's name is taken.
 BENCHMARKS: list[Benchmark] = [
-    ai2d.BENCHMARK,
-    ccbench.BENCHMARK,
-    chartqa.BENCHMARK,
-    hallusionbench.BENCHMARK,
-    mmbench.BENCHMARK,
-    mme.BENCHMARK,
-    ocrvqa.BENCHMARK,
-    pope.BENCHMARK,
-    realworldqa.BENCHMARK,
-    scienceqa.BENCHMARK,
-    textvqa.BENCHMARK,
-    videomme.BENCHMARK,
-    worldsense.BENCHMARK,
+  ai2d.BENCHMARK,
+  ccbench.BENCHMARK,
+  chartqa.BENCHMARK,
+  hallusionbench.BENCHMARK,
+  mmbench.BENCHMARK,
+  mme.BENCHMARK,
+  ocrvqa.BENCHMARK,
+  pope.BENCHMARK,
+  realworldqa.BENCHMARK,
+  scienceqa.BENCHMARK,
+  textvqa.BENCHMARK,
+  videomme.BENCHMARK,
+  worldsense.BENCHMARK,
 ]
 
 _PICTURES = ("image", "image_path", "video", "video_path")
@@ -52,12 +52,15 @@ def find(name: str, columns: Sequence[str]) -> Benchmark:
     ValueError: the columns lack what the benchmark's scores need, or hold neither pictures nor videos.
   """
   if not set(_PICTURES) & set(columns):
-    raise ValueError(f"data: {name}.tsv, row 0 (the header): lacks a column image, image_path, video or video_path; it has "
-                     f"{', '.join(columns)}")
+    raise ValueError(
+      f"data: {name}.tsv, row 0 (the header): lacks a column image, image_path, video or video_path; it has "
+      f"{', '.join(columns)}"
+    )
   for benchmark in BENCHMARKS:
     if re.fullmatch(benchmark.pattern, name, re.IGNORECASE):
       if missing := [column for column in benchmark.columns if column not in columns]:
-        raise ValueError(f"data: {name}.tsv, row 0 (the header): lacks {', '.join(missing)}, which {benchmark.title}'s "
-                         "score needs")
+        raise ValueError(
+          f"data: {name}.tsv, row 0 (the header): lacks {', '.join(missing)}, which {benchmark.title}'s score needs"
+        )
       return benchmark
   return other.by_columns(name, columns)

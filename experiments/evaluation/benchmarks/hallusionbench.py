@@ -20,8 +20,12 @@ def accuracies(indices: Sequence[str], subcategories: Sequence[str], scores: Seq
     scores: 1 or 0.
   """
   parts = [index.split("_") for index in indices]
-  whole = lambda at: 100 * statistics.fmean(metrics.all_right(
-      ((category, part[3], part[at]) for category, part in zip(subcategories, parts)), scores).values())
+  whole = lambda at: (
+    100
+    * statistics.fmean(
+      metrics.all_right(((category, part[3], part[at]) for category, part in zip(subcategories, parts)), scores).values()
+    )
+  )
   result = {"aAcc": 100 * statistics.fmean(scores), "fAcc": whole(4), "qAcc": whole(5)}
   return {"average": statistics.fmean(result.values()), **result}
 
@@ -44,5 +48,12 @@ def check(table: Table) -> Table:
   return yes_no.check(table)
 
 
-BENCHMARK = Benchmark(title="HallBench", pattern="HallusionBench", columns=("l2-category",), headline="average",
-                      score=yes_no.score, aggregate=aggregate, check=check)
+BENCHMARK = Benchmark(
+  title="HallBench",
+  pattern="HallusionBench",
+  columns=("l2-category",),
+  headline="average",
+  score=yes_no.score,
+  aggregate=aggregate,
+  check=check,
+)

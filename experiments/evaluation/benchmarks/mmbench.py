@@ -45,5 +45,6 @@ def check(table: Table) -> Table:
   return table
 
 
-BENCHMARK = Benchmark(title="MMBench", pattern=r"MMBench(_\w+)?", prompt=choice.prompt, score=choice.score,
-                      aggregate=aggregate, check=check)
+BENCHMARK = Benchmark(
+  title="MMBench", pattern=r"MMBench(_\w+)?", prompt=choice.prompt, score=choice.score, aggregate=aggregate, check=check
+)

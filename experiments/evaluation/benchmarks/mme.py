@@ -10,9 +10,8 @@ from experiments.evaluation.benchmarks.questions import yes_no
 from experiments.evaluation.benchmarks.tsv import Table
 
 PARTS = {
-    "perception": ("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters",
-                   "scene"),
-    "reasoning": ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
+  "perception": ("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"),
+  "reasoning": ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
 }
 
 
@@ -45,5 +44,12 @@ def aggregate(table: Table, predictions: Sequence[str], scores: Sequence[float])
   return points(table.cells("category"), table.cells("image_path"), scores)
 
 
-BENCHMARK = Benchmark(title="MME", pattern="MME", columns=("category", "image_path"), headline="total", score=yes_no.score,
-                      aggregate=aggregate, check=yes_no.check)
+BENCHMARK = Benchmark(
+  title="MME",
+  pattern="MME",
+  columns=("category", "image_path"),
+  headline="total",
+  score=yes_no.score,
+  aggregate=aggregate,
+  check=yes_no.check,
+)

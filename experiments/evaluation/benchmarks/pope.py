@@ -18,8 +18,9 @@ def f1(categories: Sequence[str], answers: Sequence[str], extracted: Sequence[st
     answers: `Yes` or `No`.
     extracted: `Yes`, `No` or `Unknown`.
   """
-  triples = [(name, answer, said) for names, answer, said in zip(categories, answers, extracted)
-             for name in names.split(",")]
+  triples = [
+    (name, answer, said) for names, answer, said in zip(categories, answers, extracted) for name in names.split(",")
+  ]
   result = _f1([triple[1:] for triple in triples])
   for category in dict.fromkeys(name for name, _, _ in triples if name):
     measured = _f1([(answer, said) for name, answer, said in triples if name == category])
@@ -42,5 +43,12 @@ def aggregate(table: Table, predictions: Sequence[str], scores: Sequence[float])
   return f1(table.cells("category"), [row.answer for row in table.rows], [yes_no.extract(text) for text in predictions])
 
 
-BENCHMARK = Benchmark(title="POPE", pattern="POPE", columns=("category",), headline="F1", score=yes_no.score,
-                      aggregate=aggregate, check=yes_no.check)
+BENCHMARK = Benchmark(
+  title="POPE",
+  pattern="POPE",
+  columns=("category",),
+  headline="F1",
+  score=yes_no.score,
+  aggregate=aggregate,
+  check=yes_no.check,
+)

@@ -170,8 +170,10 @@ def read(path: str, *, limit: int | None = None) -> Table:
     raise ValueError(f"data: {path} is empty, its first line must name the columns")
   missing = [name for name in _NEEDED if name not in header]
   if missing:
-    raise ValueError(f"data: {path}, row 0 (the header): lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-                     f"it has {', '.join(header)}")
+    raise ValueError(
+      f"data: {path}, row 0 (the header): lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+      f"it has {', '.join(header)}"
+    )
   if twice := sorted({name for name in header if header.count(name) > 1}):
     raise ValueError(f"data: {path}, row 0 (the header): names the column {twice[0]} twice")
   columns, seen, drafts, pictured = tuple(header), {}, [], "image" in header

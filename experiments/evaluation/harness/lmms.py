@@ -45,7 +45,7 @@ class Hawk(lmms):
       for tokens, group in itertools.groupby(sorted(range(len(requests)), key=length), key=length):
         group = list(group)
         for start in range(0, len(group), self._batch_size):
-          batch = group[start:start + self._batch_size]
+          batch = group[start : start + self._batch_size]
           questions = [self._question(requests[at]) for at in batch]
           for at, text in zip(batch, self._pruned.answer(questions, tokens or None)):
             answers[at] = self._until(requests[at], text)
@@ -82,5 +82,6 @@ def _kind(visual):
 
 if __name__ == "__main__":
   lmms_models.MODEL_REGISTRY_V2.register_manifest(
-      ModelManifest(model_id="hawk", simple_class_path="experiments.evaluation.harness.lmms.Hawk"), overwrite=True)
+    ModelManifest(model_id="hawk", simple_class_path="experiments.evaluation.harness.lmms.Hawk"), overwrite=True
+  )
   lmms_main.cli_evaluate()

@@ -19,10 +19,21 @@ from models.inputs import video
 class PrunedModel:
   """A checkpoint, and how its visual tokens are pruned."""
 
-  def __init__(self, model: str, *, head_importance: str = "uniform", keep_ratio: float | None = None,
-               selector: str = "hawk", normalization: str = "l2", max_new_tokens: int = 64,
-               min_pixels: int | None = None, max_pixels: int | None = None, fps: float = 2.0, max_frames: int = 64,
-               dtype: str | None = None):
+  def __init__(
+    self,
+    model: str,
+    *,
+    head_importance: str = "uniform",
+    keep_ratio: float | None = None,
+    selector: str = "hawk",
+    normalization: str = "l2",
+    max_new_tokens: int = 64,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    fps: float = 2.0,
+    max_frames: int = 64,
+    dtype: str | None = None,
+  ):
     """Loads a checkpoint.
 
     Args:
@@ -63,10 +74,18 @@ class PrunedModel:
     values = lambda parts, kind: [part["value"] for part in parts if part["type"] == kind]
     content = lambda part: {"type": "text", "text": part["value"]} if part["type"] == "text" else {"type": part["type"]}
     arrays = self._processor(
-        images=[values(parts, "image") for parts in questions],
-        videos=[[video.read(path, **self._frames) for path in values(parts, "video")] for parts in questions],
-        messages=[[{"role": "user", "content": list(map(content, parts))}] for parts in questions], **self._pixels)
-    out = generate(self._model, self._params, self._model.pack(**arrays), self._head_importance,
-                   max_new_tokens=max_new_tokens or self._max_new_tokens, eos_token_ids=self._processor.eos_token_ids,
-                   **dataclasses.asdict(self._pruning))
+      images=[values(parts, "image") for parts in questions],
+      videos=[[video.read(path, **self._frames) for path in values(parts, "video")] for parts in questions],
+      messages=[[{"role": "user", "content": list(map(content, parts))}] for parts in questions],
+      **self._pixels,
+    )
+    out = generate(
+      self._model,
+      self._params,
+      self._model.pack(**arrays),
+      self._head_importance,
+      max_new_tokens=max_new_tokens or self._max_new_tokens,
+      eos_token_ids=self._processor.eos_token_ids,
+      **dataclasses.asdict(self._pruning),
+    )
     return self._processor.decode(out.tokens, out.lengths)

@@ -9,7 +9,6 @@ from experiments.digits import task
 
 
 class BatchesTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -21,10 +20,11 @@ class BatchesTest(absltest.TestCase):
     self.assertContainsSubset(np.unique(self.kinds), task.KINDS)
     self.assertEqual(self.batch.tokens.shape, (6, 4, batches.QUESTION_LENGTH))
     answers = {*task.COLORS, *map(str, range(10))}
-    for tokens, targets, (before, last) in zip(*(getattr(self.batch, name).reshape(24, -1)
-                                                 for name in ("tokens", "targets", "target_index"))):
+    for tokens, targets, (before, last) in zip(
+      *(getattr(self.batch, name).reshape(24, -1) for name in ("tokens", "targets", "target_index"))
+    ):
       self.assertEqual((last, tokens[last]), (before + 1, targets[0]))
-      self.assertFalse(tokens[last + 1:].any())
+      self.assertFalse(tokens[last + 1 :].any())
       self.assertTrue(self.student.tokenizer.decode(tokens[:last]).rstrip().endswith("assistant"))
       self.assertIn(self.student.tokenizer.decode(targets[:1]), answers)
       self.assertEqual(self.student.tokenizer.id_to_token(targets[1]), "<|im_end|>")

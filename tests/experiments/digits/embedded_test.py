@@ -34,7 +34,7 @@ class Embedded:
     cls.batches = []
     examples = task.dataset("test", QUESTIONS, seed=1)
     for start in range(0, QUESTIONS, BATCH):
-      pictures, questions = zip(*examples[start:start + BATCH])
+      pictures, questions = zip(*examples[start : start + BATCH])
       texts = [question.text for question in questions]
       inputs = cls.model.pack(**cls.processor(images=[[picture] for picture in pictures], prompts=texts))
       blind = cls.model.pack(**cls.processor(prompts=texts))
@@ -47,8 +47,15 @@ class Embedded:
       if with_picture:
         arguments["features"] = features
       seeds = np.arange(BATCH) + BATCH * number
-      out = generate(self.model, self.params, inputs if with_picture else blind, max_new_tokens=4, selector_seed=seeds,
-                     eos_token_ids=self.processor.eos_token_ids, **arguments)
+      out = generate(
+        self.model,
+        self.params,
+        inputs if with_picture else blind,
+        max_new_tokens=4,
+        selector_seed=seeds,
+        eos_token_ids=self.processor.eos_token_ids,
+        **arguments,
+      )
       right += [text == answer for text, answer in zip(self.processor.decode(out.tokens, out.lengths), answers)]
     return np.mean(right)
 
@@ -73,7 +80,6 @@ class LlavaTest(Embedded, absltest.TestCase):
 
 
 class StudentTest(parameterized.TestCase):
-
   @parameterized.parameters(*embedded.ARCHITECTURES)
   def test_training_sees_what_the_processor_makes(self, name):
     student, (picture, _) = embedded.make_student(name), task.demo_picture()

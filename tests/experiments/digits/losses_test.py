@@ -17,7 +17,6 @@ QUESTIONS = 4
 
 
 class ForwardTest(parameterized.TestCase):
-
   @parameterized.parameters(*embedded.ARCHITECTURES)
   def test_questions_that_share_a_cache_are_answered_as_if_each_were_alone(self, name):
     student = embedded.make_student(name)
@@ -33,8 +32,11 @@ class ForwardTest(parameterized.TestCase):
     lengths = batch.target_index[0, :, :1]
     mask = np.arange(batches.QUESTION_LENGTH) <= lengths
     before = np.tile(student.before, (QUESTIONS, 1))
-    inputs = model.pack(input_ids=np.concatenate([before, batch.tokens[0]], axis=1),
-                        attention_mask=np.concatenate([np.ones_like(before), mask], axis=1), **pixels)
+    inputs = model.pack(
+      input_ids=np.concatenate([before, batch.tokens[0]], axis=1),
+      attention_mask=np.concatenate([np.ones_like(before), mask], axis=1),
+      **pixels,
+    )
     alone = generate(model, params, inputs, max_new_tokens=2, return_logits=True)
     np.testing.assert_allclose(outputs.logits[0, :, 0], alone.logits[:, 0], atol=1e-3)
     right = np.asarray(alone.tokens[:, 0] == batch.targets[0, :, 0])
@@ -52,15 +54,18 @@ class LossesTest(absltest.TestCase):
     cls.batch = batches.drop_tokens(batch, np.random.default_rng(2))
     heads, sharing, size = 8, 2, sum(batches.CELL_CLASSES)
     one_hot = lambda labels, classes: np.concatenate(
-        [np.eye(count)[labels[..., number]] for number, count in enumerate(classes)], axis=-1)
+      [np.eye(count)[labels[..., number]] for number, count in enumerate(classes)], axis=-1
+    )
     pointing = np.repeat(100.0 * (batch.about > 0)[:, :, None], heads, axis=2)
     grey = batch.cells[:, None, None, :, 1] == batches.GREY
     scores = np.where(np.arange(heads)[:, None] < heads // 2, pointing, 100.0 * grey)
     cls.outputs = losses.Outputs(
-        logits=jnp.asarray(100.0 * np.eye(student.tokenizer.get_vocab_size())[batch.targets]),
-        visual=jnp.asarray(100.0 * one_hot(batch.cells, batches.CELL_CLASSES)),
-        middle=jnp.asarray(100.0 * one_hot(batch.left, batches.LEFT_CLASSES)),
-        pointing=jnp.asarray(pointing[:, :, :sharing]), scores=jnp.asarray(scores))
+      logits=jnp.asarray(100.0 * np.eye(student.tokenizer.get_vocab_size())[batch.targets]),
+      visual=jnp.asarray(100.0 * one_hot(batch.cells, batches.CELL_CLASSES)),
+      middle=jnp.asarray(100.0 * one_hot(batch.left, batches.LEFT_CLASSES)),
+      pointing=jnp.asarray(pointing[:, :, :sharing]),
+      scores=jnp.asarray(scores),
+    )
     cls.probes = {"cells": jnp.eye(size), "left": jnp.eye(sum(batches.LEFT_CLASSES))}
 
   def loss(self, name, outputs=None, batch=None):

@@ -12,7 +12,6 @@ from experiments.digits import task
 
 
 class DigitsTest(absltest.TestCase):
-
   def test_splits_share_no_handwriting(self):
     ranges = [set(range(*split)) for split in handwriting.SPLITS.values()]
     self.assertEqual(sum(map(len, ranges)), len(set.union(*ranges)))
@@ -23,7 +22,7 @@ class DigitsTest(absltest.TestCase):
       if scene.varied:  # training has VARIANTS versions of each of its digits
         varied = handwriting.varied()
         self.assertLen(varied, handwriting.VARIANTS * (high - low))
-        np.testing.assert_array_equal(varied[:high - low], handwriting.originals()[0][low:high])
+        np.testing.assert_array_equal(varied[: high - low], handwriting.originals()[0][low:high])
         self.assertBetween(glyphs.max(), 0, len(varied) - 1)
         labels = handwriting.originals()[1][low + glyphs % (high - low)]
         np.testing.assert_array_equal(labels, scene.digits[scene.digits >= 0])

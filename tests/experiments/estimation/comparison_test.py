@@ -13,7 +13,6 @@ QUESTIONS = 1000
 
 
 class ComparisonTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     rng = np.random.default_rng(0)
@@ -22,8 +21,14 @@ class ComparisonTest(absltest.TestCase):
     flips = rng.permutation(QUESTIONS)[:40]
     mixed = uniform.copy()
     mixed[flips] = ~mixed[flips]
-    self.hits = {"all tokens@1": rng.random(QUESTIONS) < 0.9, "uniform@0.1": uniform, "better@0.1": better,
-                 "mixed@0.1": mixed, "random@0.1": rng.random(QUESTIONS) < 0.2, "better@0.05": better}
+    self.hits = {
+      "all tokens@1": rng.random(QUESTIONS) < 0.9,
+      "uniform@0.1": uniform,
+      "better@0.1": better,
+      "mixed@0.1": mixed,
+      "random@0.1": rng.random(QUESTIONS) < 0.2,
+      "better@0.05": better,
+    }
     self.table = comparison.analyse(self.hits, dict.fromkeys(self.hits, 0.104))
     self.at = {(entry["row"], entry["kept"]): entry for entry in self.table}
 
@@ -63,8 +68,10 @@ class ComparisonTest(absltest.TestCase):
     rows = list(csv.DictReader(io.StringIO(comparison.csv(self.table))))
     self.assertLen(rows, len(self.table))
     for row, entry in zip(rows, self.table):
-      self.assertEqual((row["row"], float(row["kept"]), float(row["accuracy"]), float(row["mean_kept"])),
-                       (entry["row"], entry["kept"], entry["accuracy"], 0.104))
+      self.assertEqual(
+        (row["row"], float(row["kept"]), float(row["accuracy"]), float(row["mean_kept"])),
+        (entry["row"], entry["kept"], entry["accuracy"], 0.104),
+      )
       self.assertEqual(row["uniform_p"], str(entry["uniform"]["p"]) if "uniform" in entry else "")
 
   def test_markdown(self):

@@ -15,7 +15,6 @@ from experiments.estimation import data
 
 
 class DataTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
@@ -33,8 +32,13 @@ class DataTest(absltest.TestCase):
     example = data.Example(np.zeros([2, 2, 3], np.uint8), "q", "a", "d")
     same = data.fingerprint([example, example])
     self.assertEqual(data.fingerprint([example, dataclasses.replace(example)]), same)
-    for change in (dict(picture=np.ones([2, 2, 3], np.uint8)), dict(question="p"), dict(answer="b"), dict(dataset="e"),
-                   dict(picture=np.zeros([4, 1, 3], np.uint8))):
+    for change in (
+      dict(picture=np.ones([2, 2, 3], np.uint8)),
+      dict(question="p"),
+      dict(answer="b"),
+      dict(dataset="e"),
+      dict(picture=np.zeros([4, 1, 3], np.uint8)),
+    ):
       self.assertNotEqual(data.fingerprint([example, dataclasses.replace(example, **change)]), same)
 
   def write(self, *rows):
@@ -73,8 +77,9 @@ class DataTest(absltest.TestCase):
       self.assertEqual([example for batch in batches for example in batch[3]], examples)
 
   def test_splits_share_no_picture(self):
-    train, calibration, test = ({example.digest for example in data.from_digits(split, ["boxed"], 8)}
-                                for split in ("train", "calibration", "test"))
+    train, calibration, test = (
+      {example.digest for example in data.from_digits(split, ["boxed"], 8)} for split in ("train", "calibration", "test")
+    )
     self.assertEqual([len(train), len(calibration), len(test)], [8, 8, 8])
     self.assertEmpty(train & calibration | train & test | calibration & test)
     with self.assertRaisesRegex(ValueError, "dataset: got colour, the digits have color_to_digit"):

@@ -44,7 +44,7 @@ class TinyTest(parameterized.TestCase):
 
   def gates(self, head, scope, value=0.0):
     gates = np.ones([self.text.num_hidden_layers, self.text.num_attention_heads])
-    gates[:1 if scope == "first_layer" else None, head] = value
+    gates[: 1 if scope == "first_layer" else None, head] = value
     return gates
 
   def drops(self, scope, mode, part, answers):
@@ -111,7 +111,7 @@ class EmbeddedTest(parameterized.TestCase):
     params = jax.tree.map(np.array, self.params)
     size = self.model.config.text.head_dim
     for layer in layers:
-      params["language_model"][f"layers_{layer}"]["self_attn"]["o_proj"]["kernel"][head * size:(head + 1) * size] = 0
+      params["language_model"][f"layers_{layer}"]["self_attn"]["o_proj"]["kernel"][head * size : (head + 1) * size] = 0
     return params
 
   def log_likelihoods(self, params):
@@ -138,15 +138,24 @@ class EmbeddedTest(parameterized.TestCase):
     np.testing.assert_allclose(drops[head], expected, atol=2e-4)
 
   def test_heads_at_once_changes_nothing(self):
-    every, few = (estimators.ablation(self.model, self.params, self.batch, estimators.Settings(
-        metric="log_likelihood", heads_at_once=count)) for count in (64, 2))
+    every, few = (
+      estimators.ablation(
+        self.model, self.params, self.batch, estimators.Settings(metric="log_likelihood", heads_at_once=count)
+      )
+      for count in (64, 2)
+    )
     np.testing.assert_allclose(every, few, rtol=1e-5, atol=1e-5)
 
   def test_gradient_is_the_slope(self):
     slope = estimators.gradient(self.model, self.params, self.batch, estimators.Settings())
     arrays, size = (self.batch.prompt, self.batch.features, self.batch.answers), 1e-2
-    likelihood = jax.jit(lambda gate: estimators._verdict(
-        self.params, arrays, gate, model=self.model, scope="first_layer", mode="zero_output").log_likelihood)
+    likelihood = jax.jit(
+      lambda gate: (
+        estimators._verdict(
+          self.params, arrays, gate, model=self.model, scope="first_layer", mode="zero_output"
+        ).log_likelihood
+      )
+    )
     for head in (0, 7):
       step = size * jnp.eye(8)[head]
       difference = (likelihood(jnp.ones([5, 8]) + step) - likelihood(jnp.ones([5, 8]) - step)) / (2 * size)
@@ -156,8 +165,9 @@ class EmbeddedTest(parameterized.TestCase):
     mass = estimators.attention_mass(self.model, self.params, self.batch, estimators.Settings())
     self.assertEqual(mass.shape, (8, len(self.examples)))
     config = self.model.config
-    arrays = self.processor(images=[[example.picture] for example in self.examples],
-                            prompts=[example.question for example in self.examples])
+    arrays = self.processor(
+      images=[[example.picture] for example in self.examples], prompts=[example.question for example in self.examples]
+    )
     end_of_message = self.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     for number, row in enumerate(checks.merged(self.model, self.params, arrays)):
       _, weights = numpy_decoder.run(self.params, config.text, row.embeddings, row.positions)
@@ -167,13 +177,14 @@ class EmbeddedTest(parameterized.TestCase):
     self.assertGreater(np.ptp(mass), 0.1)
 
   def test_mask_visual_hides_the_picture_from_the_head(self):
-    zero, masked = (estimators.ablation(self.model, self.params, self.batch, estimators.Settings(
-        mode=mode, metric="log_likelihood")) for mode in ("zero_output", "mask_visual"))
+    zero, masked = (
+      estimators.ablation(self.model, self.params, self.batch, estimators.Settings(mode=mode, metric="log_likelihood"))
+      for mode in ("zero_output", "mask_visual")
+    )
     self.assertGreater(np.abs(zero - masked).max(), 1e-3)
 
 
 class TableTest(parameterized.TestCase):
-
   def test_fixed_weights(self):
     estimate = lambda name, **settings: estimators.find(name).estimate(8, estimators.Settings(**settings)).weights
     np.testing.assert_array_equal(estimate("uniform"), np.full(8, 1 / 8))

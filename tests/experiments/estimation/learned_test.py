@@ -31,8 +31,17 @@ class LearnedTest(absltest.TestCase):
     cls.features = generation.encode_pictures(cls.model, cls.params, cls.inputs)
 
   def step(self, state, temperature, counts):
-    return learned.learn_step(state, self.params, self.inputs.prompt, self.features, ANSWERS, counts, temperature,
-                              model=self.model, optimizer=self.optimizer)
+    return learned.learn_step(
+      state,
+      self.params,
+      self.inputs.prompt,
+      self.features,
+      ANSWERS,
+      counts,
+      temperature,
+      model=self.model,
+      optimizer=self.optimizer,
+    )
 
   def test_cold_relaxation_is_hard_selection(self):
     logits = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)

@@ -19,7 +19,6 @@ SEEDS = np.asarray([3, 4])
 
 
 class OutcomesTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -32,13 +31,23 @@ class OutcomesTest(parameterized.TestCase):
 
   # Importance, seeds and CLIP's scores each have an influence on one of these.
   @parameterized.parameters(
-      (Pruning(keep_ratio=0.5, keep_mass=0.2),), (Pruning(keep_ratio=0.2, selector="random"),),
-      (Pruning(keep_ratio=0.2, selector="cdpruner"),))
+    (Pruning(keep_ratio=0.5, keep_mass=0.2),),
+    (Pruning(keep_ratio=0.2, selector="random"),),
+    (Pruning(keep_ratio=0.2, selector="cdpruner"),),
+  )
   def test_right_is_what_decoding_answers(self, pruning):
     scores = self.batch.relevance if pruning.selector == "cdpruner" else None
-    out = models.generate(self.model, self.params, Inputs(self.batch.prompt, None), self.weights,
-                          features=self.batch.features, scores=scores, selector_seed=SEEDS, max_new_tokens=3,
-                          **dataclasses.asdict(pruning))
+    out = models.generate(
+      self.model,
+      self.params,
+      Inputs(self.batch.prompt, None),
+      self.weights,
+      features=self.batch.features,
+      scores=scores,
+      selector_seed=SEEDS,
+      max_new_tokens=3,
+      **dataclasses.asdict(pruning),
+    )
     answers, visual = np.asarray(out.tokens), self.batch.prompt.visual_order
     shares = [np.isin(row[row >= 0], kept).mean() for row, kept in zip(visual, np.asarray(out.kept_positions))]
     wrong = answers + (np.arange(3) == 1) * (1 - 2 * (answers > 0))  # another second token

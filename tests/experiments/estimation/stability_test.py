@@ -8,7 +8,6 @@ from hawk_jax import importance
 
 
 class StabilityTest(absltest.TestCase):
-
   def scores(self, noise):
     rng = np.random.default_rng(0)
     labels = np.repeat(["a", "b"], 60)
@@ -31,21 +30,22 @@ class StabilityTest(absltest.TestCase):
     self.assertGreater(many["correlation"], few["correlation"] + 0.1)
     self.assertGreater(many["same_best"], few["same_best"])
     self.assertEqual((few["examples"], many["examples"], many["informative"]), (3, 30, 1.0))
-    exact, = stability.over_sizes(*self.scores(0.0), sizes=(5, 31))  # two sets of 31 cannot be drawn from 60
+    (exact,) = stability.over_sizes(*self.scores(0.0), sizes=(5, 31))  # two sets of 31 cannot be drawn from 60
     self.assertAlmostEqual(exact["correlation"], 1.0)
     self.assertEqual((exact["examples"], exact["same_best"], exact["informative"]), (5, 1.0, 1.0))
 
   def test_pairs_that_do_not_distinguish_heads_are_counted(self):
     labels, scores = np.repeat(["a"], 40), np.zeros([40, 3])
     scores[0, 1] = 1.0  # a single example distinguishes heads
-    row, = stability.over_sizes(labels, scores, sizes=(10,))
+    (row,) = stability.over_sizes(labels, scores, sizes=(10,))
     self.assertEqual(row["informative"], 0.0)
     self.assertTrue(np.isnan(row["correlation"]))
 
   def test_markdown(self):
     rows = {"one": np.asarray([0.5, 0.3, 0.2]), "two": np.asarray([0.2, 0.3, 0.5])}
-    text = stability.markdown(rows, [{"examples": 10, "correlation": 0.5, "same_best": 0.25, "informative": 1.0}],
-                              np.asarray([3, 2, 1]))
+    text = stability.markdown(
+      rows, [{"examples": 10, "correlation": 0.5, "same_best": 0.25, "informative": 1.0}], np.asarray([3, 2, 1])
+    )
     self.assertIn("| one | 1.50 | 0.90 | 0.60 |", text)
     self.assertIn("| one | +1.00 | -1.00 | +1.00 |", text)
     self.assertIn("| 10 | +0.50 | 25 % | 100 % |", text)

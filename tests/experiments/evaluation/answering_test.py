@@ -27,7 +27,6 @@ def make_options(**options):
 
 
 class PrefetchTest(absltest.TestCase):
-
   def test_order_and_how_far_ahead(self):
     made = []
     results = answering.prefetched(lambda item: made.append(item) or item * 2, range(20), ahead=3)
@@ -44,7 +43,6 @@ class PrefetchTest(absltest.TestCase):
 
 
 class AnsweringTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -53,8 +51,7 @@ class AnsweringTest(parameterized.TestCase):
 
   def answerer(self, **options):
     weights = np.full(self.model.config.text.num_attention_heads, 0.125, np.float32)
-    return answering.Answerer(self.model, self.params, self.processor, "plain", weights, SETTINGS,
-                              make_options(**options))
+    return answering.Answerer(self.model, self.params, self.processor, "plain", weights, SETTINGS, make_options(**options))
 
   def test_videos(self):
     table = tsv.read(str(FILES / "digits_video.tsv"), limit=2)
@@ -93,9 +90,11 @@ class AnsweringTest(parameterized.TestCase):
     self.assertRegex(prepared.problems[1], r"digits.tsv: row 2 \(index 1\), column image: input_ids: .*8192 positions")
 
   @parameterized.parameters(
-      (dict(fps=-1.0), "fps: got -1"), (dict(max_frames=1), "max_frames: got 1"),
-      (dict(min_pixels=9000, max_pixels=1000), "min_pixels and max_pixels: got 9000 and 1000"),
-      (dict(max_new_tokens=9000), "max_new_tokens: got 9000"))
+    (dict(fps=-1.0), "fps: got -1"),
+    (dict(max_frames=1), "max_frames: got 1"),
+    (dict(min_pixels=9000, max_pixels=1000), "min_pixels and max_pixels: got 9000 and 1000"),
+    (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
+  )
   def test_options_no_question_can_be_asked_with(self, options, message):
     with self.assertRaisesRegex(ValueError, message):
       answering.check(self.model, self.processor, make_options(**options))

@@ -9,7 +9,6 @@ from tests.reference.tsv_files import fake_table
 
 
 class PlanTest(parameterized.TestCase):
-
   def test_batches_hold_similar_sizes_and_every_row_once(self):
     table = fake_table([((w, w),) for w in (100, 500, 100, 500, 100)] + [(), ((100, 100), (100, 100))])
     batches = plan.batches([table, table], 2, None, None)
@@ -22,15 +21,25 @@ class PlanTest(parameterized.TestCase):
     self.assertEqual(plan.batches([table], 3, 1008**2, 1008**2)[0].rows, (0, 1, 2))
 
   def test_settings(self):
-    self.assertEqual(plan.settings(["hawk", "random"], [0.2, 0.5], normalization="softmax"), (
+    self.assertEqual(
+      plan.settings(["hawk", "random"], [0.2, 0.5], normalization="softmax"),
+      (
         Pruning(normalization="softmax"),
-        *(Pruning(keep_ratio=ratio, selector=selector, normalization="softmax")
-          for ratio in (0.5, 0.2) for selector in ("hawk", "random"))))
+        *(
+          Pruning(keep_ratio=ratio, selector=selector, normalization="softmax")
+          for ratio in (0.5, 0.2)
+          for selector in ("hawk", "random")
+        ),
+      ),
+    )
     self.assertEqual([plan.name(setting) for setting in plan.settings(["hawk"], [0.198])], ["all tokens", "hawk 0.198"])
 
   @parameterized.parameters(
-      (["hawk", "hawk"], [0.5], "selector: .*twice"), (["hawk"], [0.5, 0.5], "keep_ratio: .*twice"),
-      (["hawk"], [1.0], "keep_ratio: got 1.0, must be between 0 and 1"), (["hawk"], [0.0], "keep_ratio: got 0.0"))
+    (["hawk", "hawk"], [0.5], "selector: .*twice"),
+    (["hawk"], [0.5, 0.5], "keep_ratio: .*twice"),
+    (["hawk"], [1.0], "keep_ratio: got 1.0, must be between 0 and 1"),
+    (["hawk"], [0.0], "keep_ratio: got 0.0"),
+  )
   def test_settings_refused(self, selectors, ratios, message):
     with self.assertRaisesRegex(ValueError, message):
       plan.settings(selectors, ratios)

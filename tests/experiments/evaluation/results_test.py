@@ -20,13 +20,16 @@ class SevenB:
 
 
 class ReportTest(absltest.TestCase):
-
   def results(self, title, said, problems=()):
     """Two questions under all tokens, hawk 0.2 and random 0.2."""
     table = fake_table([((8, 8),)] * 2)
     benchmark = Benchmark(title=title, score=short_answer.score)
-    rows = [{"problem": "bad"} if at in problems else
-            {"tokens": 10, "answers": [{"prediction": texts[at], "kept": 2} for texts in said]} for at in range(2)]
+    rows = [
+      {"problem": "bad"}
+      if at in problems
+      else {"tokens": 10, "answers": [{"prediction": texts[at], "kept": 2} for texts in said]}
+      for at in range(2)
+    ]
     scores = [[0.0 if at in problems else float(texts[at] == "a") for at in range(2)] for texts in said]
     totals = [benchmark.aggregate(table, texts, score) for texts, score in zip(said, scores)]
     return results_lib.Result(benchmark, table, rows, scores, totals)
@@ -36,7 +39,9 @@ class ReportTest(absltest.TestCase):
     first = self.results("ChartQA", [["a", "a"], ["a", "b"], ["b", "b"]])
     second = self.results("TextVQA", [["a", "a"], ["a", "a"], ["b", "a"]], problems=(0,))
     text = results_lib.markdown([first, second], settings, published.rows("qwen2_5_vl", SevenB, "native"))
-    self.assertEqual(text.splitlines(), [
+    self.assertEqual(
+      text.splitlines(),
+      [
         "| visual tokens | method | ChartQA | TextVQA | mean share |",
         "|---|---|---:|---:|---:|",
         "| 100 % | unpruned | 100.0 (100.0 %) | 50.0 (100.0 %) | 100.0 % |",
@@ -47,7 +52,8 @@ class ReportTest(absltest.TestCase):
         "",
         "TextVQA: 1 of 2 questions could not be asked and count as wrong.",
         "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores.",
-    ])
+      ],
+    )
     left_out = dataclasses.replace(first, table=dataclasses.replace(first.table, skipped=3))
     self.assertIn("ChartQA: 3 rows without a picture", results_lib.markdown([left_out], settings, ()))
     self.assertEqual(published.rows("llava", SevenB, "native"), ())

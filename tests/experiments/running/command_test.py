@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.MeshSettings):
   """One field of each type."""
 
   name: str = command.option("a", "A name.")
@@ -55,8 +55,16 @@ for number, arguments in enumerate(json.loads(sys.argv[1])):
     command.main(Settings, run)
   print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
-COMMAND_LINES = ((), ("--help",), ("--nosuch=1",), ("--number=x",), ("--number=0",), ("--bad=value",), ("--bad=file",),
-                 ("stray",))
+COMMAND_LINES = (
+  (),
+  ("--help",),
+  ("--nosuch=1",),
+  ("--number=x",),
+  ("--number=0",),
+  ("--bad=value",),
+  ("--bad=file",),
+  ("stray",),
+)
 
 
 def parse(*arguments):
@@ -67,7 +75,6 @@ def parse(*arguments):
 
 
 class SettingsTest(absltest.TestCase):
-
   def refused(self, message, **settings):
     with self.assertRaisesRegex(ValueError, message):
       Settings(**settings)
@@ -90,7 +97,6 @@ class SettingsTest(absltest.TestCase):
 
 
 class FlagsTest(absltest.TestCase):
-
   def test_defaults_are_those_of_the_settings(self):
     self.assertEqual(parse(), Settings())
 
@@ -114,7 +120,6 @@ class FlagsTest(absltest.TestCase):
 
 
 class MainTest(absltest.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -122,11 +127,19 @@ class MainTest(absltest.TestCase):
     with tempfile.TemporaryDirectory() as directory:
       script = pathlib.Path(directory) / "toy.py"
       script.write_text(COMMANDS)
-      done = subprocess.run([sys.executable, "-W", "ignore", str(script), json.dumps(COMMAND_LINES)], cwd=directory,
-                            env=environment, capture_output=True, text=True, check=True)
+      done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), json.dumps(COMMAND_LINES)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+      )
       read = lambda name, number: (script.parent / f"{name}{number}").read_text()
-      cls.results = {arguments: (status, read("output", number), read("errors", number)) for number, (arguments, status)
-                     in enumerate(zip(COMMAND_LINES, map(int, done.stdout.split()), strict=True))}
+      cls.results = {
+        arguments: (status, read("output", number), read("errors", number))
+        for number, (arguments, status) in enumerate(zip(COMMAND_LINES, map(int, done.stdout.split()), strict=True))
+      }
 
   def refused(self, *arguments):
     status, output, errors = self.results[arguments]
@@ -140,7 +153,7 @@ class MainTest(absltest.TestCase):
   def test_help_lists_the_flags_of_the_command(self):
     _, output, _ = self.results["--help",]
     listed = {line.split(":")[0].strip() for line in output.splitlines() if line.startswith("  --")}
-    self.assertContainsSubset({"--number", "--bad", "--mesh", "--compilation_cache", "--[no]distributed"}, listed)
+    self.assertContainsSubset({"--number", "--bad", "--compilation_cache", "--[no]distributed"}, listed)
     self.assertNotIn("--verbosity", output)  # absl's own
 
   def test_flags_that_cannot_be_parsed(self):
@@ -149,9 +162,11 @@ class MainTest(absltest.TestCase):
     self.assertIn("unknown arguments: stray", self.refused("stray")[1])
 
   def test_errors_of_the_command_take_one_line(self):
-    for arguments, message in {("--number=0",): "number: got 0, must be at least 1",
-                               ("--bad=value",): "number: got 3, must be 4",
-                               ("--bad=file",): "[Errno 2] No such file or directory: '/no/such/file'"}.items():
+    for arguments, message in {
+      ("--number=0",): "number: got 0, must be at least 1",
+      ("--bad=value",): "number: got 3, must be 4",
+      ("--bad=file",): "[Errno 2] No such file or directory: '/no/such/file'",
+    }.items():
       self.assertEqual(self.refused(*arguments), (2, f"error: {message}\n"))
 
 

@@ -28,7 +28,6 @@ def assert_trees_equal(actual, expected):
 
 
 class ConvertTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -101,8 +100,10 @@ class ConvertTest(absltest.TestCase):
     with self.assertRaises(ValueError) as raised:
       load_model(self.output)
     for layer in range(2):
-      self.assertIn(f"wrong shape: language_model/layers_{layer}/mlp/up_proj/kernel is [64, 112], the config asks for "
-                    "[64, 96]", str(raised.exception))
+      self.assertIn(
+        f"wrong shape: language_model/layers_{layer}/mlp/up_proj/kernel is [64, 112], the config asks for [64, 96]",
+        str(raised.exception),
+      )
     (self.output / orbax.MANIFEST).write_text("{")
     with self.assertRaisesRegex(ValueError, "is not a manifest of parameters"):
       load_model(self.output)

@@ -10,7 +10,6 @@ from experiments.running import files
 
 
 class FilesTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()

@@ -11,7 +11,6 @@ from experiments.running import journal
 
 
 class JournalTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -56,10 +55,13 @@ class JournalTest(absltest.TestCase):
     self.assertEqual(self.path.read_bytes(), before)
 
   def test_two_runs_at_once_are_refused(self):
-    script = ("import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); "
-              "sys.stdin.read()")
-    with subprocess.Popen([sys.executable, "-c", script, str(self.path)], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as other:
+    script = (
+      "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); "
+      "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+      [sys.executable, "-c", script, str(self.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
       other.stdout.readline()
       with self.assertRaisesRegex(ValueError, "output_dir: another run is writing .*records.jsonl"):
         journal.Journal(self.path, {})

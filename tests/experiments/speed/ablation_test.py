@@ -10,7 +10,6 @@ from experiments.speed import ablation
 
 
 class AblationTest(absltest.TestCase):
-
   def test_both_ways(self):
     settings = ablation.Settings(examples=1, rounds=1)
     found = ablation.run(settings)
@@ -25,8 +24,9 @@ class AblationTest(absltest.TestCase):
     layer = {"self_attn": {"o_proj": {"kernel": jnp.ones([6, 3])}, "q_proj": 1}, "mlp": 2}
     params = {"language_model": {"layers_0": layer, "layers_1": 3}, "visual": 4}
     found = ablation.without(params, 1, 2)
-    np.testing.assert_array_equal(found["language_model"]["layers_0"]["self_attn"]["o_proj"]["kernel"][:, 0],
-                                  [1, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(
+      found["language_model"]["layers_0"]["self_attn"]["o_proj"]["kernel"][:, 0], [1, 1, 0, 0, 1, 1]
+    )
     np.testing.assert_array_equal(layer["self_attn"]["o_proj"]["kernel"], 1)
     self.assertEqual((found["visual"], found["language_model"]["layers_1"]), (4, 3))
 

@@ -14,7 +14,6 @@ MODELS = {"qwen2_5_vl": (qwen2_5_vl, "gqa"), "llava": (llava, "llama"), "llava_n
 
 
 class CasesTest(parameterized.TestCase):
-
   @parameterized.parameters(*MODELS)
   def test_joined_batch_holds_the_same_prompts(self, name):
     model, _ = checks.load(*MODELS[name])
@@ -26,7 +25,7 @@ class CasesTest(parameterized.TestCase):
       self.assertEqual(joined.visual_counts[row], prompt.visual_counts[0])
       for field in ("text_tokens", "text_order", "visual_order"):
         found, expected = getattr(joined, field)[row], getattr(prompt, field)[0]
-        np.testing.assert_array_equal(found[:len(expected)], expected)
+        np.testing.assert_array_equal(found[: len(expected)], expected)
       self.assertEqual(joined.next_position[row], prompt.next_position[0])
 
   def test_case(self):

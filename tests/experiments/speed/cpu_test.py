@@ -15,7 +15,6 @@ SETTINGS = measurement.Settings(tokens=400, patches=768, rounds=1)
 
 
 class CpuTest(parameterized.TestCase):
-
   def test_rows_and_the_table_of_the_module(self):
     rows = measurement.run(SETTINGS)
     self.assertEqual([row["workaround"] for row in rows], ["dot_general"] * 3 + ["attend_by_head"] * 3 + ["kept"] * 2)
@@ -26,10 +25,20 @@ class CpuTest(parameterized.TestCase):
     self.assertEqual(first_cells(inspect.getdoc(cpu).splitlines()), first_cells(measurement.summarize(rows)))
 
   def test_gains_of_one_workaround(self):
-    rows = [{"workaround": name, "gain": gain} for name, gain in (
-        ("dot_general", 10.4), ("dot_general", 2.0), ("attend_by_head", 1.234), ("kept", 3.0), ("kept", 2.96))]
-    self.assertEqual([line.split("|")[3].strip() for line in measurement.summarize(rows)[2:]],
-                     ["2.0 to 10.4 times", "1.2 times", "3.0 times"])
+    rows = [
+      {"workaround": name, "gain": gain}
+      for name, gain in (
+        ("dot_general", 10.4),
+        ("dot_general", 2.0),
+        ("attend_by_head", 1.234),
+        ("kept", 3.0),
+        ("kept", 2.96),
+      )
+    ]
+    self.assertEqual(
+      [line.split("|")[3].strip() for line in measurement.summarize(rows)[2:]],
+      ["2.0 to 10.4 times", "1.2 times", "3.0 times"],
+    )
 
   def test_results_agree_in_bfloat16(self):
     for case in measurement.make_cases(8, 8, "bfloat16"):

@@ -20,10 +20,25 @@ from models.llava.vision import VisionConfig
 # XLA also counts norms, softmax, activations and rotary embedding. The widths below are chosen so that these are few: each
 # takes a few operations per element, where a matrix product takes hundreds.
 TOLERANCE = 0.02
-TEXT = DecoderConfig(vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-                     num_key_value_heads=2, head_dim=64, max_position_embeddings=1024)
-MODEL = Llava(LlavaConfig(text=TEXT, image_token_id=511, vision=VisionConfig(
-    num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=1, image_size=28, feature_layers=(1,))))
+TEXT = DecoderConfig(
+  vocab_size=512,
+  hidden_size=256,
+  intermediate_size=512,
+  num_hidden_layers=3,
+  num_attention_heads=4,
+  num_key_value_heads=2,
+  head_dim=64,
+  max_position_embeddings=1024,
+)
+MODEL = Llava(
+  LlavaConfig(
+    text=TEXT,
+    image_token_id=511,
+    vision=VisionConfig(
+      num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=1, image_size=28, feature_layers=(1,)
+    ),
+  )
+)
 
 
 def xla_flops(function, *args) -> float:
@@ -40,7 +55,6 @@ def integers(*shape):
 
 
 class FlopsTest(absltest.TestCase):
-
   def test_prefill_against_xla(self):
     tokens = 128
 
@@ -48,8 +62,9 @@ class FlopsTest(absltest.TestCase):
       call = lambda module, sequence: module.logits(module.run(sequence).last)
       return MODEL.apply({"params": params}, sequence, method=call)
 
-    sequence = Sequence(floats(1, tokens, 256), integers(1, tokens, 1), integers(1, tokens),
-                        jax.ShapeDtypeStruct((1, tokens), bool))
+    sequence = Sequence(
+      floats(1, tokens, 256), integers(1, tokens, 1), integers(1, tokens), jax.ShapeDtypeStruct((1, tokens), bool)
+    )
     found = xla_flops(prefill, params_lib.abstract(MODEL), sequence)
     # XLA computes the whole square of causal attention in the two layers before the last, we count half of it.
     masked = 2 * 2 * tokens**2 * TEXT.num_attention_heads * TEXT.head_dim
@@ -59,17 +74,34 @@ class FlopsTest(absltest.TestCase):
 
   def test_scoring_against_xla(self):
     heads, tokens = 128, 512
-    text = DecoderConfig(vocab_size=8, hidden_size=256, intermediate_size=8, num_hidden_layers=1, num_attention_heads=heads,
-                         num_key_value_heads=heads, head_dim=4, max_position_embeddings=1024)
+    text = DecoderConfig(
+      vocab_size=8,
+      hidden_size=256,
+      intermediate_size=8,
+      num_hidden_layers=1,
+      num_attention_heads=heads,
+      num_key_value_heads=heads,
+      head_dim=4,
+      max_position_embeddings=1024,
+    )
     projections = scoring.Projections(query=floats(256, heads, 4), key=floats(256, heads, 4))
-    found = xla_flops(scoring.head_scores, projections, floats(1, 8, 256), floats(1, tokens, 256),
-                      jax.ShapeDtypeStruct((1, 8), bool))
+    found = xla_flops(
+      scoring.head_scores, projections, floats(1, 8, 256), floats(1, tokens, 256), jax.ShapeDtypeStruct((1, 8), bool)
+    )
     expected = flops.scoring(text, tokens)
     self.assertBetween(found, expected, (1 + TOLERANCE) * expected)
 
   def test_by_hand(self):
-    text = DecoderConfig(vocab_size=10, hidden_size=4, intermediate_size=6, num_hidden_layers=2, num_attention_heads=2,
-                         num_key_value_heads=1, head_dim=2, max_position_embeddings=16)
+    text = DecoderConfig(
+      vocab_size=10,
+      hidden_size=4,
+      intermediate_size=6,
+      num_hidden_layers=2,
+      num_attention_heads=2,
+      num_key_value_heads=1,
+      head_dim=2,
+      max_position_embeddings=16,
+    )
     # A layer's kernels: queries and output 4 x 4 each, keys and values 4 x 2 each, MLP 3 times 4 x 6: 120 elements.
     first = 2 * 3 * 120 + 2 * 2 * (3 * 3 / 2) * 4  # products of 3 tokens, and two of half a 3 x 3 square and width 4
     last = 2 * 2 * 16 + 2 * 120 + 2 * 2 * 3 * 4  # keys and values of 2 tokens, all products of one, which sees 3
@@ -82,8 +114,9 @@ class FlopsTest(absltest.TestCase):
 
   def test_decode_bytes_are_those_of_kernels_and_cache(self):
     shapes = traverse_util.flatten_dict(params_lib.abstract(MODEL), sep="/")
-    kernels = sum(x.size for path, x in shapes.items()
-                  if path.startswith(("language_model/", "lm_head/")) and path.endswith("kernel"))
+    kernels = sum(
+      x.size for path, x in shapes.items() if path.startswith(("language_model/", "lm_head/")) and path.endswith("kernel")
+    )
     self.assertEqual(flops.decode_bytes(TEXT, 0, 1, 2), 2 * kernels)
     keys_values = ([floats(3, 20, 2, 64)] * 3,) * 2
     cache = jax.eval_shape(functools.partial(decoder.make_cache, max_new_tokens=4), keys_values, integers(3))

@@ -10,7 +10,6 @@ from experiments.speed import native_resolution
 
 
 class NativeResolutionTest(absltest.TestCase):
-
   def test_report(self):
     with tempfile.TemporaryDirectory() as directory:
       report = native_resolution.run(native_resolution.Settings(side=(16, 32), width=8, output_dir=directory))

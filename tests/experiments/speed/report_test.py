@@ -5,25 +5,66 @@ from absl.testing import absltest
 from experiments.speed import report as report_lib
 
 REPORT = {
-    "config": "cpu", "dtype": "float32", "device": "2 CPU cores", "date": "2026-11-21", "versions": "jax 0.10.2",
-    "rounds": 3, "steps": 10, "visual_tokens": 100, "text_tokens": 20, "matmul_flops_per_second": 1e11,
-    "bandwidth_bytes_per_second": 1e10, "vision_flops": 1e11, "batch_sizes": [4],
-    "checks": [{"case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
-    "cases": [
-        {"keep_ratio": 1.0, "tokens": 120, "cache_bytes": 2e6, "language_flops": 4e10, "decode_bytes": 1e8,
-         "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
-         "temporary_bytes": {"vision": 7e6, "prefill": 9e6, "decode": None, "prune": 1e6, "language": 2e6}},
-        {"keep_ratio": 0.2, "tokens": 40, "cache_bytes": 1e6, "language_flops": 1e10, "decode_bytes": 5e7,
-         "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
-         "temporary_bytes": {"vision": 7e6, "prefill": 3e6, "decode": None, "prune": 1e6, "language": 2e6}}],
-    "seconds": {
-        "vision": [2.0], "batch": [8.0], "decode x4": [0.5],
-        "first_token 1": [3.0, 2.9, 3.2], "prefill 1": [1.0], "prune 1": [0.05], "language 1": [0.8], "decode 1": [0.2],
-        "answer 1": [4.0],
-        "first_token 0.2": [2.4], "prefill 0.2": [0.5], "prune 0.2": [0.05], "language 0.2": [0.3], "decode 0.2": [0.1],
-        "answer 0.2": [3.0]}}
-TORCH = {"torch vision": [2.0], "torch batch": [16.0], "torch first_token 1": [6.0], "torch decode 1": [0.3],
-         "torch first_token 0.2": [1.2], "torch decode 0.2": [0.3]}
+  "config": "cpu",
+  "dtype": "float32",
+  "device": "2 CPU cores",
+  "date": "2026-11-21",
+  "versions": "jax 0.10.2",
+  "rounds": 3,
+  "steps": 10,
+  "visual_tokens": 100,
+  "text_tokens": 20,
+  "matmul_flops_per_second": 1e11,
+  "bandwidth_bytes_per_second": 1e10,
+  "vision_flops": 1e11,
+  "batch_sizes": [4],
+  "checks": [{"case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
+  "cases": [
+    {
+      "keep_ratio": 1.0,
+      "tokens": 120,
+      "cache_bytes": 2e6,
+      "language_flops": 4e10,
+      "decode_bytes": 1e8,
+      "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
+      "temporary_bytes": {"vision": 7e6, "prefill": 9e6, "decode": None, "prune": 1e6, "language": 2e6},
+    },
+    {
+      "keep_ratio": 0.2,
+      "tokens": 40,
+      "cache_bytes": 1e6,
+      "language_flops": 1e10,
+      "decode_bytes": 5e7,
+      "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
+      "temporary_bytes": {"vision": 7e6, "prefill": 3e6, "decode": None, "prune": 1e6, "language": 2e6},
+    },
+  ],
+  "seconds": {
+    "vision": [2.0],
+    "batch": [8.0],
+    "decode x4": [0.5],
+    "first_token 1": [3.0, 2.9, 3.2],
+    "prefill 1": [1.0],
+    "prune 1": [0.05],
+    "language 1": [0.8],
+    "decode 1": [0.2],
+    "answer 1": [4.0],
+    "first_token 0.2": [2.4],
+    "prefill 0.2": [0.5],
+    "prune 0.2": [0.05],
+    "language 0.2": [0.3],
+    "decode 0.2": [0.1],
+    "answer 0.2": [3.0],
+  },
+}
+TORCH = {
+  "torch vision": [2.0],
+  "torch batch": [16.0],
+  "torch first_token 1": [6.0],
+  "torch decode 1": [0.3],
+  "torch first_token 0.2": [1.2],
+  "torch decode 0.2": [0.3],
+}
 
 
 def rows(text):
@@ -33,12 +74,26 @@ def rows(text):
 
 
 class ReportTest(absltest.TestCase):
-
   def test_alone(self):
     text = report_lib.summarize(REPORT)
     whole, pruned, whole_shares, pruned_shares = rows(text)
-    self.assertEqual(whole, ["1", "120", "3000.0 (2900 to 3200)", "2000.0 (2000 to 2000)", "50.0 (50 to 50)",
-                             "800.0 (800 to 800)", "150.0", "20.00", "4000.0 (4000 to 4000)", "2.0", "9", "6.0"])
+    self.assertEqual(
+      whole,
+      [
+        "1",
+        "120",
+        "3000.0 (2900 to 3200)",
+        "2000.0 (2000 to 2000)",
+        "50.0 (50 to 50)",
+        "800.0 (800 to 800)",
+        "150.0",
+        "20.00",
+        "4000.0 (4000 to 4000)",
+        "2.0",
+        "9",
+        "6.0",
+      ],
+    )
     self.assertEqual(pruned[6:8], ["50.0", "10.00"])
     # Time and FLOPs over the unpruned, scoring, shares of the machine's limits, and what pruning saves.
     self.assertEqual(whole_shares[1:], ["1.000", "1.000", "1.00", "5.0 %", "50 %", "50 %", "100.0 %", "100.0 %", "55.0 %"])

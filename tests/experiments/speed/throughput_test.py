@@ -10,7 +10,6 @@ SETTINGS = throughput.Settings(limit=3, batch_size=2, selector=("random",), keep
 
 
 class ThroughputTest(absltest.TestCase):
-
   def test_both_ways(self):
     rows = throughput.run(SETTINGS)
     self.assertEqual([(row["settings"], row["questions"]) for row in rows], [(1, 3), (2, 3)])
@@ -18,8 +17,10 @@ class ThroughputTest(absltest.TestCase):
       self.assertEqual({name: len(seconds) for name, seconds in row["seconds"].items()}, {"one by one": 1, "batches": 1})
 
   def test_other_answers_are_refused(self):
-    with mock.patch.object(throughput, "one_by_one", return_value={0: ["7"]}), \
-        mock.patch.object(throughput, "batched", return_value={0: ["8"]}):
+    with (
+      mock.patch.object(throughput, "one_by_one", return_value={0: ["7"]}),
+      mock.patch.object(throughput, "batched", return_value={0: ["8"]}),
+    ):
       with self.assertRaisesRegex(ValueError, "batch_size: the answers of batches differ"):
         throughput.run(SETTINGS)
 

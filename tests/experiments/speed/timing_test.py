@@ -9,7 +9,6 @@ from experiments.speed import timing
 
 
 class TimingTest(absltest.TestCase):
-
   def test_rounds(self):
     clock, calls = timing.Clock(), []
     clock.add("first", lambda: calls.append("first"))

@@ -28,7 +28,6 @@ class Refused:
 
 
 class CompilerTest(absltest.TestCase):
-
   def test_batch_has_the_shapes_of_packing(self):
     model = registry.published("qwen2.5-vl-7b")
     batch = compiler.make_batch(model, (112, 112), 2, 64)
@@ -48,9 +47,22 @@ class CompilerTest(absltest.TestCase):
     self.assertEqual((row["program"], row["fits"], row["needed_bytes"]), ("prefill", False, 20 * 2**30))
     self.assertEqual(row["weights_bytes"], sum(2 * np.prod(x.shape) for x in jax.tree.leaves(small.params)))
     report = {
-        "model_config": "qwen2.5-vl-72b", "parameters": 73e9, "topology": "v5e:2x4", "mesh": {"fsdp": 8}, "batch": 1,
-        "visual_tokens": 4096, "text_tokens": 64, "max_new_tokens": 1, "dtype": "bfloat16", "wall_seconds": 1.0,
-        "chip": dataclasses.asdict(CHIP), "programs": [row], "device": "", "date": "", "versions": ""}
+      "model_config": "qwen2.5-vl-72b",
+      "parameters": 73e9,
+      "topology": "v5e:2x4",
+      "mesh": {"fsdp": 8},
+      "batch": 1,
+      "visual_tokens": 4096,
+      "text_tokens": 64,
+      "max_new_tokens": 1,
+      "dtype": "bfloat16",
+      "wall_seconds": 1.0,
+      "chip": dataclasses.asdict(CHIP),
+      "programs": [row],
+      "device": "",
+      "date": "",
+      "versions": "",
+    }
     self.assertIn("It does not fit: at most 21.5 of 16 GB per chip.", report_lib.summarize(report))
 
   def test_other_errors_are_raised(self):

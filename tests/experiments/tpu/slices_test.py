@@ -17,7 +17,6 @@ HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
 
 class SlicesTest(absltest.TestCase):
-
   def test_bad_topology(self):
     with self.assertRaisesRegex(ValueError, "topology: got 'v9:2x4', must be like v5e:2x4 with one of v5e, v5p, v6e"):
       slices.slice_devices("v9:2x4")
@@ -32,8 +31,9 @@ class SlicesTest(absltest.TestCase):
     slices.no_tpu()
     chip, devices = slices.slice_devices("v5e:2x4")
     mesh = sharding.make_mesh("fsdp:2,tensor:4", devices)
-    put = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding.sharding(
-        mesh, shape, sharding.BATCH, None, "tensor"))
+    put = lambda *shape: jax.ShapeDtypeStruct(
+      shape, jnp.bfloat16, sharding=sharding.sharding(mesh, shape, sharding.BATCH, None, "tensor")
+    )
 
     def attend(query, key, value):
       self.assertEqual(kernels.choose(mesh.devices.flat[0], query, key), "pallas")

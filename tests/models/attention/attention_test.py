@@ -31,22 +31,22 @@ def draw(batch, queries, keys, heads, groups, size):
 
 
 class KernelsTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      (TPU, "bfloat16", 4096, 4096, 128, "pallas"),
-      (TPU, "float32", 65536, 65536, 80, "pallas"),
-      (TPU, "float16", 4096, 4096, 128, None),
-      (TPU, "bfloat16", 4096, 4096, 192, None),
-      (TPU, "bfloat16", 577, 577, 64, None),
-      (TPU, "bfloat16", 1, 4096, 128, None),
-      (HOPPER, "bfloat16", 4096, 4096, 128, "cudnn"),
-      (HOPPER, "float16", 4096, 4096, 80, "cudnn"),
-      (HOPPER, "float32", 4096, 4096, 128, None),
-      (HOPPER, "bfloat16", 4096, 4096, 36, None),
-      (HOPPER, "bfloat16", 4096, 4096, 256, None),
-      (types.SimpleNamespace(platform="gpu", compute_capability="7.5"), "bfloat16", 4096, 4096, 128, None),
-      (types.SimpleNamespace(platform="gpu", compute_capability="gfx942"), "bfloat16", 4096, 4096, 128, None),
-      (types.SimpleNamespace(platform="cpu"), "float32", 65536, 65536, 80, None))
+    (TPU, "bfloat16", 4096, 4096, 128, "pallas"),
+    (TPU, "float32", 65536, 65536, 80, "pallas"),
+    (TPU, "float16", 4096, 4096, 128, None),
+    (TPU, "bfloat16", 4096, 4096, 192, None),
+    (TPU, "bfloat16", 577, 577, 64, None),
+    (TPU, "bfloat16", 1, 4096, 128, None),
+    (HOPPER, "bfloat16", 4096, 4096, 128, "cudnn"),
+    (HOPPER, "float16", 4096, 4096, 80, "cudnn"),
+    (HOPPER, "float32", 4096, 4096, 128, None),
+    (HOPPER, "bfloat16", 4096, 4096, 36, None),
+    (HOPPER, "bfloat16", 4096, 4096, 256, None),
+    (types.SimpleNamespace(platform="gpu", compute_capability="7.5"), "bfloat16", 4096, 4096, 128, None),
+    (types.SimpleNamespace(platform="gpu", compute_capability="gfx942"), "bfloat16", 4096, 4096, 128, None),
+    (types.SimpleNamespace(platform="cpu"), "float32", 65536, 65536, 80, None),
+  )
   def test_choice(self, device, dtype, queries, keys, size, expected):
     query = jax.ShapeDtypeStruct((1, queries, 16, size), dtype)
     key = jax.ShapeDtypeStruct((1, keys, 8, size), dtype)
@@ -58,8 +58,9 @@ class KernelsTest(parameterized.TestCase):
     lengths = jnp.asarray([150, 97]) if padded else None
     mesh = sharding.make_mesh("data:1", jax.devices()[:1])
     with pltpu.force_tpu_interpret_mode():
-      found = kernels.attend("pallas", query, key, value, lengths, causal=causal, mesh=mesh, rows=sharding.BATCH,
-                             heads="tensor")
+      found = kernels.attend(
+        "pallas", query, key, value, lengths, causal=causal, mesh=mesh, rows=sharding.BATCH, heads="tensor"
+      )
     np.testing.assert_allclose(found, attention(query, key, value, lengths=lengths, causal=causal), atol=2e-5)
 
   @parameterized.parameters((True, False), (False, True), (True, True), (False, False))
@@ -90,20 +91,24 @@ class KernelsTest(parameterized.TestCase):
     query, key, value = draw(2, 5, 7, 4, 2, 8)
     lengths = np.asarray([7, 3])
     mask = (np.arange(7) < lengths[:, None])[:, None]
-    np.testing.assert_array_equal(attention(query, key, value, lengths=jnp.asarray(lengths)),
-                                  attention(query, key, value, mask=jnp.asarray(mask)))
+    np.testing.assert_array_equal(
+      attention(query, key, value, lengths=jnp.asarray(lengths)), attention(query, key, value, mask=jnp.asarray(mask))
+    )
 
   @parameterized.parameters(
-      ("causal", None, 0), ("causal", "all", 900), ("lengths", "all", 0), ("lengths", "rows", 900), ("all", "rows", 0))
+    ("causal", None, 0), ("causal", "all", 900), ("lengths", "all", 0), ("lengths", "rows", 900), ("all", "rows", 0)
+  )
   def test_blocks_equal_the_whole(self, kind, mask, together):
     query, key, value = draw(3, 40, 40, 4, 2, 8)
     rng = np.random.default_rng(1)
     masks = {None: None, "rows": rng.random((3, 1, 40)) < 0.7, "all": rng.random((1, 40, 40)) < 0.7}
     lengths = (40, 7, 23) if kind == "lengths" else (40, 40, 40)
     arguments = dict(
-        mask=None if mask is None else jnp.asarray(masks[mask]).at[..., 0].set(True), causal=kind == "causal",
-        lengths=jnp.asarray(lengths) if kind == "lengths" else None,
-        bias=None if mask == "rows" else jnp.asarray(rng.standard_normal((3, 40), np.float32)))
+      mask=None if mask is None else jnp.asarray(masks[mask]).at[..., 0].set(True),
+      causal=kind == "causal",
+      lengths=jnp.asarray(lengths) if kind == "lengths" else None,
+      bias=None if mask == "rows" else jnp.asarray(rng.standard_normal((3, 40), np.float32)),
+    )
     real = (np.arange(40) < np.asarray(lengths)[:, None])[..., None, None]
 
     def with_slopes():
@@ -115,16 +120,17 @@ class KernelsTest(parameterized.TestCase):
     expected = with_slopes()
     # Rows of 3,200 logits: blocks of all rows together, or parts of each row.
     cached = 4000 if together else 700
-    with mock.patch.dict(dispatch.MOST_LOGITS, cpu=together), mock.patch.multiple(
-        cpu, CACHED_LOGITS=cached, _LEAST_QUERIES=1, _ROW_PARTS=4):
+    with (
+      mock.patch.dict(dispatch.MOST_LOGITS, cpu=together),
+      mock.patch.multiple(cpu, CACHED_LOGITS=cached, _LEAST_QUERIES=1, _ROW_PARTS=4),
+    ):
       for found, one in zip(with_slopes(), expected):
         np.testing.assert_allclose(found, one, rtol=2e-6, atol=1e-5)
 
   def test_long_rows_leave_out_what_does_not_count(self):
     query, key, value = draw(2, 64, 64, 2, 2, 8)
     lengths = jnp.asarray([64, 9])
-    with mock.patch.dict(dispatch.MOST_LOGITS, cpu=0), mock.patch.multiple(
-        cpu, CACHED_LOGITS=64 * 8, _LEAST_QUERIES=1):
+    with mock.patch.dict(dispatch.MOST_LOGITS, cpu=0), mock.patch.multiple(cpu, CACHED_LOGITS=64 * 8, _LEAST_QUERIES=1):
       out = attention(query, key, value, lengths=lengths)
       # Keys beyond the part that a row ends in are not even read.
       poisoned = attention(query, key.at[1, 16:].set(jnp.nan), value.at[1, 16:].set(jnp.nan), lengths=lengths)
@@ -137,14 +143,24 @@ class KernelsTest(parameterized.TestCase):
   def test_split_over_devices(self):
     flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-m", "tests.reference.kernel_checks"], env=environment, text=True,
-                          capture_output=True, timeout=600)
+    done = subprocess.run(
+      [sys.executable, "-m", "tests.reference.kernel_checks"], env=environment, text=True, capture_output=True, timeout=600
+    )
     self.assertEqual(done.returncode, 0, done.stderr[-3000:])
 
   def test_tower_memory_is_linear_in_patches(self):
-    config = vision.VisionConfig(depth=2, hidden_size=16, intermediate_size=32, num_heads=1, out_hidden_size=16,
-                                 fullatt_block_indexes=(1,), in_channels=1, temporal_patch_size=1, patch_size=2,
-                                 window_size=16)
+    config = vision.VisionConfig(
+      depth=2,
+      hidden_size=16,
+      intermediate_size=32,
+      num_heads=1,
+      out_hidden_size=16,
+      fullatt_block_indexes=(1,),
+      in_channels=1,
+      temporal_patch_size=1,
+      patch_size=2,
+      window_size=16,
+    )
     tower = vision.VisionTower(config)
     temporaries = []
     for side in (64, 128, 256):

@@ -25,7 +25,6 @@ def assert_trees_equal(actual, expected):
 
 
 class CheckpointTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -53,12 +52,15 @@ class CheckpointTest(parameterized.TestCase):
     self.write()
     _, params = load_model(self.directory)
     tensors = reference.weights(reference.CONFIGS["gqa"])
-    np.testing.assert_array_equal(params["language_model"]["layers_1"]["mlp"]["up_proj"]["kernel"],
-                                  tensors["model.language_model.layers.1.mlp.up_proj.weight"].T)
+    np.testing.assert_array_equal(
+      params["language_model"]["layers_1"]["mlp"]["up_proj"]["kernel"],
+      tensors["model.language_model.layers.1.mlp.up_proj.weight"].T,
+    )
     patch = tensors["model.visual.patch_embed.proj.weight"]
     np.testing.assert_array_equal(params["visual"]["patch_embed"]["proj"]["kernel"], patch.reshape(len(patch), -1).T)
-    np.testing.assert_array_equal(params["language_model"]["embed_tokens"]["embedding"],
-                                  tensors["model.language_model.embed_tokens.weight"])
+    np.testing.assert_array_equal(
+      params["language_model"]["embed_tokens"]["embedding"], tensors["model.language_model.embed_tokens.weight"]
+    )
 
   def test_shards(self):
     self.write()
@@ -107,9 +109,12 @@ class CheckpointTest(parameterized.TestCase):
     with self.assertRaises(ValueError) as raised:
       load_model(self.directory)
     message = str(raised.exception)
-    for line in ("missing: model.language_model.layers.0.mlp.up_proj.weight", "missing: model.visual.merger.mlp.2.bias",
-                 "unexpected: model.visual.extra.weight",
-                 "wrong shape: lm_head.weight is [7, 64], the config asks for [160, 64]"):
+    for line in (
+      "missing: model.language_model.layers.0.mlp.up_proj.weight",
+      "missing: model.visual.merger.mlp.2.bias",
+      "unexpected: model.visual.extra.weight",
+      "wrong shape: lm_head.weight is [7, 64], the config asks for [160, 64]",
+    ):
       self.assertIn(line, message)
 
   def test_transposed_tensor_is_the_wrong_shape(self):
@@ -162,9 +167,9 @@ class CheckpointTest(parameterized.TestCase):
       load_model(self.directory)
 
   @parameterized.parameters(
-      (("text_config", "hidden_act"), "gelu", "hidden_act is 'gelu'"),
-      (("text_config", "hidden_size"), "big", "config.json: .*hidden_size"),
-      (("text_config", "rope_parameters"), {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}, "rope_type is 'yarn'"),
+    (("text_config", "hidden_act"), "gelu", "hidden_act is 'gelu'"),
+    (("text_config", "hidden_size"), "big", "config.json: .*hidden_size"),
+    (("text_config", "rope_parameters"), {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}, "rope_type is 'yarn'"),
   )
   def test_config_values_that_are_not_supported(self, path, value, message):
     config = json.loads(json.dumps(reference.CONFIGS["gqa"]))
@@ -182,8 +187,10 @@ class CheckpointTest(parameterized.TestCase):
     refs = cache / "models--owner--tiny" / "refs"
     refs.mkdir()
     (refs / "main").write_text(revision)
-    with mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(cache)), \
-        mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+    with (
+      mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(cache)),
+      mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),
+    ):
       model, _ = load_model("owner/tiny")
       self.assertEqual(model.config.text.hidden_size, 64)
       with self.assertRaisesRegex(ValueError, "no directory 'owner/absent', and no model of that name could be downloaded"):

@@ -20,7 +20,6 @@ LEVEL = 1 / 255 / 0.26  # of a normalized pixel
 
 
 class SamplingTest(parameterized.TestCase):
-
   @parameterized.parameters(*range(len(reference.SAMPLINGS)))
   def test_same_frames(self, number):
     np.testing.assert_array_equal(video.sample(*reference.SAMPLINGS[number]), GOLDENS[f"sampling/{number}"])
@@ -29,24 +28,33 @@ class SamplingTest(parameterized.TestCase):
     self.assertEqual(video.sample(1, 25.0, 2.0, 64).tolist(), [0])
 
   @parameterized.parameters(
-      ((10, 25.0, 0.0, 64), "fps: got 0.0, must be positive"), ((10, 25.0, float("nan"), 64), "fps: got nan"),
-      ((10, 25.0, 2.0, 1), "max_frames: got 1, must be at least 2"), ((0, 25.0, 2.0, 64), "the video has no frame"))
+    ((10, 25.0, 0.0, 64), "fps: got 0.0, must be positive"),
+    ((10, 25.0, float("nan"), 64), "fps: got nan"),
+    ((10, 25.0, 2.0, 1), "max_frames: got 1, must be at least 2"),
+    ((0, 25.0, 2.0, 64), "the video has no frame"),
+  )
   def test_refused(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
       video.sample(*arguments)
 
 
 class FilesTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     holder = tempfile.TemporaryDirectory()
     cls.addClassCleanup(holder.cleanup)
     cls.directory = pathlib.Path(holder.name)
-    (cls.directory / "preprocessor_config.json").write_text(json.dumps({
-        "image_processor_type": "Qwen2VLImageProcessor", "patch_size": reference.PATCH, "merge_size": reference.MERGE,
-        "temporal_patch_size": reference.DEEP}))
+    (cls.directory / "preprocessor_config.json").write_text(
+      json.dumps(
+        {
+          "image_processor_type": "Qwen2VLImageProcessor",
+          "patch_size": reference.PATCH,
+          "merge_size": reference.MERGE,
+          "temporal_patch_size": reference.DEEP,
+        }
+      )
+    )
     tokenizer = types.SimpleNamespace(convert_ids_to_tokens={1: "<i>", 2: "<v>"}.get)
     cls.processor = Processor(cls.directory, {"image_token_id": 1, "video_token_id": 2}, tokenizer)
 
@@ -61,7 +69,9 @@ class FilesTest(parameterized.TestCase):
     np.testing.assert_allclose(clip.times, GOLDENS[f"{name}/times"], atol=1e-6)
     np.testing.assert_allclose(arrays["second_per_grid_ts"], [GOLDENS[f"{name}/second_per_grid"]])
     # Two implementations of bicubic resizing, both to whole levels.
-    np.testing.assert_allclose(arrays["pixel_values_videos"][::reference.ROWS], GOLDENS[f"{name}/patches"], atol=1.5 * LEVEL)
+    np.testing.assert_allclose(
+      arrays["pixel_values_videos"][:: reference.ROWS], GOLDENS[f"{name}/patches"], atol=1.5 * LEVEL
+    )
     self.assertEqual(media.video_texts, ["<v>" * (int(GOLDENS[f"{name}/grid"].prod()) // reference.MERGE**2)])
 
   @parameterized.parameters("mp4", "avi", "webm")
@@ -93,9 +103,12 @@ class FilesTest(parameterized.TestCase):
       sound = av.AudioFrame.from_ndarray(np.zeros([1, 800], np.int16), format="s16", layout="mono")
       sound.sample_rate = 8000
       container.mux(container.add_stream("pcm_s16le", rate=8000).encode(sound))
-    for path, message in ((self.directory / "none.mp4", "videos: there is no file .*none.mp4"),
-                          (cut, "cut.mp4 is not a video"), (text, "text.mp4 is not a video"),
-                          (silent, "sound.wav has no video stream")):
+    for path, message in (
+      (self.directory / "none.mp4", "videos: there is no file .*none.mp4"),
+      (cut, "cut.mp4 is not a video"),
+      (text, "text.mp4 is not a video"),
+      (silent, "sound.wav has no video stream"),
+    ):
       with self.assertRaisesRegex(ValueError, message):
         video.read(path)
 

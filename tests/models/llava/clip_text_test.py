@@ -38,14 +38,15 @@ def plain_dpp(features, cosines, count):
   kernel = relevance[:, None] * (unit @ unit.T) * relevance
   picks = []
   while len(picks) < count:
-    values = [-np.inf if token in picks else np.linalg.slogdet(kernel[np.ix_(picks + [token], picks + [token])])[1]
-              for token in range(len(features))]
+    values = [
+      -np.inf if token in picks else np.linalg.slogdet(kernel[np.ix_(picks + [token], picks + [token])])[1]
+      for token in range(len(features))
+    ]
     picks.append(int(np.argmax(values)))
   return sorted(picks)
 
 
 class CDPrunerTest(parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -65,16 +66,18 @@ class CDPrunerTest(parameterized.TestCase):
     np.testing.assert_allclose(reference.fingerprint(config_name), fingerprint, rtol=1e-5)
     texts = jax.jit(lambda params, tokens: scorer.clip.apply({"params": params}, tokens))(scorer.params, tokens)
     np.testing.assert_allclose(texts, self.goldens[f"{config_name}/texts"], atol=TOLERANCE)
-    found = clip_text.negated_cosines(self.params, scorer.params, self.inputs.vision, prompt.visual_slots, tokens,
-                                      model=self.model, clip=scorer.clip)
+    found = clip_text.negated_cosines(
+      self.params, scorer.params, self.inputs.vision, prompt.visual_slots, tokens, model=self.model, clip=scorer.clip
+    )
     cosines = self.goldens[f"{config_name}/cosines"]
     for row, slots, mask, expected in zip(np.asarray(found), prompt.visual_slots, prompt.visual_mask, cosines):
       np.testing.assert_allclose(row[mask], -expected[slots[mask]], atol=TOLERANCE)
 
   def test_whole_selection_equals_plain_reading(self):
     scores, prompt = self.scores(), self.inputs.prompt
-    out = generate(self.model, self.params, self.inputs, selector="cdpruner", scores=scores, keep_count=KEEP,
-                   max_new_tokens=1)
+    out = generate(
+      self.model, self.params, self.inputs, selector="cdpruner", scores=scores, keep_count=KEEP, max_new_tokens=1
+    )
     for number, row in enumerate(checks.merged(self.model, self.params, self.arrays)):
       visual = np.flatnonzero(row.ids == llava.IMAGE)
       cosines = -scores[number, prompt.visual_mask[number]].astype(np.float64)
@@ -87,7 +90,7 @@ class CDPrunerTest(parameterized.TestCase):
     together = self.scores()
     for number, name in enumerate(reference.CASES):
       inputs = self.model.pack(**llava.case(name))
-      alone = self.scores(inputs, QUESTIONS[number:number + 1])[0, inputs.prompt.visual_mask[0]]
+      alone = self.scores(inputs, QUESTIONS[number : number + 1])[0, inputs.prompt.visual_mask[0]]
       np.testing.assert_allclose(alone, together[number, self.inputs.prompt.visual_mask[number]], atol=1e-6)
 
   def test_scores_of_the_caller_replace_hawks(self):
@@ -106,9 +109,10 @@ class CDPrunerTest(parameterized.TestCase):
     np.testing.assert_array_equal(long, [0] + [letter("z")] * (reference.SLOTS - 2) + [end])
 
   @parameterized.named_parameters(
-      ("none", {}, "scores: the selector 'cdpruner' needs them"),
-      ("shape", dict(scores=np.zeros([4, 3])), r"scores: got float64 of shape \(4, 3\), must be finite numbers \[4, "),
-      ("fastv", dict(scores=np.zeros(1), selector="fastv", prune_layer=1), "scores: fastv uses scores of its own"))
+    ("none", {}, "scores: the selector 'cdpruner' needs them"),
+    ("shape", dict(scores=np.zeros([4, 3])), r"scores: got float64 of shape \(4, 3\), must be finite numbers \[4, "),
+    ("fastv", dict(scores=np.zeros(1), selector="fastv", prune_layer=1), "scores: fastv uses scores of its own"),
+  )
   def test_bad_scores(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
       generate(self.model, self.params, self.inputs, **{"selector": "cdpruner", "keep_count": KEEP, **arguments})
@@ -121,9 +125,11 @@ class CDPrunerTest(parameterized.TestCase):
 
   def test_models_that_do_not_fit(self):
     tiny = lambda name: checks.load(llava, name)[0]
-    for model, message in ((tiny("next"), "LLaVA-1.5 only, the model is LlavaNext"),
-                           (Qwen2_5_VL(qwen_config.from_hf(qwen2_5_vl.CONFIGS["gqa"])), "the model is Qwen2_5_VL"),
-                           (tiny("mistral"), "clip: its vision tower is .*hidden_size=40.*hidden_size=48")):
+    for model, message in (
+      (tiny("next"), "LLaVA-1.5 only, the model is LlavaNext"),
+      (Qwen2_5_VL(qwen_config.from_hf(qwen2_5_vl.CONFIGS["gqa"])), "the model is Qwen2_5_VL"),
+      (tiny("mistral"), "clip: its vision tower is .*hidden_size=40.*hidden_size=48"),
+    ):
       with self.assertRaisesRegex(ValueError, message):
         self.scores(model=model)
     with self.assertRaisesRegex(ValueError, r"questions: got \['one'\], must be a list of 4"):
@@ -137,10 +143,12 @@ class CDPrunerTest(parameterized.TestCase):
       path = pathlib.Path(directory) / "config.json"
       config = json.loads(path.read_text())
       text = lambda **change: {"text_config": {**config["text_config"], **change}}
-      for change, message in (({"model_type": "siglip"}, "model_type is 'siglip', supported is 'clip'"),
-                              ({"projection_dim": 25}, r"wrong shape: text_projection.weight is \[24, 40\]"),
-                              (text(num_hidden_layers=1), "unexpected: text_model"),
-                              (text(hidden_act="gelu"), "text_config.hidden_act")):
+      for change, message in (
+        ({"model_type": "siglip"}, "model_type is 'siglip', supported is 'clip'"),
+        ({"projection_dim": 25}, r"wrong shape: text_projection.weight is \[24, 40\]"),
+        (text(num_hidden_layers=1), "unexpected: text_model"),
+        (text(hidden_act="gelu"), "text_config.hidden_act"),
+      ):
         path.write_text(json.dumps({**config, **change}))
         with self.assertRaisesRegex(ValueError, f"clip: (.|\n)*{message}"):
           clip_text.load(directory)

@@ -18,16 +18,27 @@ TOLERANCE = 0.02
 
 
 def make_config(size, mlp, hidden, **vision) -> LlavaConfig:
-  text = DecoderConfig(vocab_size=8, hidden_size=hidden, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-                       num_key_value_heads=1, head_dim=8, max_position_embeddings=128)
-  return LlavaConfig(text=text, image_token_id=7, vision=VisionConfig(
-      hidden_size=size, intermediate_size=mlp, num_attention_heads=1, **vision))
+  text = DecoderConfig(
+    vocab_size=8,
+    hidden_size=hidden,
+    intermediate_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    num_key_value_heads=1,
+    head_dim=8,
+    max_position_embeddings=128,
+  )
+  return LlavaConfig(
+    text=text,
+    image_token_id=7,
+    vision=VisionConfig(hidden_size=size, intermediate_size=mlp, num_attention_heads=1, **vision),
+  )
 
 
 class CostTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      dict(feature_layers=(2,)), dict(feature_layers=(1, 3)), dict(feature_layers=(3,), keep_class_token=True))
+    dict(feature_layers=(2,)), dict(feature_layers=(1, 3)), dict(feature_layers=(3,), keep_class_token=True)
+  )
   def test_against_xla(self, **vision):
     config = make_config(256, 512, 192, num_hidden_layers=3, image_size=112, **vision)
     model = Llava(config)

@@ -26,10 +26,12 @@ from tests.reference import llava as reference
 
 # As llava-hf/llava-v1.6-* have them.
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-TEMPLATE = ("{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-            "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<image>\n' }}"
-            "{% else %}{{ content['text'] }}{% endif %}{% endfor %}{% endfor %}"
-            "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}")
+TEMPLATE = (
+  "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+  "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<image>\n' }}"
+  "{% else %}{{ content['text'] }}{% endif %}{% endfor %}{% endfor %}"
+  "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+)
 
 
 def changed(config_name, part=None, **values):
@@ -45,12 +47,11 @@ def model_of(config_name):
 
 
 class TilingTest(parameterized.TestCase):
-
   def test_as_many_tokens_as_the_processor_of_transformers_writes(self):
     config = config_lib.from_hf({"model_type": "llava_next", "image_grid_pinpoints": PINPOINTS})
     processor = types.SimpleNamespace(
-        image_processor=types.SimpleNamespace(image_grid_pinpoints=PINPOINTS), patch_size=14,
-        num_additional_image_tokens=0)
+      image_processor=types.SimpleNamespace(image_grid_pinpoints=PINPOINTS), patch_size=14, num_additional_image_tokens=0
+    )
     processor._get_unpadded_features = types.MethodType(LlavaNextProcessor._get_unpadded_features, processor)
     rng = np.random.default_rng(0)
     sizes = [(336, 336), (672, 672), (1, 1), (2000, 1), (1, 2000), (1008, 337)] + rng.integers(8, 3000, [300, 2]).tolist()
@@ -71,8 +72,9 @@ class TilingTest(parameterized.TestCase):
 
   def test_grids_of_a_batch(self):
     views = lambda config_name, case: model_of(config_name).pack(**reference.case(case)).views
-    self.assertEqual(views("next", "two_tilings"),
-                     ((View(0, 6, 6), View(0, 10, 12, True), View(1, 6, 6), View(1, 18, 2, True)),))
+    self.assertEqual(
+      views("next", "two_tilings"), ((View(0, 6, 6), View(0, 10, 12, True), View(1, 6, 6), View(1, 18, 2, True)),)
+    )
     self.assertEqual(views("llama", "two"), ((View(0, 6, 6), View(1, 6, 6)),))
     self.assertEqual(views("full", "with_class_token"), ((View(0, 1, 1), View(0, 6, 6), View(1, 1, 1), View(1, 6, 6)),))
     self.assertEqual(views("next", "text_only"), ((),))
@@ -81,7 +83,6 @@ class TilingTest(parameterized.TestCase):
 
 
 class ProcessorTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -91,8 +92,12 @@ class ProcessorTest(parameterized.TestCase):
   def write(self, config_name, kind, nested=False, **settings):
     """A checkpoint's config, tokenizer, template and image processor."""
     (self.directory / "config.json").write_text(json.dumps(changed(config_name, image_token_index=4)))
-    settings = {"image_processor_type": kind, "size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42},
-                **settings}
+    settings = {
+      "image_processor_type": kind,
+      "size": {"shortest_edge": 42},
+      "crop_size": {"height": 42, "width": 42},
+      **settings,
+    }
     if nested:
       (self.directory / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
     else:
@@ -103,7 +108,8 @@ class ProcessorTest(parameterized.TestCase):
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.add_special_tokens(["<s>", "</s>", "<image>"])
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>").save_pretrained(self.directory)
+      tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    ).save_pretrained(self.directory)
     (self.directory / "chat_template.jinja").write_text(TEMPLATE)
 
   def pictures(self, *sizes):
@@ -159,7 +165,6 @@ class ProcessorTest(parameterized.TestCase):
 
 
 class CheckpointTest(parameterized.TestCase):
-
   @parameterized.parameters("mistral", "qwen2", "next")
   def test_names_of_all_ages_load_the_same_and_are_saved(self, config_name):
     with tempfile.TemporaryDirectory() as directory:
@@ -179,28 +184,34 @@ class CheckpointTest(parameterized.TestCase):
       self.assertEqual(config.vision.feature_layers, expected)
 
   def test_published(self):
-    content = {"model_type": "llava", "text_config": {
-        "model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}}
+    content = {
+      "model_type": "llava",
+      "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064},
+    }
     self.assertEqual(config_lib.from_hf(content), config_lib.PUBLISHED["llava-1.5-7b"])
     for name, count in (("llava-1.5-7b", 7_063_427_072), ("llava-1.5-13b", 13_351_494_656)):
       params = params_lib.abstract(Llava(config_lib.PUBLISHED[name]))
       self.assertEqual(sum(value.size for value in jax.tree.leaves(params)), count)
 
   @parameterized.parameters(
-      ("llama", "text_config", dict(model_type="gemma"), "text_config.model_type is 'gemma', supported is 'llama', "),
-      ("llama", "text_config", dict(hidden_act="gelu"), "text_config.hidden_act is 'gelu'"),
-      ("llama", "text_config", dict(attention_bias=True), "text_config.attention_bias is True"),
-      ("llama", "text_config", dict(mlp_bias=True), "text_config.mlp_bias is True"),
-      ("llama", "text_config", dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
-       "rope_type is 'linear'"),
-      ("mistral", "text_config", dict(sliding_window=512), r"sliding_window is 512, must be null or at least .* \(1024\)"),
-      ("llama", "vision_config", dict(model_type="siglip_vision_model"), "vision_config.model_type is 'siglip"),
-      ("llama", "vision_config", dict(hidden_act="gelu"), "vision_config.hidden_act is 'gelu'"),
-      ("llama", "vision_config", dict(image_size=[42, 84]), r"vision_config.image_size is \[42, 84\], must be one number"),
-      ("llama", None, dict(projector_hidden_act="relu"), "projector_hidden_act is 'relu'"),
-      ("llama", None, dict(vision_feature_layer=4), r"vision_feature_layer is \[4\], the vision tower has .* -4 to 3"),
-      ("next", None, dict(vision_feature_select_strategy="full"), "vision_feature_select_strategy is 'full'"),
-      ("next", None, dict(image_grid_pinpoints=[[42, 80]]), "must be multiples of the tile's 42 pixels"),
+    ("llama", "text_config", dict(model_type="gemma"), "text_config.model_type is 'gemma', supported is 'llama', "),
+    ("llama", "text_config", dict(hidden_act="gelu"), "text_config.hidden_act is 'gelu'"),
+    ("llama", "text_config", dict(attention_bias=True), "text_config.attention_bias is True"),
+    ("llama", "text_config", dict(mlp_bias=True), "text_config.mlp_bias is True"),
+    (
+      "llama",
+      "text_config",
+      dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+      "rope_type is 'linear'",
+    ),
+    ("mistral", "text_config", dict(sliding_window=512), r"sliding_window is 512, must be null or at least .* \(1024\)"),
+    ("llama", "vision_config", dict(model_type="siglip_vision_model"), "vision_config.model_type is 'siglip"),
+    ("llama", "vision_config", dict(hidden_act="gelu"), "vision_config.hidden_act is 'gelu'"),
+    ("llama", "vision_config", dict(image_size=[42, 84]), r"vision_config.image_size is \[42, 84\], must be one number"),
+    ("llama", None, dict(projector_hidden_act="relu"), "projector_hidden_act is 'relu'"),
+    ("llama", None, dict(vision_feature_layer=4), r"vision_feature_layer is \[4\], the vision tower has .* -4 to 3"),
+    ("next", None, dict(vision_feature_select_strategy="full"), "vision_feature_select_strategy is 'full'"),
+    ("next", None, dict(image_grid_pinpoints=[[42, 80]]), "must be multiples of the tile's 42 pixels"),
   )
   def test_config_values_that_are_not_supported(self, config_name, part, values, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -212,22 +223,33 @@ class CheckpointTest(parameterized.TestCase):
 
 
 class BadInputTest(parameterized.TestCase):
-
   @parameterized.named_parameters(
-      ("sizes_missing", dict(image_sizes=None), "image_sizes and pixel_values: give both or neither, got only pixel_values"),
-      ("pixels_missing", dict(pixel_values=None), "give both or neither, got only image_sizes"),
-      ("sizes_of_other_pictures", dict(image_sizes=[[75, 37]]), r"image_sizes: got int64 of shape \(1, 2\), .* \[2, 2\]"),
-      ("sizes_not_positive", dict(image_sizes=[[0, 5], [9, 9]]), "image_sizes: .* must be positive integers"),
-      ("sizes_not_integers", dict(image_sizes=[[9.0, 5.0], [9.0, 9.0]]), "image_sizes: got float64"),
-      ("fewer_tiles_than_given", dict(image_sizes=[[55, 70], [42, 84]]),
-       r"picture 1 has size \[42, 84\], so 3 tiles, but pixel_values have 4"),
-      ("more_tiles_than_given", dict(pixel_values=np.ones([2, 4, 3, 42, 42])),
-       r"picture 0 has size \[55, 70\], so 5 tiles, but pixel_values have 4"),
-      ("another_tiling_of_as_many_tiles", dict(image_sizes=[[70, 70], [200, 22]]),
-       r"image_sizes: image 0 has size \[70, 70\], so .* placeholders, but prompt 0 has"),
-      ("no_tiles_axis", dict(pixel_values=np.ones([2, 3, 42, 42])),
-       r"pixel_values: got shape \(2, 3, 42, 42\), must be \[pictures, tiles, 3, 42, 42\]"),
-      ("tile_size", dict(pixel_values=np.ones([2, 5, 3, 40, 42])), r"pixel_values: got shape \(2, 5, 3, 40, 42\)"),
+    ("sizes_missing", dict(image_sizes=None), "image_sizes and pixel_values: give both or neither, got only pixel_values"),
+    ("pixels_missing", dict(pixel_values=None), "give both or neither, got only image_sizes"),
+    ("sizes_of_other_pictures", dict(image_sizes=[[75, 37]]), r"image_sizes: got int64 of shape \(1, 2\), .* \[2, 2\]"),
+    ("sizes_not_positive", dict(image_sizes=[[0, 5], [9, 9]]), "image_sizes: .* must be positive integers"),
+    ("sizes_not_integers", dict(image_sizes=[[9.0, 5.0], [9.0, 9.0]]), "image_sizes: got float64"),
+    (
+      "fewer_tiles_than_given",
+      dict(image_sizes=[[55, 70], [42, 84]]),
+      r"picture 1 has size \[42, 84\], so 3 tiles, but pixel_values have 4",
+    ),
+    (
+      "more_tiles_than_given",
+      dict(pixel_values=np.ones([2, 4, 3, 42, 42])),
+      r"picture 0 has size \[55, 70\], so 5 tiles, but pixel_values have 4",
+    ),
+    (
+      "another_tiling_of_as_many_tiles",
+      dict(image_sizes=[[70, 70], [200, 22]]),
+      r"image_sizes: image 0 has size \[70, 70\], so .* placeholders, but prompt 0 has",
+    ),
+    (
+      "no_tiles_axis",
+      dict(pixel_values=np.ones([2, 3, 42, 42])),
+      r"pixel_values: got shape \(2, 3, 42, 42\), must be \[pictures, tiles, 3, 42, 42\]",
+    ),
+    ("tile_size", dict(pixel_values=np.ones([2, 5, 3, 40, 42])), r"pixel_values: got shape \(2, 5, 3, 40, 42\)"),
   )
   def test_pack(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):

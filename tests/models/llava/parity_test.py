@@ -9,8 +9,11 @@ from tests.reference import checks
 from tests.reference import llava as reference
 
 # One by one, besides in the mixed batch.
-ALONE = [dict(testcase_name=f"_{config_name}_{case}", config_name=config_name, case=case)
-         for config_name in ("llama", "full", "next") for case in reference.PARITY_CASES[config_name]]
+ALONE = [
+  dict(testcase_name=f"_{config_name}_{case}", config_name=config_name, case=case)
+  for config_name in ("llama", "full", "next")
+  for case in reference.PARITY_CASES[config_name]
+]
 
 
 def batch(config_name, padding="right"):
@@ -18,7 +21,6 @@ def batch(config_name, padding="right"):
 
 
 class ParityTest(parameterized.TestCase):
-
   @parameterized.parameters(*reference.CONFIGS)
   def test_goldens_belong_to_these_weights_and_prompts(self, config_name):
     checks.check_goldens(reference, config_name)

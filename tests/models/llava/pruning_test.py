@@ -9,20 +9,27 @@ from tests.reference import llava as reference
 NEW_TOKENS = 12
 # Several pictures, no picture, and no text after the picture; of LLaVA-NeXT, tiles of all counts and newlines among them.
 PROMPTS = {
-    "llama": ("two", "text_only", "one", "no_instruction"),
-    "mistral": ("two", "text_only", "adjacent"),
-    "qwen2": ("one", "two"),
-    "next": ("two_tilings", "landscape", "text_only", "square", "next_no_instruction"),
+  "llama": ("two", "text_only", "one", "no_instruction"),
+  "mistral": ("two", "text_only", "adjacent"),
+  "qwen2": ("one", "two"),
+  "next": ("two_tilings", "landscape", "text_only", "square", "next_no_instruction"),
 }
 
 
 class PruningTest(parameterized.TestCase):
-
   def check(self, config_name, normalization="l2", importance_rows=None, **keep):
     model, params = checks.load(reference, config_name)
     importance = checks.uneven_importance(model.config.text.num_attention_heads, importance_rows)
-    checks.check_pruning(model, params, reference.batch(PROMPTS[config_name]), importance, normalization, NEW_TOKENS,
-                         dict(visual_ids=(reference.IMAGE,)), **keep)
+    checks.check_pruning(
+      model,
+      params,
+      reference.batch(PROMPTS[config_name]),
+      importance,
+      normalization,
+      NEW_TOKENS,
+      dict(visual_ids=(reference.IMAGE,)),
+      **keep,
+    )
 
   @parameterized.product(config_name=("llama", "next"), keep_ratio=(0.4, 0.198, 0.1))
   def test_ratios(self, config_name, keep_ratio):

@@ -14,12 +14,12 @@ TOLERANCE = 0.02
 
 
 class CostTest(parameterized.TestCase):
-
   @parameterized.parameters((1, 16, 16), (2, 16, 16))
   def test_against_xla(self, *grid):
     """Grids of whole windows that fill their buckets, since XLA counts padding too."""
-    config = vision.VisionConfig(depth=3, hidden_size=256, intermediate_size=512, num_heads=2, out_hidden_size=192,
-                                 fullatt_block_indexes=(1,))
+    config = vision.VisionConfig(
+      depth=3, hidden_size=256, intermediate_size=512, num_heads=2, out_hidden_size=192, fullatt_block_indexes=(1,)
+    )
     tower = vision.VisionTower(config)
     inputs, _ = vision.plan(np.zeros((np.prod(grid), config.patch_dim), np.float32), np.asarray([grid]), config)
     self.assertEqual(inputs.patches.shape[:3], (4 * grid[0], 16, 4))
@@ -30,9 +30,18 @@ class CostTest(parameterized.TestCase):
     self.assertBetween(found, expected, (1 + TOLERANCE) * expected)
 
   def test_ragged_windows_by_hand(self):
-    config = vision.VisionConfig(depth=2, hidden_size=8, intermediate_size=16, num_heads=2, out_hidden_size=12,
-                                 fullatt_block_indexes=(1,), in_channels=1, temporal_patch_size=1, patch_size=2,
-                                 window_size=8)
+    config = vision.VisionConfig(
+      depth=2,
+      hidden_size=8,
+      intermediate_size=16,
+      num_heads=2,
+      out_hidden_size=12,
+      fullatt_block_indexes=(1,),
+      in_channels=1,
+      temporal_patch_size=1,
+      patch_size=2,
+      window_size=8,
+    )
     # 24 patches of 4 pixels, in windows of 4 x 4 and 4 x 2 patches.
     embedding = 2 * 24 * 4 * 8
     products = 2 * 24 * (4 * 8 * 8 + 3 * 8 * 16)  # of each block: four of attention, three of the MLP

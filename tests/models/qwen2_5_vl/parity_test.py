@@ -55,18 +55,21 @@ def check_row(config_name, case, features, logits):
   checks.close(logits[reference.logit_rows(len(logits))], expected[f"{key}/logits"], f"{key} logits")
 
 
-CASES = [dict(testcase_name=f"_{config_name}_{case}", config_name=config_name, case=case)
-         for config_name, cases in reference.PARITY_CASES.items() for case in cases]
+CASES = [
+  dict(testcase_name=f"_{config_name}_{case}", config_name=config_name, case=case)
+  for config_name, cases in reference.PARITY_CASES.items()
+  for case in cases
+]
 
 
 class GoldensTest(parameterized.TestCase):
-
   @parameterized.parameters(*reference.CONFIGS)
   def test_belong_to_these_weights_and_prompts(self, config_name):
     expected, metadata = goldens()
     np.testing.assert_allclose(reference.fingerprint(config_name), expected[f"{config_name}/fingerprint"], rtol=1e-5)
-    self.assertEqual(json.loads(metadata["tensor_names"])[config_name],
-                     sorted(reference.shapes(reference.CONFIGS[config_name])))
+    self.assertEqual(
+      json.loads(metadata["tensor_names"])[config_name], sorted(reference.shapes(reference.CONFIGS[config_name]))
+    )
 
   @parameterized.parameters(*reference.CONFIGS)
   def test_mixed_batch_holds_every_case(self, config_name):
@@ -74,7 +77,6 @@ class GoldensTest(parameterized.TestCase):
 
 
 class ParityTest(parameterized.TestCase):
-
   @parameterized.named_parameters(*CASES)
   def test_features_and_logits(self, config_name, case):
     check_row(config_name, case, *alone(config_name, case))
@@ -133,8 +135,7 @@ class PositionsTest(absltest.TestCase):
     rows = []
     for number, row in enumerate(input_ids):
       out = np.full([len(row), 3], -1)
-      for order, positions in (
-          (prompt.text_order, prompt.text_positions), (prompt.visual_order, prompt.visual_positions)):
+      for order, positions in ((prompt.text_order, prompt.text_positions), (prompt.visual_order, prompt.visual_positions)):
         real = order[number] >= 0
         out[order[number, real]] = positions[number, real]
       rows.append(out.tolist())
@@ -153,18 +154,32 @@ class PositionsTest(absltest.TestCase):
   def test_text_goes_on_after_the_time_of_a_long_video(self):
     # 4 frame groups, 2 tokens a second, 1 second a group: times 0, 2, 4, 6 upon 2.
     rows, following = self.positions([[7, START] + [VIDEO] * 8 + [END, 8]], video=[[4, 2, 4]], seconds=[1.0])
-    self.assertEqual(rows, [[
-        [0, 0, 0], [1, 1, 1],
-        [2, 2, 2], [2, 2, 3], [4, 2, 2], [4, 2, 3], [6, 2, 2], [6, 2, 3], [8, 2, 2], [8, 2, 3],
-        [9, 9, 9], [10, 10, 10]]])
+    self.assertEqual(
+      rows,
+      [
+        [
+          [0, 0, 0],
+          [1, 1, 1],
+          [2, 2, 2],
+          [2, 2, 3],
+          [4, 2, 2],
+          [4, 2, 3],
+          [6, 2, 2],
+          [6, 2, 3],
+          [8, 2, 2],
+          [8, 2, 3],
+          [9, 9, 9],
+          [10, 10, 10],
+        ]
+      ],
+    )
     self.assertEqual(following, [11])
 
   def test_rows_and_columns_repeat_with_time(self):
     rows, following = self.positions([[START] + [VIDEO] * 8 + [END]], video=[[2, 4, 4]], seconds=[2.5])
-    self.assertEqual(rows, [[
-        [0, 0, 0],
-        [1, 1, 1], [1, 1, 2], [1, 2, 1], [1, 2, 2], [6, 1, 1], [6, 1, 2], [6, 2, 1], [6, 2, 2],
-        [7, 7, 7]]])
+    self.assertEqual(
+      rows, [[[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 2, 1], [1, 2, 2], [6, 1, 1], [6, 1, 2], [6, 2, 1], [6, 2, 2], [7, 7, 7]]]
+    )
     self.assertEqual(following, [8])
 
   def test_times_are_rounded_down(self):
@@ -175,8 +190,7 @@ class PositionsTest(absltest.TestCase):
 
   def test_tokens_per_second(self):
     # 0.7 * 4 = 2.8: 0, 2.8, 5.6.
-    rows, following = self.positions(
-        [[START] + [VIDEO] * 3 + [END]], video=[[3, 2, 2]], seconds=[0.7], tokens_per_second=4)
+    rows, following = self.positions([[START] + [VIDEO] * 3 + [END]], video=[[3, 2, 2]], seconds=[0.7], tokens_per_second=4)
     self.assertEqual([position[0] for position in rows[0]], [0, 1, 3, 6, 7])
     self.assertEqual(following, [8])
 
@@ -191,8 +205,10 @@ class PositionsTest(absltest.TestCase):
 
   def test_each_video_of_a_batch_has_its_own_seconds(self):
     rows, following = self.positions(
-        [[START] + [VIDEO] * 2 + [END, START] + [VIDEO] * 3 + [END], [START] + [VIDEO] * 2 + [END]],
-        video=[[2, 2, 2], [3, 2, 2], [2, 2, 2]], seconds=[3.0, 1.0, 10.0])
+      [[START] + [VIDEO] * 2 + [END, START] + [VIDEO] * 3 + [END], [START] + [VIDEO] * 2 + [END]],
+      video=[[2, 2, 2], [3, 2, 2], [2, 2, 2]],
+      seconds=[3.0, 1.0, 10.0],
+    )
     # The first ends at time 1 + 6, so its END stands at 8, START at 9; the second runs 10, 12, 14.
     self.assertEqual([position[0] for position in rows[0]], [0, 1, 7, 8, 9, 10, 12, 14, 15])
     self.assertEqual([position[1] for position in rows[0]], [0, 1, 1, 8, 9, 10, 10, 10, 15])
@@ -201,8 +217,11 @@ class PositionsTest(absltest.TestCase):
 
   def test_pictures_do_not_run_through_time(self):
     rows, following = self.positions(
-        [[START, IMAGE, END, START] + [VIDEO] * 2 + [END, START, IMAGE, END]],
-        image=[[1, 2, 2], [1, 2, 2]], video=[[2, 2, 2]], seconds=[4.0])
+      [[START, IMAGE, END, START] + [VIDEO] * 2 + [END, START, IMAGE, END]],
+      image=[[1, 2, 2], [1, 2, 2]],
+      video=[[2, 2, 2]],
+      seconds=[4.0],
+    )
     self.assertEqual([position[0] for position in rows[0]], [0, 1, 2, 3, 4, 12, 13, 14, 15, 16])
     self.assertEqual([position[2] for position in rows[0]], [0, 1, 2, 3, 4, 4, 13, 14, 15, 16])
     self.assertEqual(following, [17])

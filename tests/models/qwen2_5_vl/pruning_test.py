@@ -15,8 +15,7 @@ from tests.reference import qwen2_5_vl as reference
 PROMPTS = ("two_images", "text_only", "image_and_video", "no_end", "three_images", "no_instruction", "ragged_6x50")
 RATIOS = (0.4, 0.198, 0.1)
 NEW_TOKENS = 12
-TOKENS = dict(visual_ids=(reference.IMAGE, reference.VIDEO), vision_end_id=reference.VISION_END,
-              im_end_id=reference.IM_END)
+TOKENS = dict(visual_ids=(reference.IMAGE, reference.VIDEO), vision_end_id=reference.VISION_END, im_end_id=reference.IM_END)
 
 
 @functools.cache
@@ -28,7 +27,6 @@ def load(config_name):
 
 
 class PruningTest(parameterized.TestCase):
-
   def check(self, config_name, normalization, importance_rows=None, **keep):
     """Kept positions equal the NumPy version's, tokens those of the recompute."""
     model, params = load(config_name)

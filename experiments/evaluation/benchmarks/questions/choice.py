@@ -10,13 +10,17 @@ from experiments.evaluation.benchmarks.tsv import Row
 NONE_OF_THEM = "Z"
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _LLAVA_ENDINGS = {  # by whether there are options, and whether the prompt is Chinese
-    (True, False): "Answer with the option's letter from the given choices directly.",
-    (True, True): "请直接回答选项字母。",
-    (False, False): "Answer the question directly.",
-    (False, True): "请直接回答问题。",
+  (True, False): "Answer with the option's letter from the given choices directly.",
+  (True, True): "请直接回答选项字母。",
+  (False, False): "Answer the question directly.",
+  (False, True): "请直接回答问题。",
 }
-_REFUSALS = ("Sorry, I can't help with images of people yet.", "I can't process this file.",
-             "I'm sorry, but without the image provided", "Cannot determine the answer")
+_REFUSALS = (
+  "Sorry, I can't help with images of people yet.",
+  "I can't process this file.",
+  "I'm sorry, but without the image provided",
+  "Cannot determine the answer",
+)
 _FAILED = "Failed to obtain answer via API"
 _BETWEEN = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")

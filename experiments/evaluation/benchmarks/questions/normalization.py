@@ -7,9 +7,11 @@ from __future__ import annotations
 import re
 
 _ARTICLES = ("a", "an", "the")
-_NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(
-    "zero one two three four five six seven eight nine ten".split())}}
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+_NUMBERS = {
+  "none": "0",
+  **{word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())},
+}
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD_OUTSIDE_NUMBER = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_PERIODS = int(re.UNICODE)  # the official code passes this flag as the count, so it drops at most 32
@@ -27,13 +29,13 @@ _ODD = {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow's'at",
 
 
 def _without_one(word: str) -> list[str]:
-  return [word[:at] + word[at + 1:] for at, letter in enumerate(word) if letter == "'"]
+  return [word[:at] + word[at + 1 :] for at, letter in enumerate(word) if letter == "'"]
 
 
 _CONTRACTIONS = {
-    **{word.replace("'", ""): word for word in _WHOLE},
-    **{spelt: word for word in _DOUBLE for spelt in _without_one(word)},
-    **_ODD,
+  **{word.replace("'", ""): word for word in _WHOLE},
+  **{spelt: word for word in _DOUBLE for spelt in _without_one(word)},
+  **_ODD,
 }
 
 

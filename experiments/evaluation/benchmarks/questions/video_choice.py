@@ -7,11 +7,21 @@ import re
 from experiments.evaluation.benchmarks.questions.choice import NONE_OF_THEM
 from experiments.evaluation.benchmarks.tsv import Row
 
-_BEGINNING = ("\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on "
-              "the video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: ")
+_BEGINNING = (
+  "\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on "
+  "the video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
+)
 # In the official evaluation two pairs of phrases lack the comma between them, so neither phrase of such a pair is removed.
-_PREFIXES = ("The best answer is", "The correct answer is", "The answer is", "The answer",
-             "The best option isThe correct option is", "Best answer:Best option:", "Answer:", "Option:")
+_PREFIXES = (
+  "The best answer is",
+  "The correct answer is",
+  "The answer is",
+  "The answer",
+  "The best option isThe correct option is",
+  "Best answer:Best option:",
+  "Answer:",
+  "Option:",
+)
 
 
 def prompt(row: Row, family: str) -> str:

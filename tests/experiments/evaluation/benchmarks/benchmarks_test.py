@@ -22,7 +22,6 @@ GOLDENS = json.loads((pathlib.Path(__file__).parents[2] / "goldens" / "metrics.j
 
 
 class PromptsTest(tsv_files.TestCase):
-
   @parameterized.parameters(*range(len(GOLDENS["prompts"])))
   def test_equal_vlmevalkits(self, number):
     name, fields, qwen, llava = GOLDENS["prompts"][number]
@@ -32,12 +31,13 @@ class PromptsTest(tsv_files.TestCase):
     table = tsv.read(self.write(name, row))
     benchmark = benchmarks.find(name, table.columns)
     prompts = {"qwen2_5_vl": qwen, "llava": llava, "llava_next": llava}
-    self.assertEqual({model_type: benchmark.prompt(table.rows[0], port.prompt_family)
-                      for model_type, port in registry.PORTS.items()}, prompts)
+    self.assertEqual(
+      {model_type: benchmark.prompt(table.rows[0], port.prompt_family) for model_type, port in registry.PORTS.items()},
+      prompts,
+    )
 
 
 class BenchmarksTest(tsv_files.TestCase):
-
   def test_yes_or_no_answers(self):
     table = tsv.read(self.write("MME", self.row(category="OCR", image_path="p", answer="maybe")))
     table = benchmarks.find("MME", table.columns).check(table)
@@ -68,12 +68,13 @@ class BenchmarksTest(tsv_files.TestCase):
     self.refused(str(ragged), "ragged.tsv: row 1 cannot be read .*utf-8")
 
   @parameterized.parameters(
-      ("MME-RealWorld", ("A", "B"), choice.prompt, choice.score),
-      ("digits", (), benchmark_lib.as_written, short_answer.score),
-      ("MMBench_DEV_EN_V11", ("A",), choice.prompt, choice.score),
-      ("clips", ("candidates",), video_choice.prompt, video_choice.score),
-      ("ChartQAPro", (), benchmark_lib.as_written, short_answer.score),
-      ("TextVQA_VAL", (), short_answer.prompt, textvqa.score))
+    ("MME-RealWorld", ("A", "B"), choice.prompt, choice.score),
+    ("digits", (), benchmark_lib.as_written, short_answer.score),
+    ("MMBench_DEV_EN_V11", ("A",), choice.prompt, choice.score),
+    ("clips", ("candidates",), video_choice.prompt, video_choice.score),
+    ("ChartQAPro", (), benchmark_lib.as_written, short_answer.score),
+    ("TextVQA_VAL", (), short_answer.prompt, textvqa.score),
+  )
   def test_which_benchmark_a_file_is(self, name, columns, prompt, score):
     benchmark = benchmarks.find(name, ("index", "image", "question", "answer", *columns))
     self.assertEqual((benchmark.prompt, benchmark.score), (prompt, score))
@@ -81,17 +82,29 @@ class BenchmarksTest(tsv_files.TestCase):
 
   def test_every_file_is_of_one_benchmark(self):
     names = {
-        "AI2D_TEST": "AI2D", "CCBench": "CCBench", "ChartQA_TEST": "ChartQA", "HallusionBench": "HallBench",
-        "MMBench_DEV_EN": "MMBench", "MME": "MME", "OCRVQA_TESTCORE": "OCRVQA", "POPE": "POPE", "RealWorldQA": "RealWorldQA",
-        "ScienceQA_TEST": "ScienceQA", "TextVQA_VAL": "TextVQA", "Video-MME": "VideoMME", "WorldSense": "WorldSense"}
+      "AI2D_TEST": "AI2D",
+      "CCBench": "CCBench",
+      "ChartQA_TEST": "ChartQA",
+      "HallusionBench": "HallBench",
+      "MMBench_DEV_EN": "MMBench",
+      "MME": "MME",
+      "OCRVQA_TESTCORE": "OCRVQA",
+      "POPE": "POPE",
+      "RealWorldQA": "RealWorldQA",
+      "ScienceQA_TEST": "ScienceQA",
+      "TextVQA_VAL": "TextVQA",
+      "Video-MME": "VideoMME",
+      "WorldSense": "WorldSense",
+    }
     for name, title in names.items():
       fitting = [found.title for found in benchmarks.BENCHMARKS if re.fullmatch(found.pattern, name, re.IGNORECASE)]
       self.assertEqual(fitting, [title], msg=name)
     self.assertCountEqual(names.values(), [found.title for found in benchmarks.BENCHMARKS])
 
   def test_scores_of_a_table(self):
-    path = self.write("AI2D_TEST", *(self.row(i, A="cat", B="dog", answer="AB"[i % 2], category="xy"[i // 2])
-                                     for i in range(4)))
+    path = self.write(
+      "AI2D_TEST", *(self.row(i, A="cat", B="dog", answer="AB"[i % 2], category="xy"[i // 2]) for i in range(4))
+    )
     table = tsv.read(path)
     benchmark = benchmarks.find(table.name, table.columns)
     said = ["A", "dog", "I see a B", "A"]
@@ -100,12 +113,20 @@ class BenchmarksTest(tsv_files.TestCase):
     self.assertEqual(benchmark.aggregate(table, said, scores), {"overall": 50, "x": 100, "y": 0})
 
   @parameterized.parameters(
-      ("MME", {"category": "OCR", "image_path": "p"}, ["0", "1"],
-       {"total": 50, "perception": 50, "reasoning": 0, "OCR": 50}),
-      ("HallusionBench", {"l2-category": "c"}, ["VD_c_1_0_0_0", "VD_c_1_0_1_0"],
-       {"average": 100 / 3, "aAcc": 50, "fAcc": 50, "qAcc": 0}),
-      ("POPE", {"category": "c"}, ["0", "1"],
-       {"F1": 200 / 3, "accuracy": 50, "precision": 50, "recall": 100, "c F1": 200 / 3, "c accuracy": 50}))
+    ("MME", {"category": "OCR", "image_path": "p"}, ["0", "1"], {"total": 50, "perception": 50, "reasoning": 0, "OCR": 50}),
+    (
+      "HallusionBench",
+      {"l2-category": "c"},
+      ["VD_c_1_0_0_0", "VD_c_1_0_1_0"],
+      {"average": 100 / 3, "aAcc": 50, "fAcc": 50, "qAcc": 0},
+    ),
+    (
+      "POPE",
+      {"category": "c"},
+      ["0", "1"],
+      {"F1": 200 / 3, "accuracy": 50, "precision": 50, "recall": 100, "c F1": 200 / 3, "c accuracy": 50},
+    ),
+  )
   def test_scores_of_yes_no_tables(self, name, fields, indices, expected):
     rows = [self.row(index, answer=answer, **fields) for index, answer in zip(indices, ("Yes", "No"))]
     table = tsv.read(self.write(name, *rows))

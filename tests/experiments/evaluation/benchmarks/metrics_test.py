@@ -23,15 +23,13 @@ GOLDENS = json.loads((pathlib.Path(__file__).parents[2] / "goldens" / "metrics.j
 
 
 class MetricsTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     for name, cases in GOLDENS.items():
       if name != "prompts":
         self.assertGreaterEqual(len(cases["rows"] if isinstance(cases, dict) else cases), 20)
 
-  @parameterized.parameters(
-      ("consensus", textvqa.consensus), ("relaxed", chartqa.relaxed), ("exact", short_answer.exact))
+  @parameterized.parameters(("consensus", textvqa.consensus), ("relaxed", chartqa.relaxed), ("exact", short_answer.exact))
   def test_answers(self, name, metric):
     for prediction, answer, score in GOLDENS[name]:
       answers = answer if isinstance(answer, list) else as_list(answer)
@@ -84,8 +82,9 @@ class MetricsTest(parameterized.TestCase):
 
   def test_circular(self):
     rows = GOLDENS["circular"]["rows"]
-    scores = [choice.extract(row["prediction"], {name: row[name] for name in "ABCD" if row.get(name)}) == row["GT"]
-              for row in rows]
+    scores = [
+      choice.extract(row["prediction"], {name: row[name] for name in "ABCD" if row.get(name)}) == row["GT"] for row in rows
+    ]
     result = mmbench.circular([str(row["index"]) for row in rows], scores)
     self.assertEqual({index: int(hit) for index, hit in result.items()}, GOLDENS["circular"]["result"])
     self.assertGreater(sum(scores), 3 * sum(result.values()) + 1)  # rotations that are right alone

@@ -31,20 +31,23 @@ def aggregate(table, predictions, scores):
   return {"points": 100 * sum(scores), "colors": len(set(table.cells("color")))}
 
 
-BENCHMARK = Benchmark(title="Toy", pattern=r"Toy(_\w+)?", columns=("color",), headline="points", prompt=prompt, score=score,
-                      aggregate=aggregate)
+BENCHMARK = Benchmark(
+  title="Toy", pattern=r"Toy(_\w+)?", columns=("color",), headline="points", prompt=prompt, score=score, aggregate=aggregate
+)
 
 
 class ToyBenchmarkTest(tsv_files.TestCase):
-
   def test_evaluated(self):
     Image.open(embedded.DIRECTORY / "picture.png").save(self.directory / "picture.png")
     row = {"image_path": "picture.png", "question": "Q?", "color": "red"}
     path = self.write("Toy_TEST", {"index": 0, **row, "answer": "0"}, {"index": 1, **row, "answer": "none"})
-    settings = evaluate.Settings(data=(path,), keep_ratio=(0.5,), batch_size=2, max_new_tokens=4, gallery=1,
-                                 output_dir=str(self.directory / "out"))
-    with (mock.patch.object(benchmarks, "BENCHMARKS", [*benchmarks.BENCHMARKS, BENCHMARK]),
-          mock.patch.object(answering, "generate", wraps=answering.generate) as generate):
+    settings = evaluate.Settings(
+      data=(path,), keep_ratio=(0.5,), batch_size=2, max_new_tokens=4, gallery=1, output_dir=str(self.directory / "out")
+    )
+    with (
+      mock.patch.object(benchmarks, "BENCHMARKS", [*benchmarks.BENCHMARKS, BENCHMARK]),
+      mock.patch.object(answering, "generate", wraps=answering.generate) as generate,
+    ):
       result = evaluate.run(settings).results[0]
 
     text = load_processor(settings.model).tokenizer.decode(generate.call_args.args[2].prompt.text_tokens[0])
@@ -52,17 +55,21 @@ class ToyBenchmarkTest(tsv_files.TestCase):
     self.assertNotIn("Q?", text)
     self.assertIs(result.benchmark, BENCHMARK)
     self.assertEqual(list(result.scores), [[1.0, 0.5]] * 2)
-    self.assertIn("| visual tokens | method | Toy | mean share |\n|---|---|---:|---:|\n"
-                  "| 100 % | unpruned | 150.0 (100.0 %) | 100.0 % |\n| 50 % | hawk | 150.0 (100.0 %) | 100.0 % |\n",
-                  (self.directory / "out" / "table.md").read_text())
+    self.assertIn(
+      "| visual tokens | method | Toy | mean share |\n|---|---|---:|---:|\n"
+      "| 100 % | unpruned | 150.0 (100.0 %) | 100.0 % |\n| 50 % | hawk | 150.0 (100.0 %) | 100.0 % |\n",
+      (self.directory / "out" / "table.md").read_text(),
+    )
     written = json.loads((self.directory / "out" / "scores.json").read_text())["Toy_TEST"]
     self.assertEqual((written["benchmark"], written["headline"]), ("Toy", "points"))
     self.assertEqual(written["settings"]["hawk 0.5"]["scores"], {"points": 150.0, "colors": 1})
 
   def test_needed_columns(self):
     path = self.write("Toy", self.row())
-    with (mock.patch.object(benchmarks, "BENCHMARKS", [BENCHMARK]),
-          self.assertRaisesRegex(ValueError, "Toy.tsv, row 0 .the header.: lacks color, which Toy's score needs")):
+    with (
+      mock.patch.object(benchmarks, "BENCHMARKS", [BENCHMARK]),
+      self.assertRaisesRegex(ValueError, "Toy.tsv, row 0 .the header.: lacks color, which Toy's score needs"),
+    ):
       evaluate.run(evaluate.Settings(data=(path,), output_dir=str(self.directory / "out")))
 
 

@@ -13,20 +13,30 @@ from tests.reference.tsv_files import encoded
 
 
 class TsvTest(tsv_files.TestCase):
-
   def test_pictures(self):
     first, second = encoded(12, 8), encoded(8, 8, shade=1)
     Image.new("RGB", (6, 4)).save(self.directory / "file.png")
-    table = tsv.read(self.write(
-        "x", self.row("a", image=first), self.row("b", image="a"), self.row("c", image=str([first, second])),
-        self.row("d", image="", question="two\nlines\t\"quoted\"", answer="y")))
+    table = tsv.read(
+      self.write(
+        "x",
+        self.row("a", image=first),
+        self.row("b", image="a"),
+        self.row("c", image=str([first, second])),
+        self.row("d", image="", question='two\nlines\t"quoted"', answer="y"),
+      )
+    )
     self.assertEqual([row.sizes for row in table.rows], [((12, 8),), ((12, 8),), ((12, 8), (8, 8))])
     self.assertEqual(table.skipped, 1)
     pictures = [table.pictures(row) for row in table.rows]
     np.testing.assert_array_equal(pictures[0][0], pictures[1][0])
     self.assertEqual([picture.size for picture in pictures[2]], [(12, 8), (8, 8)])
-    table = tsv.read(self.write("y", {"index": 1, "image_path": "file.png", "question": "two\nlines", "answer": "a\tb"},
-                                {"index": 2, "image_path": "['file.png', 'file.png']", "question": "Q", "answer": "b"}))
+    table = tsv.read(
+      self.write(
+        "y",
+        {"index": 1, "image_path": "file.png", "question": "two\nlines", "answer": "a\tb"},
+        {"index": 2, "image_path": "['file.png', 'file.png']", "question": "Q", "answer": "b"},
+      )
+    )
     self.assertEqual([row.sizes for row in table.rows], [((6, 4),), ((6, 4), (6, 4))])
     self.assertEqual((table.rows[0].fields["question"], table.rows[0].fields["answer"]), ("two\nlines", "a\tb"))
     self.assertLen(table.pictures(table.rows[1]), 2)
@@ -44,16 +54,20 @@ class TsvTest(tsv_files.TestCase):
     self.assertLen(tsv.read(path).rows, 5)
 
   @parameterized.parameters(
-      ([dict(index=0, image="x" * 80, question="Q", answer="a")], "row 1 .index 0., column image: the content is not a pic"),
-      ([dict(index=0, image="?" * 80, question="Q", answer="a")], "column image: is not base64"),
-      ([dict(index=0, image=base64.b64encode(b"no picture" * 20).decode(), question="Q", answer="a")],
-       "x.tsv: row 1 .index 0., column image: .*not a picture"),
-      ([dict(index=0, image="7", question="Q", answer="a")], "column image: '7' is neither base64 of a picture nor"),
-      ([dict(index=0, image_path="none.png", question="Q", answer="a")], "column image_path: there is no file none.png"),
-      ([dict(index=0, image=encoded(), question="Q", answer="")], "row 1 .index 0., column answer: is empty"),
-      ([dict(index=0, image=encoded(), question="Q", A="a", B="b", answer="C")],
-       "column answer: is 'C', the row's options are A, B"),
-      ([dict(index=0, video_path="none.mp4", question="Q", answer="C")], "column video_path: there is no file none.mp4"),
+    ([dict(index=0, image="x" * 80, question="Q", answer="a")], "row 1 .index 0., column image: the content is not a pic"),
+    ([dict(index=0, image="?" * 80, question="Q", answer="a")], "column image: is not base64"),
+    (
+      [dict(index=0, image=base64.b64encode(b"no picture" * 20).decode(), question="Q", answer="a")],
+      "x.tsv: row 1 .index 0., column image: .*not a picture",
+    ),
+    ([dict(index=0, image="7", question="Q", answer="a")], "column image: '7' is neither base64 of a picture nor"),
+    ([dict(index=0, image_path="none.png", question="Q", answer="a")], "column image_path: there is no file none.png"),
+    ([dict(index=0, image=encoded(), question="Q", answer="")], "row 1 .index 0., column answer: is empty"),
+    (
+      [dict(index=0, image=encoded(), question="Q", A="a", B="b", answer="C")],
+      "column answer: is 'C', the row's options are A, B",
+    ),
+    ([dict(index=0, video_path="none.mp4", question="Q", answer="C")], "column video_path: there is no file none.mp4"),
   )
   def test_problems_of_a_row(self, rows, message):
     table = tsv.read(self.write("x", *rows))

@@ -21,34 +21,37 @@ def installed(name):
 
 
 class PrunedModelTest(parameterized.TestCase):
-
   def test_answers(self):
     pruned = PrunedModel(**SETTINGS)
     self.assertEqual(pruned.answer([QUESTION, QUESTION]), ["0", "0"])
     self.assertLen(pruned.answer([[{"type": "video", "value": CLIP}, QUESTION[1]]]), 1)
 
   @parameterized.parameters(
-      (dict(selector="hawks"), "selector: got 'hawks'"), (dict(keep_ratio=2.0), "keep_ratio: got 2.0"),
-      (dict(dtype="float8"), "dtype: got 'float8'"))
+    (dict(selector="hawks"), "selector: got 'hawks'"),
+    (dict(keep_ratio=2.0), "keep_ratio: got 2.0"),
+    (dict(dtype="float8"), "dtype: got 'float8'"),
+  )
   def test_refused(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):
       PrunedModel(**SETTINGS | settings).answer([QUESTION])
 
 
 class AdaptersTest(absltest.TestCase):
-
   @installed("vlmeval")
   def test_vlmevalkit(self):
     from experiments.evaluation.harness import vlmevalkit
+
     self.assertEqual(vlmevalkit.Hawk(**SETTINGS).generate([dict(part) for part in QUESTION], dataset="x"), "0")
 
   @installed("lmms_eval")
   def test_lmms(self):
     from experiments.evaluation.harness import lmms
+
     model = lmms.Hawk(batch_size=2, device="cpu", **SETTINGS)
     model.task_dict = {"t": {"test": [PICTURE, PICTURE]}}
-    request = lambda number, **settings: types.SimpleNamespace(args=(
-        "Which digit is red?", settings, lambda picture: [picture], number, "t", "test"))
+    request = lambda number, **settings: types.SimpleNamespace(
+      args=("Which digit is red?", settings, lambda picture: [picture], number, "t", "test")
+    )
     requests = [request(0, max_new_tokens=4), request(1, max_new_tokens=2, until=["0"]), request(1, max_new_tokens=4)]
     self.assertEqual(model.generate_until(requests), ["0", "", "0"])
     with self.assertRaisesRegex(ValueError, "do_sample: t asks for sampled answers"):

@@ -1,11 +1,10 @@
 """Training of a model so small that it compiles fast; as a program, one that is killed in the middle.
 
-  python -m tests.reference.small_training OUTPUT_DIRECTORY CACHE_DIRECTORY STEPS
+python -m tests.experiments.small_training OUTPUT_DIRECTORY CACHE_DIRECTORY STEPS
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import os
@@ -14,12 +13,10 @@ import signal
 import sys
 from unittest import mock
 
-import jax
-from jax.experimental.compilation_cache import compilation_cache
-
 from experiments import train
 from experiments.digits import embedded
 from experiments.digits import training
+from experiments.running import compilation_cache
 
 
 def _config(vocab_size):
@@ -32,25 +29,19 @@ def _config(vocab_size):
 def run(directory: pathlib.Path, **changes) -> pathlib.Path:
   """Four steps, each with a checkpoint; the directory of the trained model."""
   small = dataclasses.replace(embedded.ARCHITECTURES["qwen2_5_vl"], config=_config)
-  settings = dict(architecture="small", output_dir=str(directory), steps=4, batch_size=1, questions=3, save_every=1,
-                  evaluate_every=100, probe_left=True, point_first=True)
+  settings = dict(
+    architecture="small",
+    output_dir=str(directory),
+    steps=4,
+    batch_size=1,
+    questions=3,
+    save_every=1,
+    evaluate_every=100,
+    probe_left=True,
+    point_first=True,
+  )
   with mock.patch.dict(embedded.ARCHITECTURES, small=small):
     return train.run(train.Settings(**settings | changes))
-
-
-@contextlib.contextmanager
-def cached_programs(directory):
-  """Within it, this process shares compiled programs with others."""
-  wanted = {"jax_compilation_cache_dir": str(directory), "jax_persistent_cache_min_compile_time_secs": 0.5}
-  before = {name: getattr(jax.config, name) for name in wanted}
-  try:
-    for name, value in wanted.items():
-      jax.config.update(name, value)
-    yield
-  finally:
-    for name, value in before.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def main(output, cache, steps):
@@ -61,7 +52,7 @@ def main(output, cache, steps):
       os.kill(os.getpid(), signal.SIGKILL)  # while Orbax is writing the last checkpoint
     return step(*args, **kwargs)
 
-  with cached_programs(cache), mock.patch.object(training, "train_step", step_or_die):
+  with compilation_cache.kept_in(cache), mock.patch.object(training, "train_step", step_or_die):
     run(pathlib.Path(output))
 
 

@@ -1,0 +1,46 @@
+"""Where JAX keeps compiled programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import os
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+# Programs that compile faster than this are not worth a file.
+_LEAST_SECONDS = 0.5
+
+
+def keep(directory: str) -> None:
+  """Keeps compiled programs in a directory from now on."""
+  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+
+
+@contextlib.contextmanager
+def kept_in(directory: str | None, least_seconds: float = _LEAST_SECONDS) -> Iterator[None]:
+  """Within it, compiled programs are kept in a directory; None: nowhere, where seconds of compilation are measured.
+
+  Args:
+    directory: an existing directory, or None.
+    least_seconds: programs that compile faster are not kept.
+  """
+  wanted = {
+    "jax_enable_compilation_cache": directory is not None,
+    "jax_compilation_cache_dir": directory,
+    "jax_persistent_cache_min_compile_time_secs": least_seconds,
+  }
+  before = {name: getattr(jax.config, name) for name in wanted}
+
+  def update(values):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    jax_cache.reset_cache()
+
+  update(wanted)
+  try:
+    yield
+  finally:
+    update(before)
