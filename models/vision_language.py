@@ -267,7 +267,8 @@ class VisionLanguageModel(nn.Module):
     """[..., D] normed hidden states to [..., vocab] float32 logits."""
     if self.config.text.tie_word_embeddings:
       table = self.language_model.embed_tokens.embedding
-      logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+      numbers = (((hidden.ndim - 1,), (1,)), ((), ()))
+      logits = dot_general(hidden, table, numbers, preferred_element_type=jnp.float32)
     else:
       logits = self.lm_head(hidden)
     return sharding.constrain(logits, self.mesh, sharding.BATCH, *(None,) * (logits.ndim - 2), "tensor")

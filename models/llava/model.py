@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import sharding
+from models.cpu import dot_general
 from models.decoder import Decoder
 from models.inputs import synthetic
 from models.llava import cost
@@ -30,7 +31,7 @@ class Projector(nn.Module):
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    dense = lambda: nn.Dense(self.config.text.hidden_size, use_bias=self.config.projector_bias)
+    dense = lambda: nn.Dense(self.config.text.hidden_size, use_bias=self.config.projector_bias, dot_general=dot_general)
     self.linear_1, self.linear_2 = dense(), dense()
 
   def __call__(self, x):

@@ -18,6 +18,7 @@ import numpy as np
 
 from models import sharding
 from models.attention import attention
+from models.cpu import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class PatchEmbedding(nn.Module):
     config = self.config
     self.class_embedding = self.param("class_embedding", nn.initializers.normal(), (config.hidden_size,))
     # The checkpoints' Conv2d with stride = kernel.
-    self.patch_embedding = nn.Dense(config.hidden_size, use_bias=False)
+    self.patch_embedding = nn.Dense(config.hidden_size, use_bias=False, dot_general=dot_general)
     self.position_embedding = nn.Embed(config.side**2 + 1, config.hidden_size, embedding_init=_sinusoids)
 
   def __call__(self, tiles):
@@ -113,7 +114,7 @@ class VisionAttention(nn.Module):
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    dense = lambda: nn.Dense(self.config.hidden_size)
+    dense = lambda: nn.Dense(self.config.hidden_size, dot_general=dot_general)
     self.q_proj, self.k_proj, self.v_proj, self.out_proj = dense(), dense(), dense(), dense()
 
   def __call__(self, x):
@@ -131,8 +132,8 @@ class VisionMLP(nn.Module):
   mesh: jax.sharding.Mesh | None = None
 
   def setup(self):
-    self.fc1 = nn.Dense(self.config.intermediate_size)
-    self.fc2 = nn.Dense(self.config.hidden_size)
+    self.fc1 = nn.Dense(self.config.intermediate_size, dot_general=dot_general)
+    self.fc2 = nn.Dense(self.config.hidden_size, dot_general=dot_general)
 
   def __call__(self, x):
     x = sharding.width(self.fc1(x), self.mesh)

@@ -24,6 +24,7 @@ from hawk_jax.buckets import bucket
 from models import rope
 from models import sharding
 from models.attention import attention
+from models.cpu import dot_general
 from models.decoder import MLP
 
 _HEADS = ("tensor", "fsdp", "data")  # mesh axes that full attention splits its heads over
@@ -182,8 +183,8 @@ class VisionAttention(nn.Module):
 
   def setup(self):
     # Query, key and value have an axis of their own, so that heads can be split over devices.
-    self.qkv = nn.DenseGeneral((3, self.config.hidden_size))
-    self.proj = nn.Dense(self.config.hidden_size)
+    self.qkv = nn.DenseGeneral((3, self.config.hidden_size), dot_general=dot_general)
+    self.proj = nn.Dense(self.config.hidden_size, dot_general=dot_general)
 
   def __call__(self, x, rotation, inputs):
     """Attends.
@@ -240,7 +241,7 @@ class PatchEmbed(nn.Module):
   config: VisionConfig
 
   def setup(self):
-    self.proj = nn.Dense(self.config.hidden_size, use_bias=False)
+    self.proj = nn.Dense(self.config.hidden_size, use_bias=False, dot_general=dot_general)
 
   def __call__(self, patches):
     return self.proj(patches)
@@ -255,9 +256,9 @@ class PatchMerger(nn.Module):
     self.ln_q = nn.RMSNorm(1e-6)
     # A list names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
     self.mlp = [
-      nn.Dense(self.config.hidden_size * self.config.merge_unit),
+      nn.Dense(self.config.hidden_size * self.config.merge_unit, dot_general=dot_general),
       lambda x: nn.gelu(x, approximate=False),
-      nn.Dense(self.config.out_hidden_size),
+      nn.Dense(self.config.out_hidden_size, dot_general=dot_general),
     ]
 
   def __call__(self, x):
