@@ -57,7 +57,7 @@ class Settings(command.Settings):
     choices=params_lib.DTYPES,
   )
   baseline: str = command.option(
-    "none", "What to measure in the same rounds; transformers needs torch.", choices=("none", "transformers")
+    "none", "Implementation to compare with in the same rounds; transformers needs torch.", choices=("none", "transformers")
   )
   keep_ratio: tuple[float, ...] = command.option(
     (0.4, 0.198, 0.1),
@@ -93,7 +93,7 @@ class Settings(command.Settings):
 
 @dataclasses.dataclass(frozen=True)
 class _Cases:
-  """What is measured: one prompt at every ratio, a batch of different pictures with its rows, and batches of equal ones."""
+  """What is measured: one prompt at every ratio, a batch of unequal pictures and its rows, and batches of equal ones."""
 
   arrays: dict[str, np.ndarray]
   singles: list[cases_lib.Case]
@@ -221,7 +221,7 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
 
 
 def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int) -> dict[str, Any]:
-  """What is known of a case beside its seconds."""
+  """Everything about a case except its seconds."""
   tokens = int(programs.case.tokens[0])
   return {
     "keep_ratio": ratio,

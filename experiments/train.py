@@ -38,10 +38,10 @@ from experiments.running import files
 from models.checkpoints import directory
 from models.checkpoints import hf
 
-# Shares of all steps.
-_AUXILIARY_UNTIL = 0.5  # over which the auxiliary losses fade out
-_CURRICULUM_UNTIL = 0.25  # over which pictures fill up
-_GAPS_FROM = 0.35  # after which visual tokens are removed
+# As shares of all steps.
+_AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
+_CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
+_GAPS_FROM = 0.35  # from then on visual tokens are removed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ def _make_batch(settings: Settings, student: embedded.Student, step: int) -> bat
 
 
 def _made_ahead(make: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:
-  """The numbers from `start` to `stop` with what `make` makes of them, one ahead in another thread."""
+  """Pairs of each number from `start` to `stop` and its `make(number)`; a thread makes the next one in advance."""
   with futures.ThreadPoolExecutor(1) as pool:
     pending = pool.submit(make, start)
     for number in range(start, stop):

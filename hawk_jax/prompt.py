@@ -83,7 +83,7 @@ class Sequence:
 
 
 def keep_all(prompt: Prompt) -> jax.Array:
-  """[B, V] int32, the `kept` of `compact` that keeps every visual token."""
+  """[B, V] int32, indices of all visual tokens: the `kept` with which `compact` removes none."""
   return jnp.where(prompt.visual_mask, jnp.arange(prompt.visual_order.shape[1], dtype=jnp.int32), -1)
 
 
@@ -129,13 +129,13 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
 
 
 def places(order: jax.Array, wanted: jax.Array) -> jax.Array:
-  """Where tokens are in a sequence.
+  """The slots of a sequence in which tokens with given prompt indices are.
 
   Args:
     order: [B, L] of a `Sequence`.
     wanted: [B, N] prompt indices that are in it, or -1.
 
   Returns:
-    [B, N] int32 indices into L; those of -1 have no meaning.
+    [B, N] int32 indices into L; where `wanted` is -1 they have no meaning.
   """
   return jax.vmap(jnp.searchsorted)(order.astype(jnp.uint32), wanted.astype(jnp.uint32)).clip(0, order.shape[1] - 1)

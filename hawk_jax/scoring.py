@@ -60,7 +60,7 @@ def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, qu
   with jax.default_matmul_precision("highest"):
     weight = _float(query_mask)
     weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
-    # Tokens outside the query take no part even where they are not finite.
+    # Tokens outside the query have no influence, even if they are not finite.
     mean_text = jnp.einsum("BT,BTD->BD", weight, jnp.where(query_mask[..., None], _normed(projections, text), 0.0))
     query = jnp.einsum("BD,DHd->BHd", mean_text, _float(projections.query))
     if projections.query_bias is not None:
@@ -127,7 +127,7 @@ def _float(x):
 
 
 def _normed(projections, x):
-  """[..., D] float32, as the layer's projections get it."""
+  """x after the layer's input norm, [..., D] float32."""
   x = _float(x)
   if projections.input_norm is None:
     return x

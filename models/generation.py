@@ -1,8 +1,9 @@
 """Generation: vision, pruned prefill and decoding, on the device from end to end.
 
-Two compiled programs: the vision encoder, and prefill together with the whole decoding loop. They are separate because a
-picture's size shapes only the first, and its bucket of visual tokens only the second: a data set of many sizes compiles the
-sum of their shapes, not the product. It also lets features serve many questions. Nothing waits on the host between them.
+Two compiled programs: the vision encoder, and prefill together with the whole decoding loop. They are separate because the
+first depends on the sizes of pictures and the second only on the bucket of their visual tokens: with many sizes, the numbers
+of compiled shapes add up instead of multiplying. Also, the features of a picture can serve several questions. The host does
+not wait between the two programs.
 
 Axes: B batch, V visual slots, L compacted prompt length, E end tokens.
 """
@@ -140,7 +141,7 @@ def generate(
 def check_length(
   model: VisionLanguageModel, prompt: Prompt, max_new_tokens: int, eos_token_ids: Iterable[int] = ()
 ) -> np.ndarray:
-  """Checks how long an answer may get; the end ids as [E] int32.
+  """Checks that the longest answer fits the model's positions, and returns the end tokens as [E] int32.
 
   Raises:
     ValueError: an argument that is not allowed, by name; prompts that leave no positions for `max_new_tokens`.
@@ -169,7 +170,7 @@ def make_plan(
 
 
 def encode_pictures(model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs) -> Features | None:
-  """The `features` of `generate`; None where no prompt has a picture."""
+  """Runs the vision encoder; returns the `features` of `generate`, or None if no prompt has a picture."""
   return None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
 
 
@@ -257,7 +258,7 @@ def finish(state: State, order: jax.Array) -> Generation:
 
 
 def _check_features(model, prompt, features) -> None:
-  """Refuses features of other pictures, as far as their shape shows it."""
+  """Raises ValueError for features whose shape shows that they belong to other pictures."""
   rows, width = features.tokens.shape
   needed = int(np.max(prompt.visual_slots, initial=-1)) + 1
   if width != model.config.text.hidden_size or rows < needed:

@@ -9,7 +9,7 @@ from models.decoder import DecoderConfig
 
 
 def require(name: str, value, *supported) -> None:
-  """Refuses a value that the port does not compute.
+  """Refuses a value that the port does not implement.
 
   Raises:
     ValueError: `value` is not among `supported`.
@@ -34,7 +34,7 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_sect
     mrope_section: number of rotary frequencies of each position axis; none: one axis.
 
   Raises:
-    ValueError: an activation, a rope or a sliding window that the shared decoder does not compute.
+    ValueError: an activation, a rope or a sliding window that the shared decoder does not implement.
   """
   require("text_config.hidden_act", text.hidden_act, "silu")
   rope = text.rope_parameters

@@ -70,7 +70,8 @@ class Processor:
       `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture and video arrays.
 
     Raises:
-      ValueError: neither or both of prompts and messages, unreadable pictures, or another number than the messages say.
+      ValueError: neither or both of prompts and messages, unreadable pictures, or a number of pictures that
+        differs from the number of places in the messages.
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
@@ -102,7 +103,7 @@ class Processor:
         if token and (places := text.count(token)) != len(given):
           raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
       text = re.sub("|".join(map(re.escape, tokens)), lambda found: next(texts[found[0]]), text)
-      # Some templates write the token that begins a text, others leave it to the tokenizer.
+      # Some templates write the begin-of-text token, others leave it to the tokenizer.
       begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
       rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
     length = max(map(len, rows))

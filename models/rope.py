@@ -54,7 +54,8 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
     frequencies: F frequencies over A axes.
 
   Returns:
-    Two [..., T, F] float32 arrays. float32 whatever the model's dtype: bfloat16 cannot tell position 4,095 from 4,096.
+    Two [..., T, F] float32 arrays. They are float32 for every model dtype, since in
+    bfloat16 the positions 4,095 and 4,096 are the same number.
   """
   axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)

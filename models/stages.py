@@ -35,7 +35,7 @@ def prefill(
 
 
 def check(settings: pruning.Pruning, num_layers: int) -> None:
-  """Refuses a stage that a decoder of so many layers does not have.
+  """Refuses settings that need more layers than the decoder has.
 
   Raises:
     ValueError: prune_layer is too large.
@@ -52,7 +52,7 @@ def _in_decoder(model, prompt, features, plan) -> Prefill:
   """FastV (arXiv 2403.06764, the code): layers 0 to L - 1 process all tokens, the others only those that were picked.
 
   A token's score is the attention that it receives from the last token in layer L - 1, averaged over heads. Dropped tokens
-  are removed from the caches of all layers, so that the answer's tokens do not see them in any.
+  are removed from the caches of all layers, so that the answer's tokens do not see them in any layer.
   """
   decoder, whole, last_layer = model.language_model, model.prune(prompt, features), plan.pruning.prune_layer - 1
   x, early = decoder.blocks(whole.embeddings, whole.positions, 0, last_layer)

@@ -72,7 +72,7 @@ class Inputs:
 
 @struct.dataclass
 class Features:
-  """What the vision encoder makes of the pictures of a batch; `Prompt.visual_slots` names the rows.
+  """The vision encoder's output for a batch; `Prompt.visual_slots` points to its rows.
 
   Attributes:
     tokens: [F, D] visual tokens; padding rows hold numbers without meaning.
@@ -117,7 +117,7 @@ class VisionLanguageModel(nn.Module):
   Attributes:
     config: the port's configuration.
     mesh: devices that share the work, see `models.sharding`; None: one device.
-    names: how checkpoints call the parameters.
+    names: the names of the parameters in checkpoints.
     axes: how the parameters outside the decoder are split over a mesh, see `models.sharding.param_specs`.
   """
 
@@ -141,7 +141,7 @@ class VisionLanguageModel(nn.Module):
       inputs: a batch of `pack`.
       head_importance: [H] or [B, H] float32; None: uniform head weights.
       keep_count: static K, the most visual tokens that a row keeps; None keeps all.
-      counts: [B] int32, tokens that each row keeps, at most K; None: K, or all that a row has.
+      counts: [B] int32, tokens that each row keeps, at most K; None: K, or all tokens of a row that has fewer.
       normalization: of the scores, see `hawk_jax.scoring.normalize`.
 
     Raises:
@@ -207,7 +207,7 @@ class VisionLanguageModel(nn.Module):
 
   @nn.nowrap
   def leaves_out(self, tensor: str) -> bool:
-    """Whether checkpoints may hold a tensor, by its dotted path, that is no parameter."""
+    """Whether a tensor with this dotted path may be in checkpoints although the model has no such parameter."""
     return tensor == "lm_head.weight" and self.config.text.tie_word_embeddings
 
   def scores(self, prompt: prompt_lib.Prompt, features: Features) -> jax.Array:
@@ -216,7 +216,7 @@ class VisionLanguageModel(nn.Module):
     return scoring.head_scores(self._projections(), text, visual, prompt.query_mask)
 
   def fused_scores(self, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan) -> jax.Array:
-    """Score of every visual token by which a plan prunes, [B, V] float32."""
+    """The scores by which a plan ranks visual tokens, [B, V] float32."""
     text, visual = self._embed(prompt.text_tokens), self._gather(prompt, features)
     return pruning.score(prompt, text, visual, self._projections(), plan)
 
@@ -285,7 +285,7 @@ class VisionLanguageModel(nn.Module):
     return sharding.constrain(visual, self.mesh, sharding.BATCH)
 
   def _projections(self) -> scoring.Projections:
-    """The first layer's."""
+    """The first layer's query and key projections."""
     layer = self.language_model.layers[0]
     params = lambda module: module.variables["params"]
     split = functools.partial(rearrange, pattern="... (N d) -> ... N d", d=self.config.text.head_dim)

@@ -128,7 +128,7 @@ class Answerer:
     try:
       inputs = pack(list(chats.values()))
     except ValueError:
-      # One of them does not fit the model: find out which.
+      # One of the questions does not fit the model. Find out which one.
       for at, chat in list(chats.items()):
         try:
           pack([chat])

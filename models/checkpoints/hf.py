@@ -20,10 +20,10 @@ from models.checkpoints import params as params_lib
 from models.checkpoints import sharded
 from models.checkpoints.sharded import Tally
 
-# Of safetensors files.
+# The dtypes of safetensors files, by their names there.
 _STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Last component of tensors that are no parameters: older checkpoints store what models compute.
+# Last component of tensors that are not parameters: older checkpoints also store values that models compute themselves.
 _COMPUTED = ("position_ids", "inv_freq")
 
 

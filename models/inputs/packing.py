@@ -24,11 +24,11 @@ class Pictures:
   """The pictures, or the videos, of a batch that share a placeholder, in the order of their placeholders.
 
   Attributes:
-    kind: what to call one of them: image or video.
+    kind: what to call one of them, for messages: image or video.
     argument: the array that holds their sizes.
-    noun: what to call a row of that array.
+    noun: what to call a row of that array, for messages.
     sizes: for each picture, its row.
-    slots: for each picture, [count] row of the encoder's output for each visual token.
+    slots: for each picture, [count] rows of the encoder's output, one for each of its visual tokens.
     positions: for each picture, [count, A] rotary position ids, counted from where the picture begins.
     views: for each picture, (rows, columns, newlines) of its views; each temporal slice of a video is a list of its own.
     used: how many have been matched with their placeholders.
@@ -120,7 +120,7 @@ def plan_prompts(
 ) -> tuple[Prompt, tuple[tuple[View, ...], ...]]:
   """Lays out a batch of prompts: positions, slots and query tokens, padded to buckets.
 
-  Positions count up over text. After a picture, text continues from the picture's largest position plus one.
+  Positions grow by one per text token. After a picture, text continues from the picture's largest position plus one.
 
   Args:
     text: the decoder.

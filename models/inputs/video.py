@@ -1,4 +1,8 @@
-"""Video files to sampled frames, and frames to files, with PyAV."""
+"""Video files to sampled frames, and frames to files, with PyAV.
+
+The tests compare with transformers' Qwen2-VL video processor which frames are sampled, and when. The decoded pixels are not
+compared: transformers reads files with other decoders.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +50,17 @@ class Video:
 
 
 def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int = 2) -> np.ndarray:
-  """Which frames to take, as transformers' Qwen2-VL video processor does.
+  """Which frames to take: those that transformers' Qwen2-VL video processor samples.
+
+  For a few videos, such as 899 frames at 29.97 per second with fps=1, its float32 steps ask for a frame past the end. Here
+  no such frame is taken.
 
   Args:
     total: frames of the video.
     rate: its frames per second.
     fps: frames per second to sample.
     max_frames: most frames.
-    multiple: the number of frames is rounded down to a multiple of it, where the video has as many.
+    multiple: the number of frames is rounded down to a multiple of it, if the video has at least that many frames.
 
   Returns:
     [T] int64, evenly spread.
@@ -115,7 +122,7 @@ def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
 
 
 def write(path, frames: Sequence[np.ndarray], fps: int) -> None:
-  """Writes a file in H.264, or VP8 for webm; the same frames give the same bytes.
+  """Writes a file in H.264, or VP8 for webm. Writing the same frames again on the same machine gives the same bytes.
 
   Args:
     path: of the file; its suffix names the container.

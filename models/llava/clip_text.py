@@ -39,7 +39,7 @@ from models.llava.vision import layer_norm
 from models.llava.vision import VisionConfig
 from models.vision_language import Inputs
 
-# What older configs say, whichever id the end token has.
+# Older configs hold this number, whatever the id of the end token is.
 _LEGACY_END = 2
 
 
@@ -49,7 +49,7 @@ class TextConfig(EncoderConfig):
 
   Attributes:
     max_position_embeddings: S.
-    eos_token_id: of the token whose state represents the text; 2: the token with the highest id.
+    eos_token_id: id of the token whose state represents the text; 2 stands for the token with the highest id in the text.
   """
 
   vocab_size: int = 49_408

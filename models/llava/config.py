@@ -11,7 +11,7 @@ from models.decoder import DecoderConfig
 from models.llava.vision import VisionConfig
 
 _HF_CONFIGS = {"llava": transformers.LlavaConfig, "llava_next": transformers.LlavaNextConfig}
-# A config that names none means the first of each.
+# The first of each is what a config means that names none.
 _TEXT_MODELS = ("llama", "mistral", "qwen2")
 _VISION_MODELS = ("clip_vision_model",)
 

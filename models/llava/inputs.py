@@ -1,6 +1,6 @@
 """Arrays of a Hugging Face processor for LLaVA to fixed shapes, on the host.
 
-A tile is what the vision tower takes. LLaVA-1.5 makes one of each picture. LLaVA-NeXT makes several: first the whole
+A tile is one input of the vision tower. LLaVA-1.5 makes one tile of each picture. LLaVA-NeXT makes several: first the whole
 picture, then the tiles of a copy that is scaled and padded to the grid pinpoint that fits it best. The patches of those
 tiles are put together again, cut to the picture's aspect ratio, and followed by a newline after every row.
 """
@@ -64,7 +64,7 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
   slots = np.arange(vision.tokens, vision.tokens * (1 + down * across), dtype=np.int32)
   slots = rearrange(slots, "(down across i j) -> (down i) (across j)", down=down, across=across, i=vision.side)
   rows, columns = slots.shape
-  # The order of operations is transformers'; another would round differently.
+  # In the order of transformers, since another order of operations would round differently.
   if width / height > columns / rows:
     padding = (rows - int(round(height * (columns / width), 7))) // 2
     slots = slots[padding : rows - padding]

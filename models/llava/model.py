@@ -112,7 +112,7 @@ class Llava(VisionLanguageModel):
 
 
 class LlavaNext(Llava):
-  """LLaVA-NeXT: several tiles a picture, and a newline after every row of the tiled view."""
+  """LLaVA-NeXT: several tiles per picture, and a newline after every row of the tiled view."""
 
   def setup(self):
     super().setup()

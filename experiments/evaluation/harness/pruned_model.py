@@ -42,7 +42,7 @@ class PrunedModel:
       keep_ratio: share of the visual tokens to keep; None: all.
       selector: the rule that picks tokens.
       normalization: how each head's scores are normalized.
-      max_new_tokens: most tokens of an answer, unless the harness says it.
+      max_new_tokens: most tokens of an answer, unless the harness sets another limit.
       min_pixels: smaller pictures are scaled up to this many pixels; None: the checkpoint's own limit.
       max_pixels: larger pictures are scaled down to this many pixels; None: the checkpoint's own limit.
       fps: frames per second to take from videos.

@@ -1,4 +1,4 @@
-"""Questions that are answered with yes or no, and ask for it themselves."""
+"""Questions that are answered with yes or no; their text already asks for one of the two."""
 
 from __future__ import annotations
 
