@@ -66,7 +66,8 @@ def operand_dtype(dtype) -> jnp.dtype:
   dtype = jnp.dtype(dtype)
   if dtype == jnp.bfloat16 and not multiplies_bfloat16():
     return jnp.dtype(jnp.float32)
-  if dtype == jnp.float32 and jax.config.jax_default_matmul_precision == "bfloat16" and multiplies_bfloat16():
+  precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+  if dtype == jnp.float32 and precision == "bfloat16" and multiplies_bfloat16():
     return jnp.dtype(jnp.bfloat16)
   return dtype
 
