@@ -18,5 +18,5 @@ def get_config(arguments=""):
   """Arguments: `name=1.5-7b`, and `slice` for several processes, whose devices share the model."""
   given = configs.parse_arguments(arguments, name="1.5-7b", slice=False)
   if given["name"] not in NAMES:
-    raise ValueError(f"config arguments: name: got {given['name']!r}, allowed are {', '.join(NAMES)}")
+    raise ValueError(f"arguments: name: got {given['name']!r}, allowed are {', '.join(NAMES)}")
   return config_dict.ConfigDict({"model": NAMES[given["name"]], "dtype": "bfloat16", "distributed": given["slice"]})

@@ -14,7 +14,7 @@ def get_config(arguments=""):
   """Arguments: `size=7b`, and `slice` for several processes, whose devices share the model as docs/scale.md says."""
   given = configs.parse_arguments(arguments, size="7b", slice=False)
   if given["size"] not in SIZES:
-    raise ValueError(f"config arguments: size: got {given['size']!r}, allowed are {', '.join(SIZES)}")
+    raise ValueError(f"arguments: size: got {given['size']!r}, allowed are {', '.join(SIZES)}")
   return config_dict.ConfigDict(
     {
       "model": f"Qwen/Qwen2.5-VL-{given['size'].upper()}-Instruct",

@@ -16,7 +16,7 @@ Settings check themselves, whether they come from flags, from a config file (`co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import logging
 import sys
@@ -68,7 +68,10 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """
   for each in (kind, processes.Options):
     define_flags(each)
-  configs.define()
+  # A command may have a config of its own, as `experiments.sweep` has.
+  has_config = "config" in names_of(kind)
+  if not has_config:
+    flags.DEFINE_string("config", None, configs.HELP, module_name=sys.argv[0])
 
   def parsed(argv):
     if len(argv) > 1:
@@ -77,7 +80,9 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
     if not flags.FLAGS["verbosity"].present:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
     try:
-      options, settings = read_all((processes.Options, kind))
+      allowed = [*names_of(kind), *names_of(processes.Options)]
+      config = configs.load(None if has_config else flags.FLAGS.config, allowed).values
+      options, settings = (read_flags(each, config=config) for each in (processes.Options, kind))
       if options.compilation_cache:
         compilation_cache.keep(options.compilation_cache)
       processes.join(options)
@@ -89,7 +94,7 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
 
-  app.run(parsed, flags_parser=_parse)
+  app.run(parsed)
 
 
 def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> None:
@@ -130,23 +135,18 @@ def read_flags(
   for field in dataclasses.fields(kind):
     flag = values[field.name]
     if field.name in config and not flag.present:
-      found[field.name] = typed(kind, field, config[field.name])
+      found[field.name] = _typed(kind, field, config[field.name])
     else:
       found[field.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
   return kind(**found)
 
 
-def read_all(kinds: Sequence[type[settings_lib.Checked]], values: flags.FlagValues = flags.FLAGS) -> list[Any]:
-  """Settings of several classes from the flags, and from the config file where a flag was not given.
-
-  Raises:
-    ValueError: as `read_flags`, or a config file with an unknown key.
-  """
-  config = configs.read(values, [field.name for kind in kinds for field in dataclasses.fields(kind)])
-  return [read_flags(kind, values, config) for kind in kinds]
+def names_of(kind: type[settings_lib.Checked]) -> list[str]:
+  """Names of the settings of a class."""
+  return [field.name for field in dataclasses.fields(kind)]
 
 
-def typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: Any) -> Any:
+def _typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: Any) -> Any:
   """A value of a config file as a field's type; one value stands for a list of one where a flag may be repeated.
 
   Raises:
@@ -164,26 +164,6 @@ def typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: Any
       raise ValueError(f"{field.name}: got {one!r} in the config, must be {allowed}")
   convert = float if what is float else lambda one: one
   return tuple(map(convert, value if several else (value,))) if repeated else convert(value)
-
-
-def _parse(argv: list[str]) -> list[str]:
-  """absl's parsing of flags, except that what a config file raises is printed as one line."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    if not str(error).startswith("flag --config="):
-      print(f"FATAL Flags parsing error: {error}\nPass --helpshort or --helpfull to see help on flags.", file=sys.stderr)
-      sys.exit(1)
-    cause: BaseException = error
-    while cause.__context__ is not None:  # config_flags and absl each wrap the error in another
-      cause = cause.__context__
-    print(f"error: {cause}", file=sys.stderr)
-    sys.exit(2)
-  except (AttributeError, OSError) as error:  # an override of what is not there
-    if not any(argument.startswith("--config.") for argument in argv):
-      raise
-    print(f"error: config: cannot override {str(error).splitlines()[0]}", file=sys.stderr)
-    sys.exit(2)
 
 
 def _type(kind, field) -> tuple[type, bool]:

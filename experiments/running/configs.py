@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
+import dataclasses
 import difflib
 import pathlib
 import sys
@@ -17,42 +18,58 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-_FLAG = "config"
+HELP = "Config file, FILE.py or FILE.py:ARGUMENTS, with values for flags that are not given."
 
 
-def define(values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines `--config`."""
-  config_flags.DEFINE_config_file(
-    _FLAG, None, "Config file, FILE.py or FILE.py:ARGUMENTS, with values for flags that are not given.", values
-  )
-  values.register_key_flag_for_module(sys.argv[0], values[_FLAG])  # so that --help lists it
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What a config file says.
+
+  Attributes:
+    values: by the name of the flag.
+    hyper: what its `get_hyper` returns; None without one.
+  """
+
+  values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  hyper: Any = None
 
 
-def read(values: flags.FlagValues = flags.FLAGS, allowed: Iterable[str] = ()) -> dict[str, Any]:
-  """The content of `--config`, with the overrides `--config.key=value`; empty without the flag.
+def load(source: str | None, allowed: Iterable[str]) -> Config:
+  """Reads a config file.
 
   Args:
-    values: of `define`, parsed.
+    source: FILE.py or FILE.py:ARGUMENTS; None: an empty config.
     allowed: the keys that it may have.
 
   Raises:
-    ValueError: a file that cannot be read, or an unknown key.
+    ValueError: a file that cannot be read, arguments that it refuses, or an unknown key.
   """
-  if values[_FLAG].value is None:
-    return {}
-  path = config_flags.get_config_filename(values[_FLAG]).partition(":")[0]
+  if not source:
+    return Config()
+  path, *arguments = source.split(":", 1)
   if not pathlib.Path(path).is_file():
     raise ValueError(f"config: there is no file {path}")
-  content = values[_FLAG].value
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", None, HELP, values, sys_argv=[])
+  try:
+    values(["", f"--config={source}"])
+  except flags.IllegalFlagValueError as error:
+    cause: BaseException = error
+    while cause.__context__ is not None:  # config_flags and absl each wrap the file's own error in another
+      cause = cause.__context__
+    raise ValueError(f"config: {cause}") from error
+  content = values["config"].value
   content = content.to_dict() if hasattr(content, "to_dict") else content
   if not isinstance(content, Mapping):
     raise ValueError(f"config: get_config of {path} must return a ConfigDict or a dict, got {type(content).__name__}")
   check_keys(f"config: {path}", content, allowed)
-  return dict(content)
+  module = sys.modules.pop("config_config")  # the name that config_flags gives it; the next file must not find it
+  get_hyper = getattr(module, "get_hyper", None)
+  return Config(content, get_hyper and get_hyper(*arguments))
 
 
 def check_keys(name: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-  """Refuses keys that a command does not have.
+  """Refuses keys that are not allowed.
 
   Raises:
     ValueError: the first of them, with the most similar allowed key.
@@ -63,15 +80,6 @@ def check_keys(name: str, given: Iterable[str], allowed: Iterable[str]) -> None:
       similar = difflib.get_close_matches(str(key), allowed, 1)
       hint = f"did you mean {similar[0]}?" if similar else f"allowed are {', '.join(sorted(allowed))}"
       raise ValueError(f"{name}: unknown key {key!r}; {hint}")
-
-
-def load_hyper(values: flags.FlagValues = flags.FLAGS) -> Any:
-  """What `get_hyper` of the config file returns, None if there is none; see `experiments.sweep`."""
-  if values[_FLAG].value is None:
-    return None
-  get_hyper = getattr(sys.modules[f"{_FLAG}_config"], "get_hyper", None)
-  arguments = config_flags.get_config_filename(values[_FLAG]).split(":", 1)[1:]
-  return get_hyper and get_hyper(*arguments)
 
 
 def parse_arguments(text: str, **defaults: Any) -> dict[str, Any]:
@@ -88,17 +96,17 @@ def parse_arguments(text: str, **defaults: Any) -> dict[str, Any]:
   found = dict(defaults)
   for part in filter(None, text.split(",")):
     name, equals, value = part.partition("=")
-    check_keys("config arguments", [name], defaults)
+    check_keys("arguments", [name], defaults)
     default = defaults[name]
     if isinstance(default, bool):
       if equals:
-        raise ValueError(f"config arguments: {name} takes no value, got {part!r}")
+        raise ValueError(f"arguments: {name} takes no value, got {part!r}")
       found[name] = True
       continue
     try:
       found[name] = _literal(value) if default is None else type(default)(value)
     except ValueError as error:
-      raise ValueError(f"config arguments: {name}: got {value!r}, must be of type {type(default).__name__}") from error
+      raise ValueError(f"arguments: {name}: got {value!r}, must be of type {type(default).__name__}") from error
   return found
 
 

@@ -43,12 +43,12 @@ class ConfigTest(parameterized.TestCase):
 
   def parse(self, *arguments, config=None, kind=Settings):
     """Settings from a config file, this test's by default, and flags."""
-    values = flags.FlagValues()
-    for each in (kind, processes.Options):
+    kinds, values = (kind, processes.Options), flags.FlagValues()
+    for each in kinds:
       command.define_flags(each, values)
-    configs.define(values)
-    values(["program", f"--config={config or self.path}", *arguments])
-    return command.read_all((kind, processes.Options), values)
+    values(["program", *arguments])
+    loaded = configs.load(str(config or self.path), [name for each in kinds for name in command.names_of(each)])
+    return [command.read_flags(each, values, loaded.values) for each in kinds]
 
   def test_values_of_every_type(self):
     self.write("{'name': 'c', 'optional': None, 'number': 7, 'share': 1, 'switch': True, 'size': [1, 2.5]}")
@@ -96,8 +96,15 @@ class ConfigTest(parameterized.TestCase):
       text=True,
     )
     self.assertEqual(
-      (done.returncode, done.stderr), (2, "error: config arguments: unknown key 'lava'; did you mean llava?\n")
+      (done.returncode, done.stderr), (2, "error: config: arguments: unknown key 'lava'; did you mean llava?\n")
     )
+
+  def test_hyper(self):
+    self.path.write_text("def get_config(x='a'):\n  return {}\n\ndef get_hyper(x='a'):\n  return {'name': [x, 'b']}\n")
+    self.assertEqual(configs.load(str(self.path), ["name"]).hyper, {"name": ["a", "b"]})
+    self.assertEqual(configs.load(f"{self.path}:c", ["name"]).hyper, {"name": ["c", "b"]})
+    self.write("{}")
+    self.assertIsNone(configs.load(str(self.path), []).hyper)
 
   def test_arguments(self):
     defaults = dict(native=False, keep=None, size="7b", count=1)
