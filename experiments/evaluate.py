@@ -277,5 +277,18 @@ def finished(directory: pathlib.Path, conditions: dict[str, Any]) -> dict[int, d
   return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, conditions)}
 
 
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the headline score of each benchmark under each setting.
+
+  With one pruned setting, its scores are called by the benchmark alone.
+  """
+  settings, summary = evaluation.prunings, {}
+  for title, result in zip(results_lib.titles(evaluation.results), evaluation.results):
+    for setting, score in zip(settings, result.headlines):
+      alone = len(settings) == 2 and setting.keep_ratio is not None
+      summary[title if alone else f"{title}, {plan.name(setting)}"] = score
+  return summary
+
+
 if __name__ == "__main__":
   command.main(Settings, run)

@@ -26,6 +26,7 @@ def kept_tokens(
   scores: np.ndarray,
   kept: np.ndarray,
   title: str,
+  rule: str,
 ) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
@@ -36,7 +37,9 @@ def kept_tokens(
     scores: [V] fused scores of the prompt's visual tokens.
     kept: [V] bool, True on tokens that were kept.
     title: of the figure.
+    rule: by which the tokens were kept, and what the scores are: "rule, scores".
   """
+  selector, _, scored = rule.partition(", ")
   figure, axes = plt.subplots(len(views), 2, figsize=(10, 5.2 * len(views)), squeeze=False, layout="constrained")
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
   start = 0
@@ -53,7 +56,7 @@ def kept_tokens(
     light = np.asarray(tokens, np.float32)[..., None]
     shown = pixels * light + (1 - light) * (255 - DIMMED * (255 - pixels))
     left.imshow(shown.astype(np.uint8))
-    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens", fontsize=10)
+    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens by {selector}", fontsize=10)
     for row, column in np.argwhere(mask):
       left.add_patch(
         plt.Rectangle(
@@ -68,7 +71,7 @@ def kept_tokens(
     image = right.imshow(
       scores[here].reshape(rows, -1)[:, :columns], cmap="viridis", extent=left.get_images()[0].get_extent(), **limits
     )
-    right.set_title("HAWK score", fontsize=10)
+    right.set_title(scored, fontsize=10)
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()

@@ -68,9 +68,9 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """
   for each in (kind, processes.Options):
     define_flags(each)
-  # A command may have a config of its own, as `experiments.sweep` has.
-  has_config = "config" in names_of(kind)
-  if not has_config:
+  # `experiments.sweep` has a config of its own, whose values are another command's but for those of the process.
+  own_config = "config" in names_of(kind)
+  if not own_config:
     flags.DEFINE_string("config", None, configs.HELP, module_name=sys.argv[0])
 
   def parsed(argv):
@@ -80,9 +80,9 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
     if not flags.FLAGS["verbosity"].present:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
     try:
-      allowed = [*names_of(kind), *names_of(processes.Options)]
-      config = configs.load(None if has_config else flags.FLAGS.config, allowed).values
-      options, settings = (read_flags(each, config=config) for each in (processes.Options, kind))
+      config = configs.load(flags.FLAGS.config, None if own_config else [*names_of(kind), *names_of(processes.Options)])
+      options = read_flags(processes.Options, config=config.values)
+      settings = read_flags(kind, config=None if own_config else config.values)
       if options.compilation_cache:
         compilation_cache.keep(options.compilation_cache)
       processes.join(options)

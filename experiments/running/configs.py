@@ -34,12 +34,12 @@ class Config:
   hyper: Any = None
 
 
-def load(source: str | None, allowed: Iterable[str]) -> Config:
+def load(source: str | None, allowed: Iterable[str] | None) -> Config:
   """Reads a config file.
 
   Args:
     source: FILE.py or FILE.py:ARGUMENTS; None: an empty config.
-    allowed: the keys that it may have.
+    allowed: the keys that it may have; None: any.
 
   Raises:
     ValueError: a file that cannot be read, arguments that it refuses, or an unknown key.
@@ -62,7 +62,8 @@ def load(source: str | None, allowed: Iterable[str]) -> Config:
   content = content.to_dict() if hasattr(content, "to_dict") else content
   if not isinstance(content, Mapping):
     raise ValueError(f"config: get_config of {path} must return a ConfigDict or a dict, got {type(content).__name__}")
-  check_keys(f"config: {path}", content, allowed)
+  if allowed is not None:
+    check_keys(f"config: {path}", content, allowed)
   module = sys.modules.pop("config_config")  # the name that config_flags gives it; the next file must not find it
   get_hyper = getattr(module, "get_hyper", None)
   return Config(content, get_hyper and get_hyper(*arguments))
