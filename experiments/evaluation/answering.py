@@ -167,7 +167,8 @@ class Answerer:
 
     def timed(stage, function, *arguments):
       began = time.perf_counter()
-      result = jax.block_until_ready(function(*arguments))
+      with jax.profiler.TraceAnnotation(stage):
+        result = jax.block_until_ready(function(*arguments))
       entry["seconds"][stage] = time.perf_counter() - began
       return result
 

@@ -147,7 +147,7 @@ def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: 
 
   for number, setting in enumerate(settings):
     values, base = headlines[number], headlines[0]
-    shares = [100 * values[title] / base[title] for title in titles if base[title]]
+    shares = [100 * values[title] / base[title] for title in names if base[title]]
     kept = "100 %" if setting.keep_ratio is None else f"{100 * setting.keep_ratio:g} %"
     label = "unpruned" if setting.keep_ratio is None else setting.selector
     line(kept, label, values, base, statistics.fmean(shares) if shares else None)

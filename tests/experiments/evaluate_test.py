@@ -87,7 +87,7 @@ class EvaluateTest(absltest.TestCase):
     table = (directory / "table.md").read_text()
     self.assertRegex(table, r"\| 100 % \| unpruned \| [\d.]+ \(100.0 %\) \| 100.0 % \|\n\| 20 % \| hawk \| [\d.]+ \(")
     self.assertIn("1 of 10 questions could not be asked", table)
-    self.assertEqual({path.name for path in directory.iterdir()}, {*RESULTS, "journal", "seconds.jsonl"})
+    self.assertEqual({path.name for path in directory.iterdir()}, {*RESULTS, "journal", "metrics.jsonl", "seconds.jsonl"})
     page = (directory / "report.html").read_text()
     self.assertNotRegex(page, r"""(src|href)=["']?http|url\(|@import""")
     self.assertLen(self.whole.prunings, 2)
