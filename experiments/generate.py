@@ -104,7 +104,7 @@ class Settings(command.MeshSettings):
   @property
   def pruning(self) -> pruning.Pruning:
     """The settings that concern pruning."""
-    names = [field.name for field in dataclasses.fields(pruning.Pruning)]
+    names = [field.name for field in dataclasses.fields(pruning.Pruning) if hasattr(self, field.name)]
     return pruning.Pruning(**{name: getattr(self, name) for name in names})
 
   @property

@@ -42,6 +42,8 @@ from experiments.running import command
 from experiments.running import configs
 from experiments.running import files
 from experiments.running import processes
+from experiments.running import remote
+from experiments.running import watching
 from experiments.running.settings import option
 
 # Each has Settings with an output_dir, run(settings), and summarize(result): a row of the table, by column.
@@ -103,8 +105,12 @@ class Point:
     return ", ".join(f"{name}={_text(value)}" for name, value in self.label.items()) or "the only point"
 
   def conditions(self) -> dict[str, Any]:
-    """What the result depends on."""
-    return json.loads(json.dumps({**dataclasses.asdict(self.settings), "output_dir": None}))
+    """What the result depends on: every setting that differs from its default."""
+    fields = [field for field in dataclasses.fields(self.settings) if field.name not in ("output_dir", *watching.NAMES)]
+    values = {field.name: getattr(self.settings, field.name) for field in fields}
+    return json.loads(
+      json.dumps({field.name: values[field.name] for field in fields if values[field.name] != field.default})
+    )
 
   def result(self) -> dict[str, Any]:
     """What the sweep wrote when the run ended: `settings`, `seconds`, and `summary` or `error`; an error where it did not.
@@ -129,16 +135,15 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   Raises:
     ValueError: settings that do not fit the command, or a point of this shard that failed.
   """
-  directory = pathlib.Path(settings.output_dir).expanduser().absolute()
-  points = make_points(settings, directory)
   index, count = settings.numbers
-  mine = points[index::count]
+  points = make_points(settings, pathlib.Path(settings.output_dir))
   if settings.print:
-    for number, point in enumerate(points):
-      if point in mine:
-        print(_command_line(settings, number, len(points)) + f"  # {point.name}")
+    for number in range(len(points))[index::count]:
+      print(_command_line(settings, number, len(points)) + f"  # {points[number].name}")
     return []
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, shared=True)
+  points = make_points(settings, output)
+  mine = points[index::count]
   waiting = [point for point, result in zip(mine, _results(mine)) if "error" in result]
   for number, point in enumerate(waiting, 1):
     print(f"== {number} of {len(waiting)}: {point.name}", flush=True)
@@ -234,7 +239,7 @@ def _run_point(module, point: Point) -> None:
   (output / "error.txt").unlink(missing_ok=True)
   began = time.perf_counter()
   try:
-    result: dict[str, Any] = {"summary": module.summarize(module.run(point.settings))}
+    result: dict[str, Any] = {"summary": module.summarize(module.run(remote.fetched(point.settings)))}
   except Exception as error:
     print(f"failed: {error}", flush=True)
     files.write(output / "error.txt", traceback.format_exc())

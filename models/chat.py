@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -90,8 +91,8 @@ class Conversation:
     slots = np.array(inputs.prompt.visual_slots)
     slots[np.asarray(inputs.prompt.visual_mask)] = np.concatenate(self.slots)
     prompt = inputs.prompt.replace(visual_slots=slots)
-    tokens = [features.tokens for features in self.features]
-    return dataclasses.replace(inputs, prompt=prompt), Features(tokens[0] if len(tokens) == 1 else jnp.concatenate(tokens))
+    joined = self.features[0] if len(self.features) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *self.features)
+    return dataclasses.replace(inputs, prompt=prompt), joined
 
   def _pack(self, messages: Sequence[Message]) -> Inputs:
     return self.model.pack(

@@ -31,6 +31,7 @@ from absl import logging as absl_logging
 from experiments.running import compilation_cache
 from experiments.running import configs
 from experiments.running import processes
+from experiments.running import remote
 from experiments.running import settings as settings_lib
 from experiments.running.settings import option
 
@@ -87,7 +88,8 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
         compilation_cache.keep(options.compilation_cache)
       processes.join(options)
       with processes.only_first_prints():
-        run(settings)
+        run(settings if own_config else remote.fetched(settings))
+        remote.close_all()
     except (ValueError, OSError) as error:
       if flags.FLAGS.pdb or flags.FLAGS.pdb_post_mortem:
         raise
