@@ -106,11 +106,10 @@ class Point:
 
   def conditions(self) -> dict[str, Any]:
     """What the result depends on: every setting that differs from its default."""
-    fields = [field for field in dataclasses.fields(self.settings) if field.name not in ("output_dir", *watching.NAMES)]
-    values = {field.name: getattr(self.settings, field.name) for field in fields}
-    return json.loads(
-      json.dumps({field.name: values[field.name] for field in fields if values[field.name] != field.default})
-    )
+    ignored = ("output_dir", *watching.NAMES)
+    values = {field.name: (getattr(self.settings, field.name), field.default) for field in dataclasses.fields(self.settings)}
+    different = {name: value for name, (value, default) in values.items() if value != default and name not in ignored}
+    return json.loads(json.dumps(different))
 
   def result(self) -> dict[str, Any]:
     """What the sweep wrote when the run ended: `settings`, `seconds`, and `summary` or `error`; an error where it did not.

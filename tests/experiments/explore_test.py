@@ -245,8 +245,8 @@ class BrowserTest(absltest.TestCase):
     self.assertNotEmpty(self.text("#pruned p"))
 
     # What is no picture is reported, and the page goes on.
-    upload.write_text("no picture")
-    page.give_files("#file", upload)
+    (self.directory / "text.png").write_text("no picture")
+    page.give_files("#file", self.directory / "text.png")
     page.wait("$('status').className === 'error'")
     self.assertEqual(self.text("#status"), "the content is not a picture Pillow can read")
     self.act("$('example').click()")

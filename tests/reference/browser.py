@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -33,24 +34,20 @@ class Browser:
     self.downloads.mkdir()
     (read, self._write), (self._read, write) = os.pipe(), os.pipe()
 
-    def ends():  # the browser reads commands from 3 and writes to 4
-      for end, number in ((os.dup(read), 3), (os.dup(write), 4)):
-        os.dup2(end, number)
-
+    command = [
+      find(),
+      "--headless=new",
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-dev-shm-usage",
+      "--no-first-run",
+      f"--user-data-dir={self._holder.name}/profile",
+      f"--window-size={size[0]},{size[1]}",
+      "--remote-debugging-pipe",  # commands come from 3, answers go to 4
+    ]
     self._process = subprocess.Popen(
-      [
-        find(),
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        f"--user-data-dir={self._holder.name}/profile",
-        f"--window-size={size[0]},{size[1]}",
-        "--remote-debugging-pipe",
-      ],
-      preexec_fn=ends,
-      close_fds=False,
+      ["bash", "-c", f"exec {shlex.join(command)} 3<&{read} 4>&{write}"],
+      pass_fds=(read, write),
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
     )
