@@ -12,6 +12,8 @@ import json
 import statistics
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks.benchmark import Benchmark
 from experiments.evaluation.benchmarks.tsv import Table
@@ -187,14 +189,10 @@ def _cell(value, base):
 
 def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
   """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot as plt
-
   columns = min(3, len(results))
   rows = -(-len(results) // columns)
-  figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, layout="constrained")
+  figure = Figure(figsize=(5 * columns, 3.8 * rows), layout="constrained")
+  axes = figure.subplots(rows, columns, squeeze=False)
   for panel in axes.flat[len(results) :]:
     panel.set_axis_off()
   for panel, result, title in zip(axes.flat, results, titles(results)):
@@ -209,7 +207,6 @@ def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
     panel.legend(fontsize=8)
   buffer = io.BytesIO()
   figure.savefig(buffer, dpi=110, format="png")
-  plt.close(figure)
   return buffer.getvalue()
 
 
