@@ -93,8 +93,8 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
 def run(settings: Settings) -> None:
   """Serves until it is interrupted."""
   served = make_server(settings)
-  host, port = served.server_address[:2]
-  print(f"open http://{f'[{host}]' if ':' in str(host) else host}:{port}   (interrupt with Ctrl-C)", flush=True)
+  host, port = settings.host, served.server_address[1]
+  print(f"open http://{f'[{host}]' if ':' in host else host}:{port}   (interrupt with Ctrl-C)", flush=True)
   try:
     served.serve_forever()
   except KeyboardInterrupt:

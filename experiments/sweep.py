@@ -184,8 +184,8 @@ def make_points(settings: Settings, directory: pathlib.Path) -> list[Point]:
   varied += [name for name, values in given.items() if len(values) > 1]
   points = []
   for point in hyper:
-    for values in itertools.product(*given.values()):
-      chosen = dict(zip(given, values))
+    for combination in itertools.product(*given.values()):
+      chosen = dict(zip(given, combination))
       made = _settings(kind, chosen, {**config.values, **point})
       label = {name: getattr(made, name) for name in varied}
       at = directory / _directory_name(label)

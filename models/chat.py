@@ -90,7 +90,7 @@ class Conversation:
     # A token's features are elsewhere than if all pictures had been encoded in one batch.
     slots = np.array(inputs.prompt.visual_slots)
     slots[np.asarray(inputs.prompt.visual_mask)] = np.concatenate(self.slots)
-    prompt = inputs.prompt.replace(visual_slots=slots)
+    prompt = dataclasses.replace(inputs.prompt, visual_slots=slots)  # type: ignore[arg-type]
     joined = self.features[0] if len(self.features) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *self.features)
     return dataclasses.replace(inputs, prompt=prompt), joined
 

@@ -79,7 +79,8 @@ class Answerer:
       watch: with seconds that count for the first turn.
     """
     self.model, self.params, self.processor, self.options, self.clip = model, params, processor, options, clip
-    self.watch, self.written = watch or Stopwatch(), []
+    self.watch = watch or Stopwatch()
+    self.written: list[str] = []
 
   def encode(self, vision) -> Features:
     """Pictures to features."""

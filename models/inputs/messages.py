@@ -75,11 +75,11 @@ def read(
   content: list[dict[str, Any]] = []
   images, videos, sources = [], [], []
   for entry in [{"type": "text", "text": given}] if isinstance(given, str) else given:
-    kind = entry.get("type") if isinstance(entry, Mapping) else None
+    kind = str(entry.get("type")) if isinstance(entry, Mapping) else ""
     if kind == "text" and isinstance(entry.get("text"), str):
       content.append({"type": "text", "text": entry["text"]})
       continue
-    base = str(kind).removesuffix("_url")
+    base = kind.removesuffix("_url")
     source = entry.get(kind) if base in ("image", "video") else None
     source = source.get("url") if isinstance(source, Mapping) else source
     if source is None:
