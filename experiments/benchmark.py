@@ -263,5 +263,15 @@ def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int)
   }
 
 
+def summarize(report: dict[str, Any]) -> dict[str, Any]:
+  """A row of `experiments.sweep`: median milliseconds of some stages at every keep ratio."""
+  median = lambda stage, case: 1000 * float(np.median(report["seconds"][f"{stage} {case['keep_ratio']:g}"]))
+  return {
+    f"{stage.replace('_', ' ')} {case['keep_ratio']:g}, ms": median(stage, case)
+    for case in report["cases"]
+    for stage in ("first_token", "decode", "answer")
+  }
+
+
 if __name__ == "__main__":
   command.main(Settings, run)

@@ -203,7 +203,7 @@ def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
-def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
+def decode(params, state, next_position, sampling, end_ids, until=None, *, model) -> State:
   """Chooses tokens until every row has ended or `max_new_tokens` are chosen.
 
   Args:
@@ -212,11 +212,14 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
     next_position: [B] int32, rotary position of the first generated token, which follows the unpruned prompt.
     sampling: as in `prefill`.
     end_ids: [E] int32.
+    until: [] int32, stops when so many tokens are chosen, so that an answer can be shown while it grows; None: no such stop.
     model: a port.
   """
+  room = state.tokens.shape[1]
+  limit = room if until is None else jnp.minimum(until, room)
 
   def running(state):
-    return (state.step < state.tokens.shape[1]) & ~state.done.all()
+    return (state.step < limit) & ~state.done.all()
 
   def advance(state):
     last = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, axis=1)

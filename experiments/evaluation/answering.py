@@ -157,7 +157,7 @@ class Answerer:
       prepared: of `prepare`.
       table: of the batch.
       drawn: positions of the rows that the gallery shows; their entries also hold where the visual tokens are on the
-        pictures, and which of them were kept.
+        pictures, their scores, and which of them were kept.
     """
     rows: dict[int, dict[str, Any]] = {at: {"problem": problem} for at, problem in prepared.problems.items()}
     entry = {"batch": prepared.batch.number, "rows": rows, "seconds": {}}
@@ -167,7 +167,8 @@ class Answerer:
 
     def timed(stage, function, *arguments):
       began = time.perf_counter()
-      result = jax.block_until_ready(function(*arguments))
+      with jax.profiler.TraceAnnotation(stage):
+        result = jax.block_until_ready(function(*arguments))
       entry["seconds"][stage] = time.perf_counter() - began
       return result
 
@@ -181,6 +182,11 @@ class Answerer:
       features = timed("vision", generation.encode_pictures, self.model, self.params, inputs)
       for at, numbers in zip(prepared.rows, timed("scores", self._summary, inputs.prompt, features)):
         rows[at]["scores"] = [float(f"{value:.6g}") for value in numbers]
+      shown = [(number, at) for number, at in enumerate(prepared.rows) if at in drawn]
+      if shown:
+        fused = timed("score maps", self._fused, inputs.prompt, features)
+        for number, at in shown:
+          rows[at]["map"] = [float(f"{value:.4g}") for value in fused[number][visual[number] >= 0]]
     # Seeds are row numbers, not places in the batch, so that a question's random draw does not depend on its batch.
     seeds = np.resize([table.rows[at].number for at in prepared.rows], len(visual))
     for setting in self.settings:
@@ -209,8 +215,13 @@ class Answerer:
     return self.processor.decode(out.tokens, out.lengths), np.asarray(out.kept_positions)
 
   def _summary(self, prompt, features):
-    scored = pruning.Plan(prompt.visual_order.shape[1], self.settings[0], self.head_importance)
-    return np.asarray(_summary(self.params, prompt, features, scored, model=self.model))
+    return np.asarray(_summary(self.params, prompt, features, self._scored(prompt), model=self.model))
+
+  def _fused(self, prompt, features):
+    return np.asarray(_fused(self.params, prompt, features, self._scored(prompt), model=self.model))
+
+  def _scored(self, prompt):
+    return pruning.Plan(prompt.visual_order.shape[1], self.settings[0], self.head_importance)
 
 
 def _pack(model, processor, options, chats):
@@ -237,3 +248,9 @@ def _summary(params, prompt, features, scored, *, model):
     jnp.max(fused, axis=1, where=mask, initial=-jnp.inf),
   ]
   return jnp.where(mask.any(1)[:, None], jnp.stack(reduced, axis=1), 0.0)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _fused(params, prompt, features, scored, *, model):
+  """[B, V] float32 fused scores; apart from `_summary`, whose last digits another output of the program might change."""
+  return model.apply({"params": params}, prompt, features, scored, method="fused_scores")

@@ -17,6 +17,7 @@ from experiments.evaluation import plan
 from experiments.evaluation.answering import Options
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
+from experiments.evaluation.results import titles
 from hawk_jax.pruning import Pruning
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
@@ -49,9 +50,29 @@ def page(
     for at in sorted(positions)
     if "problem" not in result.answers[at]
   ]
-  data = json.dumps({"about": about, "questions": questions}, ensure_ascii=False)
+  data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)
+
+
+def _summary(results, settings) -> dict[str, Any]:
+  """The table at the top: the headline score of every file under every setting, and the mean share of tokens kept."""
+  shares = [
+    [
+      answer["kept"] / entry["tokens"]
+      for result in results
+      for entry in result.answers
+      if entry.get("tokens")
+      for answer in [entry["answers"][number]]
+    ]
+    for number in range(len(settings))
+  ]
+  scores = zip(*(result.headlines for result in results))
+  rows = [
+    [plan.name(setting), f"{100 * np.mean(share):.0f} %" if share else "", *(f"{score:.1f}" for score in each)]
+    for setting, share, each in zip(settings, shares, scores)
+  ]
+  return {"columns": ["setting", "tokens kept", *titles(results)], "rows": rows}
 
 
 def _question(result, at, settings, options) -> Mapping[str, Any]:
@@ -83,6 +104,7 @@ def _question(result, at, settings, options) -> Mapping[str, Any]:
     "pictures": [_embedded(image, side) for image in images],
     "answers": answers,
     "views": entry["views"],
+    "scores": entry.get("map"),
   }
 
 
