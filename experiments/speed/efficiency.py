@@ -3,9 +3,9 @@
   python -m experiments.speed.efficiency                                  # digits.tsv on an embedded model
   python -m experiments.speed.efficiency --preset=cpu --pictures=200 --side=1008 --dtype=bfloat16
 
-Every picture is answered alone, as in the paper, with every share of its visual tokens in turn. Vision, scoring, language and
-decoding are measured. Reading the picture is not, and neither is compilation: a picture whose shapes are new is answered once
-before it counts. An interrupted run resumes. Prints a Markdown table; writes efficiency.json.
+Every picture is answered alone, as in the paper, with every share of its visual tokens in turn. Vision, scoring, language
+and decoding are measured. Reading the picture is not, and neither is compilation: a picture whose shapes are new is answered
+once before it counts. An interrupted run resumes. Prints a Markdown table; writes efficiency.json.
 """
 
 from __future__ import annotations
