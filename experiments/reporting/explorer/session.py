@@ -284,12 +284,11 @@ def _short(values: np.ndarray) -> list[float]:
   return [float(f"{value:.5g}") for value in values]
 
 
-def facts(model, name: str, head_importance: np.ndarray) -> dict[str, Any]:
+def facts(name: str, head_importance: np.ndarray) -> dict[str, Any]:
   """What the page says of the model."""
   return {
     "model": name,
     "weights": head_importance.tolist(),
     "rules": rules(),
     "normalizations": list(scoring.NORMALIZATIONS),
-    "layers": model.config.text.num_hidden_layers,
   }
