@@ -69,12 +69,14 @@ class Sequence:
     positions: [B, L, A] int32, each token's own, unpruned rotary position ids.
     order: [B, L] int32, index in the unpruned prompt, ascending, -1 on padding.
     visual: [B, L] bool, True on visual tokens.
+    slots: [B, L] int32, row of the vision encoder's output that fills a visual token; no meaning elsewhere.
   """
 
   embeddings: jax.Array
   positions: jax.Array
   order: jax.Array
   visual: jax.Array
+  slots: jax.Array
 
   @property
   def lengths(self) -> jax.Array:
@@ -96,6 +98,7 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     order      [[0, 1, 3, 4, 5, -1]]
     positions  [[[0], [1], [3], [4], [5], [0]]]
     visual     [[F, T, T, F, F, F]]
+    slots      [[0, 0, 2, 0, 0, 0]]
 
   Args:
     prompt: the unpruned prompts.
@@ -125,6 +128,7 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     positions=arrange(prompt.text_positions, prompt.visual_positions),
     order=order,
     visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0),
+    slots=arrange(jnp.zeros_like(prompt.text_order), prompt.visual_slots),
   )
 
 

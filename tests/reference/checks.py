@@ -176,9 +176,9 @@ def expected_positions(
   text = model.config.text
   layer = params["language_model"]["layers_0"]
   attention = {}
-  for name in ("q_proj", "k_proj"):
-    for kind, value in layer["self_attn"][name].items():
-      attention[f"{name}.{ {'kernel': 'weight'}.get(kind, kind) }"] = np.asarray(value).T
+  for name in ("q_proj", "k_proj", "q_norm", "k_norm"):
+    for kind, value in layer["self_attn"].get(name, {}).items():
+      attention[f"{name}.{ {'kernel': 'weight', 'scale': 'weight'}.get(kind, kind) }"] = np.asarray(value).T
   importance = np.broadcast_to(head_importance, (len(rows), text.num_attention_heads))
   positions = []
   for number, (row, weights) in enumerate(zip(rows, importance, strict=True)):
@@ -194,6 +194,7 @@ def expected_positions(
       visual_ids=visual_ids,
       vision_end_id=vision_end_id,
       im_end_id=im_end_id,
+      epsilon=text.rms_norm_eps,
       **keep,
     )
     if gap < LEAST_SCORE_GAP:

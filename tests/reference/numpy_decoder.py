@@ -19,6 +19,8 @@ def rotate(x: np.ndarray, positions: np.ndarray, text) -> np.ndarray:
   """[S, H, d] rotated by positions [S, A], whose axes share the frequencies as the decoder's config says."""
   half = x.shape[-1] // 2
   axis = np.repeat(np.arange(positions.shape[1]), text.mrope_section or half)
+  if text.mrope_interleaved:
+    axis = np.array([i % 3 if i < 3 * text.mrope_section[i % 3] else 0 for i in range(half)])
   angles = (positions[:, axis] * text.rope_theta ** (-np.arange(half) / half))[:, None]
   first, second = x[..., :half], x[..., half:]
   return np.concatenate(
@@ -41,8 +43,14 @@ def attention(layer, text, x, positions, key_bias) -> np.ndarray:
     positions: [S, A].
     key_bias: [S].
   """
-  split = lambda name: project(layer["self_attn"][name], x).reshape(len(x), -1, text.head_dim)
-  query, key = (rotate(split(name), positions, text) for name in ("q_proj", "k_proj"))
+
+  def split(name):
+    heads = project(layer["self_attn"][f"{name}_proj"], x).reshape(len(x), -1, text.head_dim)
+    if not text.qk_norm:
+      return heads
+    return numpy_hawk.rms_norm(heads, layer["self_attn"][f"{name}_norm"]["scale"], text.rms_norm_eps)
+
+  query, key = (rotate(split(name), positions, text) for name in ("q", "k"))
   logits = np.zeros([text.num_attention_heads, len(x), len(x)])
   for head in range(text.num_attention_heads):
     group = head * text.num_key_value_heads // text.num_attention_heads

@@ -16,13 +16,14 @@ def linear(name: str, size_in: int, size_out: int, bias: bool = True) -> dict[st
   return {**out, f"{name}.bias": (size_out,)} if bias else out
 
 
-def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str, tuple[int, ...]]:
+def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool, qk_norm: bool = False) -> dict[str, tuple[int, ...]]:
   """Every tensor of a decoder, by its newer name, as torch lays it out.
 
   Args:
     text: a text config.
     attention_bias: of the query, key and value projections.
     tied: no lm_head.
+    qk_norm: with norms of each head's queries and keys.
   """
   hidden, mlp = text["hidden_size"], text["intermediate_size"]
   head_dim = text.get("head_dim", hidden // text["num_attention_heads"])
@@ -35,6 +36,8 @@ def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str,
     out |= linear(f"{layer}.self_attn.k_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.v_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.o_proj", query, hidden, False)
+    if qk_norm:
+      out[f"{layer}.self_attn.q_norm.weight"] = out[f"{layer}.self_attn.k_norm.weight"] = (head_dim,)
     out |= linear(f"{layer}.mlp.gate_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.up_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.down_proj", mlp, hidden, False)
