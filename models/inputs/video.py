@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import os
@@ -92,13 +92,14 @@ def probe(path) -> Info:
     return Info(frames, rate, stream.width, stream.height)
 
 
-def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
+def read(path, fps: float = 2.0, max_frames: int = 64, sample: Callable[..., np.ndarray] = sample) -> Video:
   """Samples a file's frames.
 
   Args:
     path: as for `probe`.
     fps: frames per second to sample.
     max_frames: most frames; longer videos are sampled more sparsely.
+    sample: which frames to take, with the arguments of `sample`.
 
   Raises:
     ValueError: as `probe` and `sample`, or frames that cannot be decoded.

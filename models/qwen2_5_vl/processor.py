@@ -11,6 +11,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from models.inputs import media
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
 from models.inputs.video import Video
@@ -25,14 +26,14 @@ class Processor(MediaProcessor):
       warnings.simplefilter("ignore", FutureWarning)  # checkpoints say min_pixels and max_pixels
       self.processor = Qwen2VLImageProcessorPil.from_pretrained(directory)
 
-  def __call__(self, images, videos, min_pixels=None, max_pixels=None) -> Media:
+  def __call__(self, rows, min_pixels=None, max_pixels=None) -> Media:
     """Adds `pixel_values` and `image_grid_thw` for pictures; for videos see `videos`.
 
     Raises:
       ValueError: limits below one visual token or in the wrong order, or a picture over 200 times as long as wide.
     """
     low, high = self._limits(min_pixels, max_pixels)
-    pictures, clips = sum(map(list, images), []), sum(map(list, videos), [])
+    pictures, clips = media.pictures(rows), media.videos(rows)
     arrays = {}
     if pictures:
       arrays |= self.processor(images=pictures, size={"shortest_edge": low, "longest_edge": high}, return_tensors="np")
