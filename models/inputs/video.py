@@ -61,16 +61,25 @@ def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int =
   Raises:
     ValueError: fps or max_frames out of range, or a video without frames.
   """
+  check_sampling(total, fps, max_frames, multiple)
+  most = min(max_frames, total) // multiple * multiple
+  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
+  # Rounding may add a step to arange; the multiple must hold.
+  return np.arange(0, total, total / count)[:count].astype(np.int64)
+
+
+def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -> None:
+  """Refuses arguments of `sample`.
+
+  Raises:
+    ValueError: as `sample`.
+  """
   if not 0 < fps < float("inf"):
     raise ValueError(f"fps: got {fps}, must be positive and finite")
   if max_frames < multiple:
     raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
   if total < 1:
     raise ValueError("videos: the video has no frame")
-  most = min(max_frames, total) // multiple * multiple
-  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
-  # Rounding may add a step to arange; the multiple must hold.
-  return np.arange(0, total, total / count)[:count].astype(np.int64)
 
 
 def probe(path) -> Info:
