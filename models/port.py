@@ -19,7 +19,8 @@ class Port:
     from_hf: the content of a config.json to that configuration; raises ValueError for what the port does not compute.
     processor: a checkpoint's directory, config.json and tokenizer to its `MediaProcessor`.
     published: name of each published size to its configuration.
-    prompt_family: which wording of benchmark questions the model gets: `plain`, that of each benchmark, or `llava`.
+    prompt_family: which wording of benchmark questions the model gets: `plain`, that of each benchmark, `llava` or
+      `qwen3`.
   """
 
   model: type[VisionLanguageModel]

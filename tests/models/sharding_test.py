@@ -101,6 +101,7 @@ class ShardingTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+    ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
     ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
   )
   def test_generation_equals_one_device(self, name, spec):

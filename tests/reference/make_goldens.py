@@ -47,18 +47,22 @@ def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
 
 
 def features(reference, model, inputs) -> np.ndarray:
-  """[V, D] visual tokens in the order of their placeholders."""
+  """[V, D] visual tokens in the order of their placeholders; D times the levels and one where the model has DeepStack."""
   ids = inputs["input_ids"][0]
-  videos = ids == getattr(reference, "VIDEO", None) if hasattr(reference, "VIDEO") else torch.zeros_like(ids, dtype=bool)
-  images = ids == reference.IMAGE
-  out = torch.zeros(len(ids), model.config.text_config.hidden_size)
+  rows = {}
   if "pixel_values" in inputs:
     sizes = [inputs[name] for name in ("image_grid_thw", "image_sizes") if name in inputs]
-    out[images] = torch.cat(list(model.get_image_features(inputs["pixel_values"], *sizes).pooler_output))
+    rows[reference.IMAGE] = model.get_image_features(inputs["pixel_values"], *sizes)
   if "pixel_values_videos" in inputs:
-    pooled = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output
-    out[videos] = torch.cat(pooled)
-  return out[images | videos].numpy()
+    rows[reference.VIDEO] = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+  if not rows:
+    return np.zeros([0, model.config.text_config.hidden_size], np.float32)
+  levels = lambda found: (found.pooler_output, *getattr(found, "deepstack_features", ()))
+  rows = {token: torch.cat([torch.cat(list(level)) for level in levels(found)], -1) for token, found in rows.items()}
+  out = torch.zeros(len(ids), next(iter(rows.values())).shape[1])
+  for token, values in rows.items():
+    out[ids == token] = values
+  return out[torch.isin(ids, torch.tensor(list(rows)))].numpy()
 
 
 def greedy(reference, model, inputs) -> tuple[np.ndarray, float]:

@@ -20,6 +20,7 @@ from vlmeval.dataset.utils import vqa_eval
 from vlmeval.dataset.utils import yorn
 from vlmeval.dataset.videomme import VideoMME
 from vlmeval.vlm.llava.llava import LLaVA
+from vlmeval.vlm.qwen3_vl.prompt import Qwen3VLPromptMixin
 
 PATH = pathlib.Path(__file__).parents[1] / "experiments" / "goldens" / "metrics.json"
 
@@ -390,6 +391,20 @@ def prompts() -> list[tuple[str, dict, str, str]]:
   return result
 
 
+def qwen3_prompts(others) -> list[str]:
+  """For every case of `prompts` that of Qwen3-VL, which asks about videos as the others do."""
+  model = Qwen3VLPromptMixin(use_custom_prompt=True)
+  model.set_dump_image(lambda line: ["x.png"])
+  result = []
+  for name, row, plain, _ in others:
+    if not model.use_custom_prompt(name):
+      result.append(plain)
+      continue
+    asked = model.build_prompt(row, name)
+    result.append("".join(part["value"] for part in asked if part["type"] == "text"))
+  return result
+
+
 def main():
   option = lambda text, options: multiple_choice.extract_answer_from_item(
     None, {"question": "Which?", "prediction": text, **options}
@@ -416,6 +431,7 @@ def main():
     "pope": {"rows": pope_rows(), "result": rating(yorn.POPE_rating, pope_rows())},
     "circular": {"rows": circular_rows(), "result": {str(index): whole(group) for index, group in groups}},
     "prompts": prompts(),
+    "qwen3_prompts": qwen3_prompts(prompts()),
   }
   PATH.write_text(json.dumps(goldens, indent=0, ensure_ascii=False) + "\n")
   print({name: len(cases) if isinstance(cases, list) else len(cases["rows"]) for name, cases in goldens.items()})

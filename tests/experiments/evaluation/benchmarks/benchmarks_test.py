@@ -30,7 +30,7 @@ class PromptsTest(tsv_files.TestCase):
     row = {**({} if "video" in fields else self.row() | extra), **fields, "index": index}
     table = tsv.read(self.write(name, row))
     benchmark = benchmarks.find(name, table.columns)
-    prompts = {"qwen2_5_vl": qwen, "llava": llava, "llava_next": llava}
+    prompts = {"qwen2_5_vl": qwen, "qwen3_vl": GOLDENS["qwen3_prompts"][number], "llava": llava, "llava_next": llava}
     self.assertEqual(
       {model_type: benchmark.prompt(table.rows[0], port.prompt_family) for model_type, port in registry.PORTS.items()},
       prompts,
