@@ -22,7 +22,7 @@ class Prompt:
     text_order      [[ 0, 4, 5, -1]]      visual_order      [[1, 2, 3, -1]]
     text_positions  [[[0], [4], [5], [0]]]  visual_positions  [[[1], [2], [3], [0]]]
     query_mask      [[F, T, T, F]]        visual_slots      [[0, 1, 2, 0]]
-    next_position   [6]
+    next_position   [6]                   visual_places     [[1, 2, 3, 0]]
 
   Attributes:
     text_tokens: [B, T] int32, token ids.
@@ -32,6 +32,7 @@ class Prompt:
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
     visual_order: [B, V] int32, index in the prompt, -1 on padding.
     visual_positions: [B, V, A] int32, rotary position ids.
+    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others.
     next_position: [B] int32, rotary position of the first generated token: max(unpruned positions) + 1.
   """
 
@@ -42,6 +43,7 @@ class Prompt:
   visual_slots: jax.Array
   visual_order: jax.Array
   visual_positions: jax.Array
+  visual_places: jax.Array
   next_position: jax.Array
 
   @property

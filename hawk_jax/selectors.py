@@ -31,8 +31,8 @@ class Selector:
 
   Attributes:
     pick: the function described above.
-    needs: what the rule needs besides: `positions`, which `pick` takes as a keyword argument ([B, V, A] int32 rotary
-      position ids), or `scores`, for a rule whose published form requires scores of the caller's in place of HAWK's.
+    needs: what the rule needs besides: `places`, which `pick` takes as a keyword argument (`Prompt.visual_places`), or
+      `scores`, for a rule whose published form requires scores of the caller's in place of HAWK's.
     stage: where in the model tokens are removed: `input`, before the decoder, or `decoder`, after some of its layers
       (models/stages.py); `scores` are then what that stage computes.
   """
@@ -94,11 +94,10 @@ def random(features, scores, visual_mask, counts, seeds, *, keep_count):
   return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
 
 
-def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
+def evs(features, scores, visual_mask, counts, seeds, *, keep_count, places):
   """EVS, for videos: keeps tokens that differ from the token at their place one frame earlier, by 1 - cosine.
 
-  The first frame comes first. A picture is a video of one frame. Tokens at one place have rotary position ids that agree on
-  all axes but the first, which is time.
+  The first frame comes first. A picture is a video of one frame.
   """
   del seeds
   features = features.astype(jnp.float32)
@@ -106,13 +105,13 @@ def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
 
   def row(unit, places, mask):
     # The sort is stable, so the tokens of a place are in the order of time.
-    order = jnp.lexsort((*places.T, ~mask))
-    same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
+    order = jnp.lexsort((places, ~mask))
+    same = (places[order[1:]] == places[order[:-1]]) & mask[order[1:]]
     with jax.default_matmul_precision("highest"):
       change = 1 - jnp.einsum("VD,VD->V", unit[order[1:]], unit[order[:-1]])
     return jnp.full(len(mask), jnp.inf).at[order[1:]].set(jnp.where(same, change, jnp.inf))
 
-  return top_k(jax.vmap(row)(unit, positions[..., 1:], visual_mask), visual_mask, counts, keep_count)
+  return top_k(jax.vmap(row)(unit, places, visual_mask), visual_mask, counts, keep_count)
 
 
 def _scaled(values, mask):
@@ -230,6 +229,6 @@ SELECTORS: dict[str, Selector] = {
   "cdpruner": Selector(dpp, needs=("scores",)),
   "hawk+mmr": Selector(hawk_mmr),
   "qaprune": Selector(qaprune),
-  "evs": Selector(evs, needs=("positions",)),
+  "evs": Selector(evs, needs=("places",)),
   "fastv": Selector(hawk, stage="decoder"),
 }

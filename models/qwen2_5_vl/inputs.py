@@ -48,7 +48,14 @@ def pack(
       "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first], views[:first]
     ),
     config.video_token_id: packing.Pictures(
-      "video", "video_grid_thw", "grid", videos.tolist(), slots[first:-1], positions[first:], views[first:]
+      "video",
+      "video_grid_thw",
+      "grid",
+      videos.tolist(),
+      slots[first:-1],
+      positions[first:],
+      views[first:],
+      grids_lib.video_places(videos, config),
     ),
   }
   prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)

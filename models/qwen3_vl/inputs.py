@@ -37,13 +37,15 @@ def pack(
   merge = config.vision.spatial_merge_size
   positions = [grids_lib.positions(grid, 0, merge) for grid in grids]
   views = [[[(height // merge, width // merge, False)]] * frames for frames, height, width in grids.tolist()]
-  kinds = {
-    config.image_token_id: ("image", "image_grid_thw", slice(len(images))),
-    config.video_token_id: ("frame group", "video_grid_thw", slice(len(images), None)),
-  }
+  places = [part for ids, grid in zip(grids_lib.video_places(videos, config), videos) for part in np.split(ids, grid[0])]
+  first = len(images)
   pictures = {
-    token: packing.Pictures(kind, argument, "grid", grids[part].tolist(), slots[part], positions[part], views[part])
-    for token, (kind, argument, part) in kinds.items()
+    config.image_token_id: packing.Pictures(
+      "image", "image_grid_thw", "grid", images.tolist(), slots[:first], positions[:first], views[:first]
+    ),
+    config.video_token_id: packing.Pictures(
+      "frame group", "video_grid_thw", "grid", slices.tolist(), slots[first:], positions[first:], views[first:], places
+    ),
   }
   prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)
   return Inputs(prompt, planned, views)

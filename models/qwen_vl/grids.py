@@ -58,6 +58,18 @@ def positions(grid: np.ndarray, interval: float, merge: int) -> np.ndarray:
   return np.stack(axes, axis=-1).reshape(-1, 3).astype(np.int32)
 
 
+def video_places(videos: np.ndarray, config: QwenVLConfig) -> list[np.ndarray]:
+  """For each video, [merged tokens] ids that only tokens at the same place in its temporal slices share.
+
+  Args:
+    videos: [videos, 3] grids.
+    config: of the model.
+  """
+  sizes = videos[:, 1:].prod(axis=1) // config.vision.merge_unit
+  starts = np.cumsum(sizes) - sizes
+  return [np.tile(start + np.arange(size), frames) for start, size, frames in zip(starts, sizes, videos[:, 0])]
+
+
 def synthetic_batch(config: QwenVLConfig, sizes, text_tokens: int, rng) -> dict[str, np.ndarray]:
   """See `VisionLanguageModel.synthetic_batch`; sizes are rounded down to whole merged tokens."""
   merge = config.vision.spatial_merge_size

@@ -1,4 +1,5 @@
-"""Writes the scores and prompts of VLMEvalKit's own code for the cases below: tests/experiments/goldens/metrics.json.
+"""Writes the scores and prompts of VLMEvalKit's own code for the cases below: tests/experiments/goldens/metrics.json,
+and Qwen3-VL's prompts in qwen3_prompts.json.
 
 It needs the package vlmeval, so it runs in development only: python -m tests.reference.make_metric_goldens. The package must
 be that of VLMEvalKit's repository: release 0.0.20 on PyPI lacks the rule that "the answer is d" names an option.
@@ -23,6 +24,7 @@ from vlmeval.vlm.llava.llava import LLaVA
 from vlmeval.vlm.qwen3_vl.prompt import Qwen3VLPromptMixin
 
 PATH = pathlib.Path(__file__).parents[1] / "experiments" / "goldens" / "metrics.json"
+QWEN3_PATH = PATH.with_name("qwen3_prompts.json")
 
 _TEN = lambda *pairs: [answer for answer, count in pairs for _ in range(count)]
 CONSENSUS = [
@@ -431,9 +433,9 @@ def main():
     "pope": {"rows": pope_rows(), "result": rating(yorn.POPE_rating, pope_rows())},
     "circular": {"rows": circular_rows(), "result": {str(index): whole(group) for index, group in groups}},
     "prompts": prompts(),
-    "qwen3_prompts": qwen3_prompts(prompts()),
   }
-  PATH.write_text(json.dumps(goldens, indent=0, ensure_ascii=False) + "\n")
+  for path, content in ((PATH, goldens), (QWEN3_PATH, qwen3_prompts(goldens["prompts"]))):
+    path.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n")
   print({name: len(cases) if isinstance(cases, list) else len(cases["rows"]) for name, cases in goldens.items()})
 
 

@@ -57,6 +57,30 @@ class RankingTest(absltest.TestCase):
     self.assertNotEqual(ranked(True)[:4].tolist(), ranked(False)[:4].tolist())
 
 
+class PlacesTest(absltest.TestCase):
+  def test_tokens_that_show_the_same_place(self):
+    """Those of a video's two slices of 6 tokens, for the selector evs; those of pictures are all different."""
+    model, _ = checks.load(reference, "gqa")
+    prompt = model.pack(**reference.case("images_and_video")).prompt
+    places = prompt.visual_places[0, : prompt.visual_counts[0]]
+    np.testing.assert_array_equal(places[10:16], places[16:22])
+    self.assertLen({*places.tolist()}, len(places) - 6)
+
+
+class SelectorsTest(parameterized.TestCase):
+  @parameterized.parameters("random", "divprune", "hawk+dpp", "qaprune", "evs")
+  def test_levels_follow_the_tokens_kept(self, selector):
+    """Whatever a selector keeps, the answer is that of a recompute."""
+    model, params = checks.load(reference, "gqa")
+    arrays = reference.batch(("images_and_video", "wide_4x20"))
+    out = models.generate(
+      model, params, model.pack(**arrays), selector=selector, keep_ratio=0.4, max_new_tokens=2, eos_token_ids=()
+    )
+    kept = [row[row >= 0].tolist() for row in np.asarray(out.kept_positions)]
+    rows = checks.merged(model, params, arrays)
+    np.testing.assert_array_equal(np.asarray(out.tokens), checks.recompute(model, params, rows, kept, 2))
+
+
 class DeepStackTest(parameterized.TestCase):
   def test_without_it_the_answer_is_another(self):
     model, params = checks.load(reference, "gqa")
