@@ -178,7 +178,7 @@ def run(settings: Settings) -> Evaluation:
   contents = {
     "table.md": table,
     "plot.png": results_lib.plot(results, prunings),
-    "report.html": gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
+    "report.html": gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
     "scores.json": results_lib.scores(results, prunings),
     "predictions.jsonl": results_lib.predictions(results, prunings),
     "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",

@@ -25,6 +25,7 @@ from tests.reference import checks
 from tests.reference import llava
 from tests.reference import numpy_hawk
 from tests.reference import qwen2_5_vl
+from tests.reference import qwen3_vl
 
 NEW_TOKENS = 6
 
@@ -58,11 +59,13 @@ class Subject:
     return dict(visual_ids=self.visual_ids, vision_end_id=self.vision_end_id, im_end_id=self.im_end_id)
 
 
-def _qwen_picture(height, width):
-  grid = np.array([[1, 2 * (height // 28), 2 * (width // 28)]])
+def _qwen_picture(height, width, patch=14):
+  grid = np.array([[1, *(2 * max(side // (2 * patch), 1) for side in (height, width))]])
   count = int(grid.prod())
   tokens = [qwen2_5_vl.VISION_START] + [qwen2_5_vl.IMAGE] * (count // 4) + [qwen2_5_vl.VISION_END, 5, 6]
-  return dict(input_ids=np.array([tokens]), pixel_values=np.ones([count, 1176], np.float32), image_grid_thw=grid)
+  return dict(
+    input_ids=np.array([tokens]), pixel_values=np.ones([count, 3 * 2 * patch * patch], np.float32), image_grid_thw=grid
+  )
 
 
 def _llava_picture(height, width):
@@ -91,6 +94,16 @@ SUBJECTS = {
     30,
     qwen2_5_vl.VISION_END,
     qwen2_5_vl.IM_END,
+  ),
+  "qwen3_vl": Subject(
+    qwen3_vl,
+    "gqa",
+    ("two_images", "text_only", "images_and_video"),
+    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
+    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
+    15,
+    qwen3_vl.VISION_END,
+    qwen3_vl.IM_END,
   ),
 }
 PORTS = [dict(testcase_name=f"_{name}", name=name) for name in registry.PORTS]
@@ -251,7 +264,7 @@ class PortContractTest(parameterized.TestCase):
   def test_synthetic_batch(self, name):
     """A batch for measurements has the text and visual tokens that are asked for, and the FLOPs grow with the pictures."""
     (model, _), rng = load(name), np.random.default_rng(0)
-    size = model.picture_size(36 if name == "qwen2_5_vl" else None)
+    size = model.picture_size(36 if name.startswith("qwen") else None)
     arrays = model.synthetic_batch([size, size], 14, rng)
     prompt = model.pack(**arrays).prompt
     np.testing.assert_array_equal(prompt.text_counts, [14, 14])

@@ -1,18 +1,51 @@
 """The published sizes: their configs as the hub has them, and how many parameters they come to."""
 
 import dataclasses
+import json
 
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import traverse_util
 
 from models import registry
+from models.checkpoints import names
 from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
+from models.qwen3_vl import config as qwen3_config
+from models.qwen3_vl.model import Qwen3VL
+from tests.reference import qwen3_vl
+from tests.reference import tiny
+
+QWEN3_VL = json.loads(qwen3_vl.RULES.read_text())["published"]
 
 
 class PublishedTest(parameterized.TestCase):
+  @parameterized.parameters(*QWEN3_VL)
+  def test_tensors_of_qwen3_vl(self, name):
+    """Names and shapes of all tensors equal those of transformers' model (recorded on its meta device)."""
+    config = registry.PORTS["qwen3_vl"].published[name]
+    self.assertEqual(qwen3_config.from_hf(qwen3_vl.PUBLISHED[name]), config)
+    small = dataclasses.replace(
+      config,
+      text=dataclasses.replace(config.text, num_hidden_layers=1),
+      vision=dataclasses.replace(config.vision, depth=1, deepstack_visual_indexes=(0,)),
+    )
+    # All layers have the same shape, so one of each is enough.
+    repeated = {"layers_0": config.text.num_hidden_layers, "blocks_0": config.vision.depth, "deepstack_merger_list_0": 3}
+    shapes, parameters = {}, 0
+    model = Qwen3VL(small)
+    for path, value in traverse_util.flatten_dict(params_lib.abstract(model)).items():
+      count = next((repeated[part] for part in path if part in repeated), None)
+      parameters += (count or 1) * value.size
+      for number in range(count or 1):
+        dotted = names.dotted(path)
+        shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
+        stored = model.names.saved(dotted)
+        shapes[stored if count is None else stored.replace(".0.", f".{number}.")] = shape
+    self.assertEqual(parameters, QWEN3_VL[name]["parameters"])
+    self.assertEqual(tiny.digest(shapes), QWEN3_VL[name]["tensors"])
+
   @parameterized.parameters(
     ("qwen2.5-vl-3b", 3_754_622_976),
     ("qwen2.5-vl-7b", 8_292_166_656),

@@ -22,6 +22,7 @@ from tests.reference import checks
 
 PROMPTS = {
   "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end", "no_instruction"),
+  "qwen3_vl": ("two_images", "text_only", "images_and_video", "no_end"),
   "llava": ("two", "text_only", "one", "adjacent", "no_instruction", "one", "two", "text_only"),
 }
 NEW_TOKENS = 8

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import zlib
 
 import numpy as np
+from safetensors.numpy import load_file
 from safetensors.numpy import save_file
 
 
@@ -16,13 +18,14 @@ def linear(name: str, size_in: int, size_out: int, bias: bool = True) -> dict[st
   return {**out, f"{name}.bias": (size_out,)} if bias else out
 
 
-def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str, tuple[int, ...]]:
+def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool, qk_norm: bool = False) -> dict[str, tuple[int, ...]]:
   """Every tensor of a decoder, by its newer name, as torch lays it out.
 
   Args:
     text: a text config.
     attention_bias: of the query, key and value projections.
     tied: no lm_head.
+    qk_norm: with norms of each head's queries and keys.
   """
   hidden, mlp = text["hidden_size"], text["intermediate_size"]
   head_dim = text.get("head_dim", hidden // text["num_attention_heads"])
@@ -35,6 +38,8 @@ def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str,
     out |= linear(f"{layer}.self_attn.k_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.v_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.o_proj", query, hidden, False)
+    if qk_norm:
+      out[f"{layer}.self_attn.q_norm.weight"] = out[f"{layer}.self_attn.k_norm.weight"] = (head_dim,)
     out |= linear(f"{layer}.mlp.gate_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.up_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.down_proj", mlp, hidden, False)
@@ -74,6 +79,17 @@ def write(directory, config: dict, tensors: dict[str, np.ndarray]) -> None:
   save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def split(directory) -> None:
+  """Turns a checkpoint's file of tensors into two, and an index."""
+  directory = pathlib.Path(directory)
+  tensors = load_file(directory / "model.safetensors")
+  (directory / "model.safetensors").unlink()
+  where = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+  for file in set(where.values()):
+    save_file({name: tensors[name] for name in where if where[name] == file}, directory / file)
+  (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
 def stack(cases: list[dict[str, np.ndarray]], padding: str = "right") -> dict[str, np.ndarray]:
   """Several prompts' ids and mask in one padded batch.
 
@@ -103,3 +119,13 @@ def logit_rows(length: int) -> np.ndarray:
 def fingerprint(arrays) -> np.ndarray:
   """Mean of absolute values of each array: do goldens belong to these weights and prompts?"""
   return np.array([np.abs(value).mean(dtype=np.float64) for value in arrays], np.float32)
+
+
+def digest(shapes) -> str:
+  """A short string that differs for other tensors.
+
+  Args:
+    shapes: of all tensors, by name.
+  """
+  lines = sorted(f"{name} {list(shape)}\n" for name, shape in shapes.items())
+  return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

@@ -53,6 +53,7 @@ BENCHMARK = Benchmark(
   pattern="HallusionBench",
   columns=("l2-category",),
   headline="average",
+  prompt=yes_no.prompt,
   score=yes_no.score,
   aggregate=aggregate,
   check=check,

@@ -49,6 +49,7 @@ BENCHMARK = Benchmark(
   pattern="MME",
   columns=("category", "image_path"),
   headline="total",
+  prompt=yes_no.prompt,
   score=yes_no.score,
   aggregate=aggregate,
   check=yes_no.check,

@@ -16,6 +16,7 @@ from models import load_model
 from models import sharding
 from models.checkpoints import orbax
 from tests.reference import llava as reference
+from tests.reference import qwen3_vl
 
 
 class Killed(BaseException):
@@ -80,6 +81,14 @@ class ConvertTest(absltest.TestCase):
     _, spread = load_model(self.output, mesh, "bfloat16")
     assert_trees_equal(spread, params)
     self.assertEqual(spread["lm_head"]["kernel"].sharding.spec, jax.sharding.PartitionSpec("fsdp", "tensor"))
+
+  def test_qwen3_vl(self):
+    qwen3_vl.write_checkpoint(self.source, "tied")
+    conversion.convert(self.source, self.output, None)
+    expected_model, expected = load_model(self.source)
+    model, params = load_model(self.output)
+    self.assertEqual(model, expected_model)
+    assert_trees_equal(params, expected)
 
   def test_both_directories_must_be_given(self):
     with self.assertRaisesRegex(ValueError, "model: must be given"):

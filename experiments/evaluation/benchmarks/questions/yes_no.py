@@ -1,4 +1,4 @@
-"""Questions that are answered with yes or no; their text already asks for one of the two."""
+"""Questions that are answered with yes or no, and mostly ask for it themselves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from experiments.evaluation.benchmarks.tsv import Row
 from experiments.evaluation.benchmarks.tsv import Table
 
 UNKNOWN = "Unknown"
+
+
+def prompt(row: Row, family: str) -> str:
+  """The question as the file has it; Qwen3-VL is asked once more for one of the two words."""
+  return row.fields["question"] + " Please answer yes or no." * (family == "qwen3")
 
 
 def score(row: Row, prediction: str) -> float:

@@ -18,7 +18,10 @@ from experiments.evaluation.benchmarks.questions import video_choice
 from models import registry
 from tests.reference import tsv_files
 
-GOLDENS = json.loads((pathlib.Path(__file__).parents[2] / "goldens" / "metrics.json").read_text())
+GOLDENS, QWEN3_PROMPTS = (
+  json.loads((pathlib.Path(__file__).parents[2] / "goldens" / name).read_text())
+  for name in ("metrics.json", "qwen3_prompts.json")
+)
 
 
 class PromptsTest(tsv_files.TestCase):
@@ -30,7 +33,7 @@ class PromptsTest(tsv_files.TestCase):
     row = {**({} if "video" in fields else self.row() | extra), **fields, "index": index}
     table = tsv.read(self.write(name, row))
     benchmark = benchmarks.find(name, table.columns)
-    prompts = {"qwen2_5_vl": qwen, "llava": llava, "llava_next": llava}
+    prompts = {"qwen2_5_vl": qwen, "qwen3_vl": QWEN3_PROMPTS[number], "llava": llava, "llava_next": llava}
     self.assertEqual(
       {model_type: benchmark.prompt(table.rows[0], port.prompt_family) for model_type, port in registry.PORTS.items()},
       prompts,
