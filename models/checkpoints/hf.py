@@ -83,7 +83,7 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
     for name, found in tensors.items()
     if name not in dotted.values() and not model.leaves_out(name)
   ]
-  if model.config.text.tie_word_embeddings and _differ(*(tensors.get(name) for name in (_HEAD, _TABLE))):
+  if model.leaves_out(_HEAD) and _differ(*(tensors.get(name) for name in (_HEAD, _TABLE))):
     problems.append(f"contradiction: {tensors[_HEAD][0][0]} is not the embedding table, the config says tie_word_embeddings")
   for path, value in wanted.items():
     for tensor, source in tensors.get(dotted[path], [])[:1]:
