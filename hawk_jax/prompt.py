@@ -30,7 +30,7 @@ class Prompt:
     text_positions: [B, T, A] int32, rotary position ids (A = 3 with mRoPE, else 1).
     query_mask: [B, T] bool, the instruction tokens whose attention scores the visual tokens (N in docs/method.md).
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
-    visual_order: [B, V] int32, index in the prompt, -1 on padding.
+    visual_order: [B, V] int32, index in the prompt, -1 on padding; visual slots may be in another order than the prompt.
     visual_positions: [B, V, A] int32, rotary position ids.
     visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others.
     next_position: [B] int32, rotary position of the first generated token: max(unpruned positions) + 1.

@@ -13,15 +13,20 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 
+from hawk_jax import selectors
 from hawk_jax.buckets import bucket
 from hawk_jax.pruning import Plan
+from hawk_jax.pruning import Pruning
 import models
+from models import generation
 from models import registry
 from models import stages
 from models.checkpoints import hf
 from models.inputs import packing
+from models.internvl import inputs as internvl_inputs
 from models.llava import inputs as llava_inputs
 from tests.reference import checks
+from tests.reference import internvl
 from tests.reference import llava
 from tests.reference import numpy_hawk
 from tests.reference import qwen2_5_vl
@@ -82,7 +87,28 @@ def _llava_next_picture(height, width):
   )
 
 
+def _internvl_picture(height, width):
+  grid = internvl_inputs.grid(height, width, internvl.TILE)
+  tiles = internvl_inputs.tiles_of(*grid)
+  tokens = [internvl.START] + [internvl.IMAGE] * internvl.TILE_TOKENS * tiles + [internvl.END, 5, 6]
+  return dict(
+    input_ids=np.array([tokens]),
+    pixel_values=np.ones([tiles, 3, internvl.TILE, internvl.TILE], np.float32),
+    tile_grids=[grid],
+  )
+
+
 SUBJECTS = {
+  "internvl": Subject(
+    internvl,
+    "qwen2",
+    ("two_pictures", "text_only", "picture_and_video"),
+    (internvl.IMAGE,),
+    _internvl_picture,
+    12,
+    internvl.END,
+    internvl.IM_END,
+  ),
   "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
   "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
   "qwen2_5_vl": Subject(
@@ -199,6 +225,20 @@ class PortContractTest(parameterized.TestCase):
     ends, order, lengths, whole = both(params, inputs)
     np.testing.assert_array_equal(order, whole.order)
     checks.close(ends, np.asarray(whole.logits)[np.arange(len(lengths)), np.asarray(lengths) - 1], "last token")
+
+  @parameterized.named_parameters(*PORTS)
+  def test_every_selector(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    inputs = model.pack(**subject.reference.batch(subject.prompts))
+    features = jax.eval_shape(functools.partial(generation.encode, model=model), params, inputs.vision)
+    text, visual = inputs.prompt.text_order.shape[1], inputs.prompt.visual_order.shape
+    for selector, rule in selectors.SELECTORS.items():
+      settings = Pruning(keep_count=8, selector=selector, prune_layer=1)
+      scores = np.zeros(visual, np.float32) if "scores" in rule.needs else None
+      plan = generation.make_plan(model, inputs.prompt, settings, scores=scores)
+      prefill = functools.partial(model.apply, method=stages.prefill)
+      order = jax.eval_shape(prefill, {"params": params}, inputs.prompt, features, plan).order
+      self.assertEqual(order.shape, (len(subject.prompts), text + 8), msg=selector)
 
   @parameterized.named_parameters(*PORTS)
   def test_features(self, name):

@@ -1,5 +1,7 @@
 """Stages: FastV against a plain reading (masks over the whole prompt, attention written out in NumPy), adaptive budgets."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -26,6 +28,19 @@ def last_attention(model, params, x, positions, layer):
   return numpy_decoder.softmax(logits[:, -1]).mean(axis=0)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "start", "stop"))
+def blocks(params, x, positions, levels, mask, *, model, start, stop):
+  """Layers `start` to `stop` over one sequence [S, D]; after the last layer, logits [S, vocab]."""
+
+  def call(module):
+    deepstack = checks.deepstack(levels[:, None])
+    out, _ = module.language_model.blocks(x[None], positions[None], start, stop, mask=mask[None], deepstack=deepstack)
+    last = stop == model.config.text.num_hidden_layers
+    return (module.logits(module.language_model.norm(out)) if last else out)[0]
+
+  return model.apply({"params": params}, method=call)
+
+
 class FastVTest(parameterized.TestCase):
   @parameterized.parameters(
     (llava, "llama", ("two", "one"), 1),
@@ -40,42 +55,35 @@ class FastVTest(parameterized.TestCase):
     out = generate(
       model, params, model.pack(**arrays), selector="fastv", prune_layer=prune_layer, keep_ratio=RATIO, max_new_tokens=STEPS
     )
-
-    def apply(x, positions, levels, start, stop, mask):
-      run = lambda module: module.language_model.blocks(
-        x[None], positions[None], start, stop, mask=mask, deepstack=checks.deepstack(levels[:, None])
-      )
-      return np.asarray(model.apply({"params": params}, method=run)[0])[0]
-
-    head = lambda x: np.asarray(
-      model.apply({"params": params}, x, method=lambda module, x: module.logits(module.language_model.norm(x)))
-    )
     table = np.asarray(params["language_model"]["embed_tokens"]["embedding"])
-    layers = model.config.text.num_hidden_layers
-    for number, row in enumerate(checks.merged(model, params, arrays)):
-      x, positions, levels, size = row.embeddings, row.positions, row.levels, len(row.ids)
+    layers, rows = model.config.text.num_hidden_layers, checks.merged(model, params, arrays)
+    # Of one length, so that little is compiled.
+    length = max(len(row.ids) for row in rows) + STEPS
+    causal = np.tril(np.ones([length, length], bool))
+    for number, row in enumerate(rows):
+      size = len(row.ids)
+      x = np.pad(row.embeddings, ((0, length - size), (0, 0)))
+      levels = np.pad(row.levels, ((0, 0), (0, length - size), (0, 0)))
+      following = row.positions.max() + 1 + np.arange(length - size)
+      positions = np.concatenate([row.positions, np.repeat(following[:, None], row.positions.shape[1], 1)]).astype(np.int32)
+      run = lambda x, start, stop, mask, positions=positions, levels=levels: np.asarray(
+        blocks(params, x, positions, levels, mask, model=model, start=start, stop=stop)
+      )
       visual = np.flatnonzero(np.isin(row.ids, (reference.IMAGE, getattr(reference, "VIDEO", reference.IMAGE))))
-      entering = apply(x, positions, levels, 0, prune_layer - 1, None)
-      attention = last_attention(model, params, entering, positions, prune_layer - 1)
+      entering = run(x, 0, prune_layer - 1, causal)[:size]
+      attention = last_attention(model, params, entering, row.positions, prune_layer - 1)
       count = numpy_hawk.count_to_keep(len(visual), RATIO)
       kept = visual[numpy_hawk.top_k(attention[visual], count)]
-      stay = ~np.isin(np.arange(size), visual) | np.isin(np.arange(size), kept)
+      seen = ~np.isin(np.arange(length), visual) | np.isin(np.arange(length), kept)
       found = np.asarray(out.kept_positions[number])
-      np.testing.assert_array_equal(found[found >= 0], np.flatnonzero(stay))
+      np.testing.assert_array_equal(found[found >= 0], np.flatnonzero(seen[:size]))
+      early = causal.copy()
+      early[size:] &= seen
       for step in range(STEPS):
-        total = size + step
-        causal = np.tril(np.ones([total, total], bool))
-        seen = np.concatenate([stay, np.ones(step, bool)])
-        early = causal.copy()
-        early[size:] &= seen
-        whole = apply(x, positions, levels, 0, prune_layer, early[None])
-        logits = head(apply(whole, positions, levels, prune_layer, layers, (causal & seen)[None]))[-1]
-        token = int(logits.argmax())
+        whole = run(x, 0, prune_layer, early)
+        token = int(run(whole, prune_layer, layers, causal & seen)[size + step - 1].argmax())
         self.assertEqual(token, int(out.tokens[number, step]))
-        x = np.concatenate([x, table[token][None]])
-        following = np.full([1, positions.shape[1]], row.positions.max() + 1 + step)
-        positions = np.concatenate([positions, following]).astype(np.int32)
-        levels = np.pad(levels, ((0, 0), (0, 1), (0, 0)))
+        x[size + step] = table[token]
 
   def test_bad_input(self):
     model, params = checks.load(llava, "llama")

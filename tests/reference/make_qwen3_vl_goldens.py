@@ -1,4 +1,4 @@
-"""Writes qwen3_vl.json: transformers' rules for videos of Qwen3-VL, and the tensors of the published sizes.
+"""Writes qwen3_vl.json: transformers' rules for videos of Qwen3-VL.
 
 Needs torch, so it runs in development only: python -m tests.reference.make_qwen3_vl_goldens
 """
@@ -14,7 +14,6 @@ import transformers
 from transformers.video_utils import VideoMetadata
 
 from tests.reference import qwen3_vl
-from tests.reference import tiny
 
 # Only this module's class needs torchvision, not its functions.
 _VIDEO = importlib.import_module("transformers.models.qwen3_vl.video_processing_qwen3_vl")
@@ -46,23 +45,11 @@ def text(indices, rate, grid) -> str:
   return kind.replace_video_token(processor, {"video_grid_thw": torch.tensor([grid]), "video_metadata": [metadata]}, 0)
 
 
-def published(content: dict) -> dict:
-  """How many parameters a size has, and a digest of its tensors' names and shapes."""
-  with torch.device("meta"):
-    model = transformers.Qwen3VLForConditionalGeneration(transformers.Qwen3VLConfig(**content))
-  model.tie_weights()
-  shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-  if content["tie_word_embeddings"]:
-    del shapes["lm_head.weight"]
-  return {"parameters": sum(value.numel() for value in model.parameters()), "tensors": tiny.digest(shapes)}
-
-
 def main():
   goldens = {
     "sampling": [sampling(*case) for case in qwen3_vl.SAMPLINGS],
     "sizes": [size(*case) for case in qwen3_vl.SIZES],
     "texts": [text(*case) for case in qwen3_vl.TEXTS],
-    "published": {name: published(content) for name, content in qwen3_vl.PUBLISHED.items()},
     "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
   }
   qwen3_vl.RULES.write_text(json.dumps(goldens).replace("], [", "],\n[") + "\n")

@@ -1,7 +1,8 @@
 """The references of all ports: each a module with tiny configs, prompts and seeded weights."""
 
+from tests.reference import internvl
 from tests.reference import llava
 from tests.reference import qwen2_5_vl
 from tests.reference import qwen3_vl
 
-REFERENCES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}
+REFERENCES = {"internvl": internvl, "llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}

@@ -18,9 +18,9 @@ from experiments.evaluation.benchmarks.questions import video_choice
 from models import registry
 from tests.reference import tsv_files
 
-GOLDENS, QWEN3_PROMPTS = (
+GOLDENS, FAMILIES = (
   json.loads((pathlib.Path(__file__).parents[2] / "goldens" / name).read_text())
-  for name in ("metrics.json", "qwen3_prompts.json")
+  for name in ("metrics.json", "family_prompts.json")
 )
 
 
@@ -33,11 +33,9 @@ class PromptsTest(tsv_files.TestCase):
     row = {**({} if "video" in fields else self.row() | extra), **fields, "index": index}
     table = tsv.read(self.write(name, row))
     benchmark = benchmarks.find(name, table.columns)
-    prompts = {"qwen2_5_vl": qwen, "qwen3_vl": QWEN3_PROMPTS[number], "llava": llava, "llava_next": llava}
-    self.assertEqual(
-      {model_type: benchmark.prompt(table.rows[0], port.prompt_family) for model_type, port in registry.PORTS.items()},
-      prompts,
-    )
+    prompts = {"plain": qwen, "llava": llava, **{family: prompts[number] for family, prompts in FAMILIES.items()}}
+    self.assertEqual({port.prompt_family for port in registry.PORTS.values()}, {*prompts})
+    self.assertEqual({family: benchmark.prompt(table.rows[0], family) for family in prompts}, prompts)
 
 
 class BenchmarksTest(tsv_files.TestCase):
