@@ -219,7 +219,7 @@ class FilesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "the tokenizer's id of <img> is 151, must be 150"):
       models.load_processor(self.directory)
     (self.directory / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
-    with self.assertRaisesRegex(ValueError, "model_type 'internvl_chat', .* take its conversion, whose name ends in -hf"):
+    with self.assertRaisesRegex(ValueError, "model_type 'internvl_chat': .* take its conversion, whose name ends in -hf"):
       models.load_model(self.directory)
 
   @parameterized.parameters("qwen2", "qwen3")
