@@ -195,9 +195,9 @@ def pack(
     slots.append(np.arange(first, end, dtype=np.int32))
     start += layout.tiles
 
-  def pictures(kind, argument, noun, sizes, some, slots):
+  def pictures(kind, argument, noun, sizes, some, slots, places=None):
     positions = [np.arange(layout.count, dtype=np.int32)[:, None] for layout in some]
-    return packing.Pictures(kind, argument, noun, sizes, slots, positions, [layout.views for layout in some])
+    return packing.Pictures(kind, argument, noun, sizes, slots, positions, [layout.views for layout in some], places)
 
   prompt, views = packing.plan_prompts(
     config.text,
@@ -206,13 +206,26 @@ def pack(
     {
       config.image_token_id: pictures("image", "image_sizes", "size", sizes, images, slots[: len(images)]),
       config.video_token_id: pictures(
-        "video", "pixel_values_videos", "frame count", [[count] for count in counts], videos, slots[len(images) :]
+        "video",
+        "pixel_values_videos",
+        "frame count",
+        [[count] for count in counts],
+        videos,
+        slots[len(images) :],
+        _places(config, counts),
       ),
     },
     end_ids=config.eos_token_ids,
   )
   padded = np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3)
   return Inputs(prompt, VisionInputs(padded, taps, weights) if room else None, views)
+
+
+def _places(config, counts):
+  """For each video, ids that only tokens at the same place in its frames share; the newline has one of its own."""
+  size = (-(-config.vision.side // 2)) ** 2
+  ids = [np.append(np.tile(np.arange(size), count), size) for count in counts]
+  return [number * (size + 1) + some for number, some in enumerate(ids)]
 
 
 def synthetic_batch(config: LlavaOnevisionConfig, sizes, text_tokens: int, rng) -> dict[str, np.ndarray]:

@@ -70,6 +70,55 @@ CONFIGS = {
   "tied": _config(text=_TIED, vision=_WIDE, layer=[-2, -1], tied=True),
 }
 
+
+def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_128, tied=False) -> dict:
+  return {
+    "architectures": ["LlavaOnevisionForConditionalGeneration"],
+    "model_type": "llava_onevision",
+    "image_token_index": 151_646,
+    "video_token_index": 151_647,
+    "image_grid_pinpoints": [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
+    "projector_hidden_act": "gelu",
+    "vision_aspect_ratio": "anyres_max_9",
+    "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
+    "text_config": dict(
+      model_type="qwen2",
+      vocab_size=vocab,
+      hidden_size=hidden,
+      intermediate_size=mlp,
+      num_hidden_layers=layers,
+      num_attention_heads=heads,
+      num_key_value_heads=kv_heads,
+      max_position_embeddings=32_768,
+      hidden_act="silu",
+      rms_norm_eps=1e-6,
+      rope_theta=1e6,
+      sliding_window=32_768,
+      use_sliding_window=False,
+      eos_token_id=151_645,
+      tie_word_embeddings=tied,
+    ),
+    "vision_config": dict(
+      model_type="siglip_vision_model",
+      hidden_size=1152,
+      intermediate_size=4304,
+      num_hidden_layers=26,
+      num_attention_heads=16,
+      image_size=384,
+      patch_size=14,
+      vision_use_head=False,
+    ),
+  }
+
+
+# The config.json of the published checkpoints, without the keys that nothing here reads.
+PUBLISHED = {
+  "llava-onevision-0.5b": _published(896, 4864, 24, 14, 2, vocab=152_000, tied=True),
+  "llava-onevision-7b": _published(3584, 18_944, 28, 28, 4),
+  "llava-onevision-72b": _published(8192, 29_568, 80, 64, 8),
+}
+
 # A prompt is a list of parts: a number of text tokens; a picture, with its visual tokens, its tiles, and the height and
 # width that it was scaled from; or a video, with its visual tokens and frames.
 _PART, _CLIP = ("image", 26, 1, 50, 31), ("video", 28, 3)

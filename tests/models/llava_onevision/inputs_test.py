@@ -110,6 +110,15 @@ class LayoutTest(parameterized.TestCase):
       ),
     )
 
+  def test_places_in_frames(self):
+    """Tokens at the same place in a video's frames share an id; newlines and pictures have ids of their own."""
+    prompt = make_model().pack(**reference.batch(("two_videos", "several"))).prompt
+    places = prompt.visual_places[0, : 2 * 28]
+    for first in (0, 28):
+      np.testing.assert_array_equal(places[first : first + 27], np.tile(places[first : first + 9], 3))
+    self.assertLen({*places.tolist()}, 2 * (9 + 1))
+    self.assertLen({*prompt.visual_places[1, :52].tolist()}, 52)
+
   def test_work_of_tiles_and_frames(self):
     model = make_model()
     one = model.vision_flops(reference.case("one_frame"))
