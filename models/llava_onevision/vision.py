@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from models import sharding
 from models import vision_encoder
+from models.cpu import dot_general
 from models.vision_encoder import layer_norm
 from models.vision_encoder import TowerConfig
 
@@ -37,7 +38,7 @@ class PatchEmbedding(nn.Module):
   def setup(self):
     config = self.config
     # The checkpoints' Conv2d with stride = kernel.
-    self.patch_embedding = nn.Dense(config.hidden_size)
+    self.patch_embedding = nn.Dense(config.hidden_size, dot_general=dot_general)
     self.position_embedding = nn.Embed(config.tokens, config.hidden_size, embedding_init=vision_encoder.sinusoids)
 
   def __call__(self, tiles):
