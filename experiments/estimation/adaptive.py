@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import functools
 
-import jax
 import numpy as np
 
 from experiments.estimation.data import Batches
 from hawk_jax import budgets
 from hawk_jax import pruning
+from models import generation
 from models import sharding
 
 # No prompt keeps more than this many times the mean share, which bounds the static number of slots.
@@ -35,7 +34,7 @@ def calibrate(
     masks.append(np.asarray(batch.prompt.visual_mask))
     for name, weights in rows.items():
       plan = pruning.Plan(1, head_importance=weights)  # its keep_count has no influence on scores
-      fused = _fused_scores(batches.params, batch.prompt, batch.features, plan, model=model)
+      fused = generation.fused_scores(batches.params, batch.prompt, batch.features, plan, model=model)
       scores[name].append(sharding.fetch(fused, model.mesh))
 
   def find(name, ratio):
@@ -49,8 +48,3 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
   """[N, V] of arrays [B, V], whose visual slots may differ in number."""
   width = max(array.shape[1] for array in arrays)
   return np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _fused_scores(params, prompt, features, plan, *, model):
-  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")

@@ -58,6 +58,16 @@ class MeshSettings(Settings):
   )
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """As absl does, except that --help is a success."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except SystemExit as end:
+    if isinstance(end.__context__, flags.Error):
+      raise
+    sys.exit(0)
+
+
 def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """Runs a command with settings from the command line.
 
@@ -96,7 +106,7 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
 
-  app.run(parsed)
+  app.run(parsed, flags_parser=_parse_flags)
 
 
 def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> None:

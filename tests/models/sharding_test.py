@@ -25,6 +25,15 @@ from tests.reference import ports
 from tests.reference import process_checks
 from tests.reference import qwen2_5_vl
 
+# Room of a port, config and number of prompts; and a mesh.
+MESHES = (
+  ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+  ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+  ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
+  ("internvl/qwen3/4", "fsdp:2,tensor:2"),
+  ("llava_onevision/untied/5", "data:2,fsdp:2"),
+)
+
 
 def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
   """A program on simulated devices."""
@@ -77,6 +86,7 @@ class ShardingTest(parameterized.TestCase):
     references = ports.REFERENCES.values()
     families = {config["model_type"] for reference in references for config in reference.CONFIGS.values()}
     self.assertEqual(families, {*registry.PORTS})
+    self.assertEqual({name.split("/")[0] for name, _ in MESHES}, {*ports.REFERENCES})
     for reference in references:
       for config_name in reference.CONFIGS:
         for path, spec in specs(reference, config_name, (1, 2, 2)).items():
@@ -99,13 +109,7 @@ class ShardingTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "mesh: no rule says how extra/kernel is split"):
       sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model)
 
-  @parameterized.parameters(
-    ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
-    ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
-    ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
-    ("internvl/qwen3/4", "fsdp:2,tensor:2"),
-    ("llava_onevision/untied/5", "data:2,fsdp:2"),
-  )
+  @parameterized.parameters(*MESHES)
   def test_generation_equals_one_device(self, name, spec):
     self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
 

@@ -165,7 +165,8 @@ class MainTest(absltest.TestCase):
     self.assertEqual(self.results[()], (0, "number 3\n", ""))
 
   def test_help_lists_the_flags_of_the_command(self):
-    _, output, _ = self.results["--help",]
+    status, output, _ = self.results["--help",]
+    self.assertEqual(status, 0)
     listed = {line.split(":")[0].strip() for line in output.splitlines() if line.startswith("  --")}
     self.assertContainsSubset({"--number", "--bad", "--compilation_cache", "--[no]distributed"}, listed)
     self.assertNotIn("--verbosity", output)  # absl's own
