@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -15,9 +14,10 @@ from unittest import mock
 from absl.testing import absltest
 
 from experiments import evaluate
-from experiments.running import compilation_cache
 from experiments.running import watching
+from tests.experiments import programs
 from tests.reference import browser
+from tests.reference import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -38,14 +38,13 @@ class EvaluateTest(absltest.TestCase):
     cls.data = cls.directory / "digits.tsv"
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
     # The processes that the tests start find the programs that this one compiles.
-    cls.enterClassContext(compilation_cache.kept_in(str(cls.directory / "cache")))
+    cls.programs = cls.enterClassContext(programs.shared())
     with mock.patch.object(evaluate.logging, "warning") as warning:
       cls.whole = evaluate.run(cls.settings("whole"))
     cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
 
   @classmethod
   def settings(cls, name, **changes):
-    # No other test generates so many tokens: programs that are in this process's memory would not be kept.
     return evaluate.Settings(
       **dict(
         data=(str(cls.data),),
@@ -67,14 +66,14 @@ class EvaluateTest(absltest.TestCase):
       if (value := getattr(settings, field.name)) != getattr(default, field.name)
       for one in (value if isinstance(value, tuple) else [value])
     ]
-    flags.append(f"--compilation_cache={self.directory / 'cache'}")
+    flags.append(f"--compilation_cache={self.programs}")
     return subprocess.Popen(
       [sys.executable, "-m", "experiments.evaluate", *flags, *arguments],
       cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
-      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+      env=processes.environment(),
     )
 
   def same_as_whole(self, name):

@@ -1,6 +1,5 @@
 """The commands that estimate and compare, killed and started again, and what they refuse."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,8 +14,9 @@ from experiments import compare
 from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
-from experiments.running import compilation_cache
 from hawk_jax import importance
+from tests.experiments import programs
+from tests.reference import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMANDS = {"head_importance": head_importance, "compare": compare}
@@ -27,8 +27,7 @@ class RunsTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     # What is compiled here need not be compiled again in the processes that are killed.
-    cls.cache = cls.enter_context(tempfile.TemporaryDirectory())
-    cls.enterClassContext(compilation_cache.kept_in(cls.cache, 0.0))
+    cls.programs = cls.enterClassContext(programs.shared())
 
   def setUp(self):
     super().setUp()
@@ -46,12 +45,12 @@ class RunsTest(parameterized.TestCase):
         sys.executable,
         "-m",
         f"experiments.{command}",
-        f"--compilation_cache={self.cache}",
+        f"--compilation_cache={self.programs}",
         f"--output_dir={self.directory / name}",
         *flags,
       ],
       cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      env=processes.environment(),
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

@@ -3,8 +3,9 @@
 Programs on several devices run in processes of their own, which count their devices at start.
 """
 
+import functools
+import itertools
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from models import sharding
 from models.checkpoints import params as params_lib
 from tests.reference import ports
 from tests.reference import process_checks
+from tests.reference import processes
 from tests.reference import qwen2_5_vl
 
 # Room of a port, config and number of prompts; and a mesh.
@@ -37,13 +39,11 @@ MESHES = (
 
 def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
   """A program on simulated devices."""
-  flags = [
-    "--xla_backend_optimization_level=0",
+  environment = processes.environment(
     f"--xla_force_host_platform_device_count={devices}",
     # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-  ]
-  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(sys.path)}
+  )
   return subprocess.Popen(
     [sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
   )
@@ -55,6 +55,12 @@ def finish(process: subprocess.Popen) -> str:
   if process.returncode:
     raise AssertionError(f"{process.args}: exit status {process.returncode}\n{errors[-3000:]}")
   return output
+
+
+@functools.cache
+def on_meshes() -> str:
+  """What one process prints of all meshes."""
+  return finish(start(8, "tests.reference.mesh_checks", *itertools.chain(*MESHES)))
 
 
 def specs(reference, config_name, sizes):
@@ -111,7 +117,7 @@ class ShardingTest(parameterized.TestCase):
 
   @parameterized.parameters(*MESHES)
   def test_generation_equals_one_device(self, name, spec):
-    self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
+    self.assertIn(f"{name} on {spec}: tokens equal", on_meshes())
 
   def test_gathered_weights(self):
     self.assertIn("fsdp:4 decode", finish(start(8, "tests.reference.compiled_checks")))
