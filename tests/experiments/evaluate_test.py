@@ -5,8 +5,6 @@ import json
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from unittest import mock
@@ -67,14 +65,7 @@ class EvaluateTest(absltest.TestCase):
       for one in (value if isinstance(value, tuple) else [value])
     ]
     flags.append(f"--compilation_cache={self.programs}")
-    return subprocess.Popen(
-      [sys.executable, "-m", "experiments.evaluate", *flags, *arguments],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      env=processes.environment(),
-    )
+    return processes.Program("experiments.evaluate", *flags, *arguments)
 
   def same_as_whole(self, name):
     for file in RESULTS:
@@ -137,11 +128,11 @@ class EvaluateTest(absltest.TestCase):
     written = lambda: path.read_bytes().count(b"\n") if path.exists() else 0
     for lines in (2, 4):
       process = self.start("killed")
-      while process.poll() is None and written() < lines:
+      while process.running and written() < lines:
         time.sleep(0.005)
       process.kill()
-      output, _ = process.communicate()
-      self.assertEqual(process.returncode, -signal.SIGKILL, output)
+      status, output = process.finish()
+      self.assertEqual(status, -signal.SIGKILL, output)
       self.assertLess(written(), 6)
     with open(path, "ab") as file:
       file.write(b'{"batch": 4, "ro')  # as if the process had been killed while it was writing a line
@@ -155,12 +146,11 @@ class EvaluateTest(absltest.TestCase):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
       address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
+    started = [
       self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}")
       for index in range(2)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    self.assertEqual([process.returncode for process in processes], [0, 0], "\n".join(outputs))
+    outputs = [processes.succeeded(program) for program in started]
     self.assertIn("written to", outputs[0])
     self.assertNotIn("written to", outputs[1])
     self.same_as_whole("shared")

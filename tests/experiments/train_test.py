@@ -2,8 +2,6 @@
 
 import pathlib
 import signal
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest
@@ -26,21 +24,9 @@ class TrainTest(absltest.TestCase):
 
   def test_killed_and_resumed_equals_undisturbed(self):
     whole = small_training.run(self.directory / "whole")
-    killed = subprocess.run(
-      [
-        sys.executable,
-        "-m",
-        "tests.experiments.small_training",
-        str(self.directory / "killed"),
-        self.programs,
-        "2",
-      ],
-      env=processes.environment(),
-      check=False,
-      capture_output=True,
-      text=True,
-    )
-    self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+    killed = processes.Program("tests.experiments.small_training", str(self.directory / "killed"), self.programs, "2")
+    status, output = killed.finish()
+    self.assertEqual(status, -signal.SIGKILL, output)
     self.assertFalse((self.directory / "killed" / "model").exists())
     self.assertTrue((self.directory / "killed" / "checkpoints" / "1").is_dir())
     resumed = small_training.run(self.directory / "killed")

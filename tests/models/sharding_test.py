@@ -7,9 +7,8 @@ import functools
 import itertools
 import json
 import pathlib
+import re
 import socket
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest
@@ -37,30 +36,17 @@ MESHES = (
 )
 
 
-def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
+def start(devices: int, module: str, *arguments: str) -> processes.Program:
   """A program on simulated devices."""
-  environment = processes.environment(
-    f"--xla_force_host_platform_device_count={devices}",
-    # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-  )
-  return subprocess.Popen(
-    [sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-  )
-
-
-def finish(process: subprocess.Popen) -> str:
-  """What the program printed; fails if it did."""
-  output, errors = process.communicate(timeout=600)
-  if process.returncode:
-    raise AssertionError(f"{process.args}: exit status {process.returncode}\n{errors[-3000:]}")
-  return output
+  # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
+  order = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+  return processes.Program(module, *arguments, xla_flags=f"--xla_force_host_platform_device_count={devices} {order}")
 
 
 @functools.cache
 def on_meshes() -> str:
   """What one process prints of all meshes."""
-  return finish(start(8, "tests.reference.mesh_checks", *itertools.chain(*MESHES)))
+  return processes.succeeded(start(8, "tests.reference.mesh_checks", *itertools.chain(*MESHES)))
 
 
 def specs(reference, config_name, sizes):
@@ -120,7 +106,7 @@ class ShardingTest(parameterized.TestCase):
     self.assertIn(f"{name} on {spec}: tokens equal", on_meshes())
 
   def test_gathered_weights(self):
-    self.assertIn("fsdp:4 decode", finish(start(8, "tests.reference.compiled_checks")))
+    self.assertIn("fsdp:4 decode", processes.succeeded(start(8, "tests.reference.compiled_checks")))
 
   def test_two_processes(self):
     with tempfile.TemporaryDirectory() as directory:
@@ -128,11 +114,11 @@ class ShardingTest(parameterized.TestCase):
       with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-      processes = [
+      started = [
         start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
         for number in range(2)
       ]
-      results = [json.loads(finish(process).splitlines()[-1]) for process in processes]
+      results = [json.loads(re.findall("^{.*}$", processes.succeeded(program), re.MULTILINE)[-1]) for program in started]
       expected = process_checks.answers(*registry.load_model(directory))
     for result in results:
       self.assertEqual(result["tokens"], expected)
