@@ -128,6 +128,7 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
       (flags.DEFINE_multi_enum if repeated else flags.DEFINE_enum)(enum_values=choices, **arguments)
     else:
       (_DEFINE_MULTI if repeated else _DEFINE)[what](**arguments)
+    values[field.name].help = field.metadata["help"]  # absl adds that a flag may be repeated, which ours says
 
 
 def read_flags(

@@ -127,10 +127,21 @@ class FlagsTest(absltest.TestCase):
       parse("--number=0")
 
 
+COMMAND_MODULES = (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study)
+
+
 class CommandsTest(absltest.TestCase):
   def test_commands_that_hold_a_model_spread_it_over_devices(self):
-    for module in (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study):
+    for module in COMMAND_MODULES:
       self.assertIn("mesh", command.names_of(module.Settings), module.__name__)
+
+  def test_help_of_flags_that_may_be_repeated_says_so_once(self):
+    for module in COMMAND_MODULES:
+      values = flags.FlagValues()
+      command.define_flags(module.Settings, values)
+      for name in command.names_of(module.Settings):
+        expected = 1 if isinstance(values[name], flags.MultiFlag) else 0
+        self.assertEqual(values[name].help.lower().count("repeat"), expected, f"{module.__name__} {name}")
 
 
 class MainTest(absltest.TestCase):
