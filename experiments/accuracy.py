@@ -50,7 +50,7 @@ class Settings(command.MeshSettings):
 
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the file, and returns its content: `accuracy` has a row for each way of pruning, by kind of question."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=("accuracy.json",))
   ways = {"all tokens": {}} | {
     f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
     for ratio in settings.keep_ratio
@@ -97,7 +97,7 @@ def run(settings: Settings) -> dict[str, Any]:
     name: {kind: float(np.mean(np.asarray(hits)[group])) for kind, group in groups.items()} for name, hits in right.items()
   }
   report = {"model": settings.model, "questions": len(examples), "head_importance": weights.tolist(), "accuracy": accuracy}
-  (output / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
+  files.write(output / "accuracy.json", json.dumps(report, indent=1) + "\n")
 
   print(f"\n{len(examples)} questions on unseen handwriting, {settings.model}, head importance {settings.head_importance}\n")
   rows = ([name, *(f"{100 * share:.1f}" for share in row.values())] for name, row in accuracy.items())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from importlib.util import find_spec
 import json
 import pathlib
 import shutil
@@ -43,6 +44,7 @@ from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
 from models.checkpoints import params as params_lib
 
+RESULTS = ("benchmark.json", "benchmark.md", "benchmark.png")
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
 _PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16"}
 # Decoding is measured with these batch sizes too.
@@ -81,6 +83,8 @@ class Settings(command.Settings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       Pruning(keep_ratio=ratio)
+    if self.baseline != "none" and not find_spec("torch"):
+      raise ValueError("baseline: transformers needs torch, which is not installed")
 
   @property
   def ratios(self) -> list[float]:
@@ -126,7 +130,7 @@ class _Cases:
 
 def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
   """Measures, writes the files, and returns the content of benchmark.json; with `compile_only`, seconds of compilation."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=RESULTS)
   directory = directory_lib.resolve(settings.model) if settings.model else _CONFIGS / settings.preset
   model = registry.build(directory, directory_lib.read_config(directory))
   dtype = settings.parameter_dtype
@@ -146,12 +150,13 @@ def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
       directory = _save(output / "weights", directory, model, params, dtype)
   with compilation_cache.kept_in(None):
     report = _measure(settings, model, params, directory, cases)
-  files.write(output / "benchmark.json", json.dumps(report, indent=1) + "\n")
+  content, text, figure = (output / result for result in RESULTS)
+  files.write(content, json.dumps(report, indent=1) + "\n")
   summary = report_lib.summarize(report)
-  files.write(output / "benchmark.md", summary + "\n")
-  report_lib.plot(output / "benchmark.png", report)
+  files.write(text, summary + "\n")
+  report_lib.plot(figure, report)
   print(summary)
-  print(f"\nwritten {output / 'benchmark.json'}, benchmark.md and benchmark.png")
+  print(f"\nwritten to {output}: {', '.join(RESULTS)}")
   return report
 
 

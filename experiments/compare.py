@@ -37,6 +37,7 @@ from models import registry
 from models import stages
 from models.llava import clip_text
 
+RESULTS = ("compare.md", "compare.csv", "compare.png", "heads.png")
 _BASELINE = "uniform"
 
 
@@ -82,6 +83,7 @@ class Settings(command.MeshSettings):
       raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(self.sources)}")
     if self.adaptive and self.data and not self.calibration_data:
       raise ValueError("calibration_data: adaptive budgets need it beside data")
+    clip_text.check_given(self.rivals, self.clip)
 
   @property
   def sources(self) -> dict[str, str]:
@@ -99,6 +101,11 @@ class Settings(command.MeshSettings):
     return found
 
   @property
+  def rivals(self) -> list[Pruning]:
+    """The rivals' rules."""
+    return [Pruning(selector=name) for name in self.selector]
+
+  @property
   def ratios(self) -> list[float]:
     """The shares below 1, descending."""
     return sorted({*self.keep_ratio} - {1.0}, reverse=True)
@@ -106,11 +113,14 @@ class Settings(command.MeshSettings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  output, size = files.output_directory("output_dir", settings.output_dir), settings.batch_size
+  with files.resumable_directory("output_dir", settings.output_dir, results=RESULTS) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  heads = model.config.text.num_attention_heads
-  rivals = [Pruning(selector=name) for name in settings.selector]
-  for rival in rivals:
+  heads, size = model.config.text.num_attention_heads, settings.batch_size
+  for rival in settings.rivals:
     stages.check(rival, model.config.text.num_hidden_layers)
   rows = {name: importance.load(source, heads) for name, source in settings.sources.items()}
   examples = (
@@ -119,10 +129,14 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS))
   )
   calibration = _calibration_examples(settings)
-  clip = clip_text.load_for(rivals, settings.clip)
-  processor, params = load_processor(str(directory)), registry.load_params(directory, model)
+  origins = _origins(settings.sources, calibration, {example.digest for example in examples})
+  processor = load_processor(str(directory))
+  clip = clip_text.load(settings.clip, model) if settings.clip else None
+  params = registry.load_params(directory, model)
   fingerprint = data.params_fingerprint(params)
-  _check_origins(settings.sources, calibration, fingerprint, {example.digest for example in examples})
+  for source, estimated_with in origins.items():
+    if estimated_with != fingerprint:
+      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {fingerprint}")
 
   budgets = adaptive.calibrate(
     data.Batches(model, params, processor, calibration, size),
@@ -177,17 +191,23 @@ def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> No
     raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")
 
 
-def _check_origins(
-  sources: dict[str, str], calibration: Sequence[data.Example], model: str, test_pictures: set[str]
-) -> None:
-  """Refuses what was calibrated on test pictures, or estimated with a model of another fingerprint."""
+def _origins(sources: dict[str, str], calibration: Sequence[data.Example], test_pictures: set[str]) -> dict[str, str]:
+  """The fingerprint of the model that each source was estimated with, where it says so.
+
+  Raises:
+    ValueError: a source or the calibration has used test pictures, or a source says it in a wrong way.
+  """
+  found = {}
   for source in sources.values():
     origin = importance.details(source)
-    estimated_with = origin.get("settings", {}).get("model", model)
-    if estimated_with != model:
-      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {model}")
-    check_apart(f"importance: {source} was estimated on", {*origin.get("pictures", ())}, test_pictures)
+    settings, pictures = origin.get("settings", {}), origin.get("pictures", [])
+    if not isinstance(settings, dict) or not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
+      raise ValueError(f"importance: {source} must hold an object under 'settings' and a list of strings under 'pictures'")
+    check_apart(f"importance: {source} was estimated on", {*pictures}, test_pictures)
+    if "model" in settings:
+      found[source] = settings["model"]
   check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
+  return found
 
 
 def _calibration_examples(settings: Settings) -> list[data.Example]:

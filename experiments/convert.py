@@ -14,6 +14,7 @@ import pathlib
 
 from experiments.running import command
 from experiments.running import conversion
+from experiments.running import files
 from models.checkpoints import directory
 from models.checkpoints import params
 
@@ -37,9 +38,9 @@ class Settings(command.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Converts, and returns the new directory."""
-  output = pathlib.Path(settings.output_dir).expanduser().absolute()
-  conversion.convert(directory.resolve(settings.model), output, settings.dtype)
-  print(f"written to {output}")
+  output = files.absolute(settings.output_dir)
+  new = conversion.convert(directory.resolve(settings.model), output, settings.dtype)
+  print(f"written to {output}" if new else f"{output} is complete already")
   return output
 
 

@@ -27,6 +27,7 @@ from experiments.running import environment
 from experiments.running import processes
 from hawk_jax import importance
 from models import load_processor
+from models import processor as processor_lib
 from models import registry
 from models.checkpoints import params as params_lib
 
@@ -61,6 +62,7 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
   if jax.process_count() > 1:
     raise ValueError("distributed: the explorer runs in one process, with all devices of one machine")
   example = pathlib.Path(settings.image).read_bytes()
+  processor_lib.open_picture(settings.image)
   calls: dict[str, Callable[..., Any]] = {}
   limit = settings.max_upload_mb * 1_000_000
   # The address first, since loading takes long. Pictures come as bytes only: as a call, `open` would take a path.

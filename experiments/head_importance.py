@@ -33,6 +33,8 @@ from hawk_jax import importance
 from models import load_processor
 from models import registry
 
+RESULT, FIGURE = "head_importance.json", "head_importance.png"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(command.MeshSettings, estimators.Settings):
@@ -59,7 +61,11 @@ class Settings(command.MeshSettings, estimators.Settings):
 
 def run(settings: Settings) -> np.ndarray:
   """Estimates, writes the files, and returns the weights, [H] float32."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, FIGURE)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
   estimator = estimators.find(settings.estimator)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   heads = model.config.text.num_attention_heads
@@ -97,24 +103,25 @@ def _write(
 ) -> None:
   """Writes the files, and prints the table."""
   weights, scores, skipped = found.weights, found.scores, estimators.skipped(found.scores)
-  importance.save(
-    output / "head_importance.json",
-    weights,
-    settings=origin,
-    versions=environment.versions(),
-    scores={dataset: values.tolist() for dataset, values in scores.items()},
-    skipped=skipped,
-    pictures=sorted({example.digest for example in examples}),
-  )
+  with files.replacing(output / RESULT) as path:
+    importance.save(
+      path,
+      weights,
+      settings=origin,
+      versions=environment.versions(),
+      scores={dataset: values.tolist() for dataset, values in scores.items()},
+      skipped=skipped,
+      pictures=sorted({example.digest for example in examples}),
+    )
   bars = {dataset: values / np.abs(values).max() if values.any() else values for dataset, values in scores.items()}
   bars["head importance"] = weights / weights.max()
-  figures.bars(output / "head_importance.png", bars, "head of the first layer", "share of the largest")
+  figures.bars(output / FIGURE, bars, "head of the first layer", "share of the largest")
   for dataset in skipped:
     logging.warning("skipped %s: every head has the same score", dataset)
   columns = {**scores, "importance": weights}
   rows = [[head, *(f"{values[head]:.4f}" for values in columns.values())] for head in range(len(weights))]
   print("\n".join(tables.table(["head", *columns], rows, left=0)))
-  print(f"written to {output}: head_importance.json, head_importance.png")
+  print(f"written to {output}: {RESULT}, {FIGURE}")
 
 
 def summarize(weights: np.ndarray) -> dict[str, Any]:

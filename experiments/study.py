@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-import json
+import os
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from experiments.estimation import stability
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import journal
 from hawk_jax import importance
 
 # Settings of `experiments.head_importance` by the name of the estimate.
@@ -42,6 +42,7 @@ ESTIMATES: dict[str, dict[str, Any]] = {
 }
 # Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
+RESULTS = (*compare.RESULTS, "ablation.png", "ablation.json", "learned.json", "importance.md")
 # Calibration examples of each data set for which stability is measured.
 SIZES = (10, 25, 50, 100, 150)
 
@@ -63,39 +64,46 @@ class Settings(command.MeshSettings):
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs the study, writes the files, and returns the table of `experiments.compare`."""
   name = environment.model_name(settings.model)
-  output = files.output_directory("output_dir", settings.output_dir) / name
-  results = files.output_directory("results_dir", settings.results_dir)
+  results = files.output_directory("results_dir", settings.results_dir, results=RESULTS)
+  with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
+    return _run(settings, name, output, results)
+
+
+def _run(settings: Settings, name: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
+  sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
   common = dict(model=settings.model, mesh=settings.mesh)
-  for estimate, options in ESTIMATES.items():
-    print(f"== {estimate}", flush=True)
-    head_importance.run(
-      head_importance.Settings(**common, examples=settings.examples, output_dir=str(directories[estimate]), **options)
+  # All settings are made, and so checked, before the first run.
+  estimates = {
+    estimate: head_importance.Settings(
+      **common, examples=settings.examples, output_dir=str(directories[estimate]), **options
     )
-  sources = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
-  print("== comparison", flush=True)
-  table = compare.run(
-    compare.Settings(
-      **common,
-      questions=settings.questions,
-      keep_ratio=settings.keep_ratio,
-      adaptive=("uniform", "learned"),
-      importance=tuple(f"{estimate}={source}" for estimate, source in sources.items() if estimate not in REPEATED),
-      output_dir=str(output / "compare"),
-    )
+    for estimate, options in ESTIMATES.items()
+  }
+  comparison = compare.Settings(
+    **common,
+    questions=settings.questions,
+    keep_ratio=settings.keep_ratio,
+    adaptive=("uniform", "learned"),
+    importance=tuple(f"{estimate}={source}" for estimate, source in sources.items() if estimate not in REPEATED),
+    output_dir=str(output / "compare"),
   )
+  for estimate, estimation in estimates.items():
+    print(f"== {estimate}", flush=True)
+    head_importance.run(estimation)
+  print("== comparison", flush=True)
+  table = compare.run(comparison)
 
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
   text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
-  files.write(results / "importance.md", text)
-  for file in ("compare.md", "compare.csv", "compare.png", "heads.png"):
-    shutil.copyfile(output / "compare" / file, results / file)
-  shutil.copyfile(directories["ablation"] / "head_importance.png", results / "ablation.png")
-  for estimate in ("ablation", "learned"):
-    shutil.copyfile(sources[estimate], results / f"{estimate}.json")
+  files.write(results / RESULTS[-1], text)
+  copied = [output / "compare" / file for file in compare.RESULTS]
+  copied += [directories["ablation"] / head_importance.FIGURE, sources["ablation"], sources["learned"]]
+  for file, source in zip(RESULTS, copied):
+    files.write(results / file, source.read_bytes())
   print(text + f"\nwritten to {results}")
   return table
 
@@ -114,11 +122,7 @@ def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
 
 def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
   """What `experiments.head_importance` recorded of its batches in some runs."""
-  return [
-    json.loads(line)
-    for directory in directories
-    for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]
-  ]
+  return [record for directory in directories for record in journal.read(directory / estimators.PerExample.journal)]
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from experiments.running import watching
 from models.checkpoints import directory
 from models.checkpoints import hf
 
+SETTINGS = "settings.json"
 # As shares of all steps.
 _AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
 _CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
@@ -81,7 +82,12 @@ class Settings(command.Settings, watching.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Trains, or resumes training, and returns the directory of the trained model."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  with files.resumable_directory("output_dir", settings.output_dir, results=(SETTINGS, watching.RECORD)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
+  content = _check_same_run(output / SETTINGS, settings)
   student = embedded.make_student(settings.architecture)
   model = student.model
   optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
@@ -91,7 +97,8 @@ def run(settings: Settings) -> pathlib.Path:
   }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
   state = jax.device_put({"params": params, "opt_state": optimizer.init(params)}, jax.devices()[0])
-  _check_same_run(output / "settings.json", settings)
+  size = sum(x.nbytes for x in jax.tree.leaves(state))
+  files.write(output / SETTINGS, content)
   print(
     f"{settings.architecture}: {sum(x.size for x in jax.tree.leaves(params['model'])) / 1e6:.2f} million parameters, "
     f"vocabulary {student.tokenizer.get_vocab_size()}",
@@ -121,7 +128,10 @@ def run(settings: Settings) -> pathlib.Path:
         print(f"step {done} of {settings.steps}: {terms}; {rate:.2f} steps/s, {left / rate / 60:.0f} min left", flush=True)
         watch.write(done, **metrics, steps_per_second=rate)
         began, seen = time.perf_counter(), done
-      manager.save(done, args=ocp.args.StandardSave(state), force=done == settings.steps)
+      if done == settings.steps or manager.should_save(done):
+        manager.wait_until_finished()
+        files.check_space(output, size)
+        manager.save(done, args=ocp.args.StandardSave(state), force=True)
       if done % settings.evaluate_every == 0 or done == settings.steps:
         shares = training.accuracy(state["params"]["model"], student, settings.seed, settings.batch_size, settings.questions)
         watch.write(done, **{f"right/{kind}": share for kind, share in shares.items()})
@@ -143,16 +153,17 @@ def _first_params(settings: Settings, model) -> dict[str, Any]:
   return jax.jit(model.init)(jax.random.key(settings.seed), model.example())["params"]
 
 
-def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
-  """Notes the settings that the result depends on, or compares them with those of the run that is to be resumed."""
+def _check_same_run(path: pathlib.Path, settings: Settings) -> str:
+  """The settings that the result depends on, as JSON, compared with those of the run that is to be resumed."""
   wanted = {
     name: value
     for name, value in dataclasses.asdict(settings).items()
     if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
-  if path.exists() and (before := json.loads(path.read_text())) != wanted:
-    raise ValueError(f"output_dir: {path.parent} holds a run with other settings {before}, not {wanted}")
-  files.write(path, json.dumps(wanted) + "\n")
+  content = json.dumps(wanted, default=str) + "\n"
+  if path.exists() and (before := path.read_text(errors="replace")) != content:
+    raise ValueError(f"output_dir: {path.parent} holds a run with other settings, {before.strip()}, not {content.strip()}")
+  return content
 
 
 def _make_batch(settings: Settings, student: embedded.Student, step: int) -> batches.Batch:

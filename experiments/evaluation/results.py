@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import json
 import statistics
 from typing import Any
@@ -18,6 +17,7 @@ from experiments.evaluation import plan
 from experiments.evaluation.benchmarks.benchmark import Benchmark
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.published import Published
+from experiments.reporting import figures
 from hawk_jax.pruning import Pruning
 
 
@@ -187,6 +187,7 @@ def _cell(value, base):
   return (f"{value:.0f}" if value > 200 else f"{value:.1f}") + share
 
 
+@figures.plain_text
 def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
   """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
   columns = min(3, len(results))
@@ -205,9 +206,7 @@ def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
     panel.set(title=title, xlabel="visual tokens removed, %", ylabel=f"score ({result.benchmark.headline})")
     panel.set_ylim(bottom=0)
     panel.legend(fontsize=8)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, dpi=110, format="png")
-  return buffer.getvalue()
+  return figures.png(figure)
 
 
 def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import io
 import pathlib
+import textwrap
+import warnings
 
+import matplotlib
 from matplotlib import patches
 from matplotlib.figure import Figure
 import numpy as np
 from PIL import Image
 
+from experiments.running import files
 from models.vision_language import View
 
+# For functions that draw: questions and names that hold $ are no formulas.
+plain_text = matplotlib.rc_context({"text.parse_math": False})
 DIMMED = 0.22
 _COLORS = 10  # in matplotlib's cycle
+_TITLE_WIDTH = 100  # characters
 
 
+def _wrapped(text: str) -> str:
+  """A title in lines that fit, of which the first and last four remain; Matplotlib's own wrapping takes $ for formulas."""
+  lines = [part for line in text.splitlines() for part in textwrap.wrap(line, _TITLE_WIDTH)]
+  return "\n".join(lines if len(lines) < 9 else [*lines[:4], "…", *lines[-4:]])
+
+
+def png(figure: Figure) -> bytes:
+  """A figure as a file."""
+  buffer = io.BytesIO()
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box takes its place
+    figure.savefig(buffer, dpi=110, format="png")
+  return buffer.getvalue()
+
+
+@plain_text
 def kept_tokens(
   path: pathlib.Path,
   pictures: Sequence[Image.Image],
@@ -73,10 +97,11 @@ def kept_tokens(
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()
-  figure.suptitle(title, fontsize=12, wrap=True)
-  figure.savefig(path, dpi=110)
+  figure.suptitle(_wrapped(title), fontsize=12)
+  files.write(path, png(figure))
 
 
+@plain_text
 def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
   """Draws curves over one x axis; both axes begin at zero, and the legend lists curves from top to bottom at the smallest x.
 
@@ -106,9 +131,10 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
   else:
     axes.legend()
-  figure.savefig(path, dpi=110)
+  files.write(path, png(figure))
 
 
+@plain_text
 def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
   """Draws groups of bars; the groups are numbered from 0.
 
@@ -126,4 +152,4 @@ def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_labe
   axes.set(xlabel=x_label, ylabel=y_label, xticks=np.arange(count))
   axes.axhline(0, color="black", linewidth=0.6)
   axes.legend(fontsize=8)
-  figure.savefig(path, dpi=110)
+  files.write(path, png(figure))

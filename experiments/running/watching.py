@@ -28,6 +28,7 @@ from experiments.running import files
 from experiments.running.settings import Checked
 from experiments.running.settings import option
 
+RECORD = "metrics.jsonl"
 # The first steps of a run compile.
 _SKIPPED = 2
 
@@ -77,13 +78,15 @@ class Watch:
     settings, output, self._first = self._settings, self._output, begun + _SKIPPED
     if jax.process_index():
       return
-    path = output / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    path = output / RECORD
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     files.write(path, "".join(f"{line}\n" for line in lines if _step(line) <= begun))
-    file = self._open.enter_context(open(path, "a"))
-    self._writers.append(
-      lambda step, numbers: print(json.dumps({"step": step, "time": time.time(), **numbers}), file=file, flush=True)
-    )
+
+    def append(step, numbers):
+      with files.naming(path), open(path, "a") as file:
+        file.write(json.dumps({"step": step, "time": time.time(), **numbers}) + "\n")
+
+    self._writers.append(append)
     if settings.tensorboard:
       summary = importlib.import_module("tensorboardX").SummaryWriter(str(output / "tensorboard"))
       self._open.callback(summary.close)
@@ -132,8 +135,8 @@ def read(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def _step(line: str) -> int:
-  """The step of a line of metrics.jsonl; a line that was cut off belongs to none."""
+  """The step of a line of metrics.jsonl; a line that was cut off or damaged belongs to none."""
   try:
-    return json.loads(line)["step"]
-  except ValueError:
+    return int(json.loads(line)["step"])
+  except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
     return 1 << 62

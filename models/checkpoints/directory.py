@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 from typing import Any
@@ -19,9 +20,9 @@ def resolve(path_or_hub_id: str) -> pathlib.Path:
     ValueError: neither a directory nor a hub id that is available.
   """
   path = pathlib.Path(path_or_hub_id)
-  if path.is_dir():
+  if os.path.isdir(path):  # False for names that are too long, too
     return path
-  if path.exists():
+  if os.path.exists(path):
     raise ValueError(f"model: {path_or_hub_id} is a file, give the checkpoint's directory or a hub id")
   if not re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_hub_id):
     raise ValueError(f"model: there is no directory {path_or_hub_id!r}, and it is not a hub id (owner/name)")

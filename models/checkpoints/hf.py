@@ -126,6 +126,9 @@ def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "f
     model: a port.
     params: its parameters.
     dtype: to store them in.
+
+  Raises:
+    OSError: the file cannot be written.
   """
   tensors = {}
   for path, value in traverse_util.flatten_dict(params).items():
@@ -136,8 +139,12 @@ def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "f
     tensors[model.names.saved(dotted)] = np.ascontiguousarray(array.reshape(shape), params_lib.DTYPES[dtype])
   path = pathlib.Path(directory) / "model.safetensors"
   partial = path.with_suffix(".partial")
-  safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
-  os.replace(partial, path)
+  try:
+    safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
+    os.replace(partial, path)
+  except safetensors.SafetensorError as error:
+    partial.unlink(missing_ok=True)
+    raise OSError(f"cannot write {path} ({error})") from error
 
 
 def _open(directory: pathlib.Path) -> dict[str, Any]:

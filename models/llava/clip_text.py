@@ -215,12 +215,7 @@ class Scorer:
     Raises:
       ValueError: another model or tower, or not as many questions as prompts.
     """
-    if not isinstance(model, Llava) or model.config.grid_pinpoints:
-      raise ValueError(f"clip: scores the visual tokens of LLaVA-1.5 only, the model is {type(model).__name__}")
-    tower, own = model.config.vision, self.clip.config.vision
-    handed_on = dict(feature_layers=tower.feature_layers[:1], keep_class_token=tower.keep_class_token)
-    if tower != dataclasses.replace(own, **handed_on):
-      raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature layer")
+    _check_fits(self.clip, model)
     slots = inputs.prompt.visual_slots
     if isinstance(questions, str) or len(questions) != len(slots):
       raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one per prompt")
@@ -231,35 +226,47 @@ class Scorer:
     return sharding.fetch(cosines, model.mesh)
 
 
-def load(path_or_hub_id: str) -> Scorer:
+def _check_fits(clip: Clip, model) -> None:
+  """Refuses models whose visual tokens the CLIP cannot score."""
+  if not isinstance(model, Llava) or model.config.grid_pinpoints:
+    raise ValueError(f"clip: scores the visual tokens of LLaVA-1.5 only, the model is {type(model).__name__}")
+  tower, own = model.config.vision, clip.config.vision
+  handed_on = dict(feature_layers=tower.feature_layers[:1], keep_class_token=tower.keep_class_token)
+  if tower != dataclasses.replace(own, **handed_on):
+    raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature layer")
+
+
+def load(path_or_hub_id: str, model=None) -> Scorer:
   """The CLIP of a checkpoint in Hugging Face layout (`CLIPModel`), in float32.
 
   Args:
     path_or_hub_id: as for `models.load_model`.
+    model: whose visual tokens it will score, to be checked before weights are read; None: unknown yet.
 
   Raises:
-    ValueError: with what is missing, unknown, unreadable or of the wrong shape.
+    ValueError: with what is missing, unknown, unreadable or of the wrong shape, or another model or tower.
   """
   try:
     directory = directory_lib.resolve(path_or_hub_id)
     clip = Clip(from_hf(directory_lib.read_config(directory)))
+    if model is not None:
+      _check_fits(clip, model)
     params = hf.load(directory, clip)
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
   except Exception as error:  # transformers' classes raise many kinds
-    raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ')}") from error
+    raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ').removeprefix('clip: ')}") from error
   return Scorer(clip, params, tokenizer)
 
 
-def load_for(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> Scorer | None:
-  """The CLIP that some settings of pruning need.
+def check_given(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> None:
+  """Refuses settings of pruning that need a CLIP without one.
 
   Args:
     prunings: that will be used.
     path_or_hub_id: of the CLIP, or None.
 
   Raises:
-    ValueError: one of them needs a CLIP and there is none, or it cannot be loaded.
+    ValueError: one of them needs a CLIP.
   """
   if not path_or_hub_id and (needing := [pruning.selector for pruning in prunings if "scores" in pruning.rule.needs]):
     raise ValueError(f"clip: the selector {needing[0]} needs a CLIP checkpoint")
-  return load(path_or_hub_id) if path_or_hub_id else None

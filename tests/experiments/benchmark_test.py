@@ -70,7 +70,12 @@ class BenchmarkTest(absltest.TestCase):
     config["text_config"]["num_hidden_layers"] = config["vision_config"]["depth"] = 1
     (cls.directory / "cpu").mkdir()
     (cls.directory / "cpu" / "config.json").write_text(json.dumps(config))
-    for name, value in (("_CONFIGS", cls.directory), ("_BATCH_SIZES", (4,)), ("_open_baseline", FakeBaseline)):
+    for name, value in (
+      ("_CONFIGS", cls.directory),
+      ("_BATCH_SIZES", (4,)),
+      ("_open_baseline", FakeBaseline),
+      ("find_spec", lambda name: name),
+    ):
       patch = mock.patch.object(benchmark, name, value)
       patch.start()
       cls.addClassCleanup(patch.stop)
@@ -150,6 +155,9 @@ class BenchmarkTest(absltest.TestCase):
     self.assertRegex(str(found[0]), r"vision, first start: traced in \d+\.\d s, compiled in \d+\.\d s")
 
   def test_bad_settings(self):
+    with mock.patch.object(benchmark, "find_spec", return_value=None):
+      with self.assertRaisesRegex(ValueError, "baseline: transformers needs torch, which is not installed"):
+        self.settings()
     with self.assertRaisesRegex(ValueError, r"keep_ratio: got 1.5, must be in \(0, 1\]"):
       benchmark.Settings(keep_ratio=(0.5, 1.5))
     # Prompts are checked before parameters are read, of which this checkpoint has none.

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from absl.testing import absltest
 
 from experiments import evaluate
 from experiments.running import compilation_cache
+from experiments.running import files
+from experiments.running import journal
 from experiments.running import watching
 from tests.reference import browser
 
@@ -183,10 +186,50 @@ class EvaluateTest(absltest.TestCase):
         (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
         (dict(fps=-1.0), "fps: got -1"),
         (dict(dtype="float8"), "dtype: got 'float8'"),
+        (dict(data=("n" * 300,)), "data: there is no file nnn"),
+        (dict(model="n" * 300), "model: there is no directory 'nnn"),
       ):
         with self.subTest(message), self.assertRaisesRegex(ValueError, message):
           evaluate.run(self.settings("refused", **changes))
       load.assert_not_called()
+
+  def test_what_is_in_the_way_is_found_before_weights_are_loaded(self):
+    def directory(name):
+      shutil.copytree(self.directory / "whole" / "journal", self.directory / name / "journal")
+      return self.directory / name
+
+    def fewer_rows(path):
+      records = journal.read(path)
+      with mock.patch.dict(records[0]["rows"]):
+        records[0]["rows"].popitem()
+        path.unlink()
+        rewritten = journal.Journal(path, self.conditions())
+        for record in records:
+          rewritten.append(record)
+        rewritten.close()
+
+    (self.directory / "file").mkdir()
+    (self.directory / "file" / "journal").touch()
+    (directory("report") / "report.html").mkdir()
+    damaged = directory("damaged") / "journal" / "00000.jsonl"
+    damaged.write_bytes(damaged.read_bytes().replace(b"\n", b"\n[1]\n", 1))
+    fewer_rows(directory("rows") / "journal" / "00000.jsonl")
+    with mock.patch.object(evaluate.registry, "load_params") as load:
+      for name, message in (
+        ("file", "output_dir: cannot write to '.*file/journal' .it is a file."),
+        ("report", "output_dir: .*report.html is a directory"),
+        ("damaged", "output_dir: .*00000.jsonl, line 2 is damaged"),
+        ("rows", "output_dir: .*00000.jsonl has answers to other questions"),
+      ):
+        with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+          evaluate.run(self.settings(name))
+      with files.resumable_directory("output_dir", str(self.directory / "whole"), shared=True):
+        with self.assertRaisesRegex(ValueError, "output_dir: another run is using .*whole"):
+          evaluate.run(self.settings("whole"))
+      load.assert_not_called()
+
+  def conditions(self):
+    return json.loads((self.directory / "whole" / "manifest.json").read_text())
 
 
 if __name__ == "__main__":

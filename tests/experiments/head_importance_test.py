@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -16,6 +17,7 @@ from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
 from experiments.running import compilation_cache
+from experiments.running import files
 from hawk_jax import importance
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,6 +109,19 @@ class RunsTest(parameterized.TestCase):
   def test_bad_settings(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):
       self.finish("head_importance", "bad", **settings)
+
+  @parameterized.parameters("head_importance", "compare")
+  def test_what_is_in_the_way_is_found_before_weights_are_loaded(self, command):
+    refuse = lambda message: self.assertRaisesRegex(ValueError, message)
+    with mock.patch.object(COMMANDS[command].registry, "load_params") as load:
+      with files.resumable_directory("output_dir", str(self.directory / "busy")), refuse("another run is using .*busy"):
+        self.finish(command, "busy")
+      (self.directory / "taken" / f"{command}.png").mkdir(parents=True)
+      with refuse(f"output_dir: .*{command}.png is a directory"):
+        self.finish(command, "taken")
+      with refuse("data: cannot read '/no/such"):
+        self.finish(command, "data", data="/no/such.jsonl")
+      load.assert_not_called()
 
   def test_bad_settings_end_the_process_without_a_traceback(self):
     process = self.start("head_importance", "bad", estimator="gradients")
