@@ -21,7 +21,6 @@ import dataclasses
 import logging
 import signal
 import sys
-import typing
 from typing import Any
 
 from absl import app
@@ -116,7 +115,7 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
     values: where the flags are defined.
   """
   for field in dataclasses.fields(kind):
-    what, repeated = settings_lib.types_of(kind)[field.name]
+    what, repeated, _ = settings_lib.types_of(kind)[field.name]
     choices = settings_lib.choices_of(field)
     default = list(field.default) if repeated else field.default
     # --help lists the flags of the module with this name.
@@ -163,9 +162,8 @@ def _typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: An
   Raises:
     ValueError: a value of another type.
   """
-  what, repeated = settings_lib.types_of(kind)[field.name]
+  what, repeated, optional = settings_lib.types_of(kind)[field.name]
   several = repeated and isinstance(value, (list, tuple))
-  optional = type(None) in typing.get_args(typing.get_type_hints(kind)[field.name])
   if value is None and optional:
     return None
   for one in value if several else (value,):

@@ -10,7 +10,7 @@ import os
 import re
 import types
 import typing
-from typing import Any
+from typing import Any, NamedTuple
 
 from hawk_jax import checks
 
@@ -53,15 +53,29 @@ def choices_of(field: dataclasses.Field) -> list[str] | None:
   return list(choices() if callable(choices) else choices) if choices else None
 
 
+class Type(NamedTuple):
+  """What a field holds.
+
+  Attributes:
+    kind: str, int, float or bool.
+    repeated: whether it is a tuple of them.
+    optional: whether it may be None instead.
+  """
+
+  kind: type
+  repeated: bool
+  optional: bool
+
+
 @functools.cache
-def types_of(kind: type[Checked]) -> dict[str, tuple[type, bool]]:
-  """The type of each field's values (str, int, float or bool), and whether the field holds a tuple of them."""
+def types_of(kind: type[Checked]) -> dict[str, Type]:
+  """The type of each field, from its annotation."""
   found = {}
   for name, hint in typing.get_type_hints(kind).items():
-    if isinstance(hint, types.UnionType):
-      hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    repeated = typing.get_origin(hint) is tuple
-    found[name] = (typing.get_args(hint)[0] if repeated else hint), repeated
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    inner = next(part for part in parts if part is not type(None))
+    repeated = typing.get_origin(inner) is tuple
+    found[name] = Type(typing.get_args(inner)[0] if repeated else inner, repeated, type(None) in parts)
   return found
 
 
@@ -77,10 +91,10 @@ class Checked:
     """
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      kind, repeated = types_of(type(self))[field.name]
+      kind, repeated, optional = types_of(type(self))[field.name]
       if repeated and not isinstance(value, tuple):
         raise ValueError(f"{field.name}: got {value!r}, must be a tuple")
-      if value is not None or field.default is not None:
+      if not (value is None and optional):
         for one in value if repeated else (value,):
           _check(field, kind, one)
 

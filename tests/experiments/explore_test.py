@@ -160,6 +160,7 @@ class CallTest(absltest.TestCase):
         (explore.Settings(port=port), f"^port: {port} is in use on 127.0.0.1; give another"),
         (explore.Settings(host="192.0.2.1"), "^host: cannot listen on '192.0.2.1'"),
         (explore.Settings(port=70000), "^port: got 70000, must be 0 to 65535"),
+        (explore.Settings(image=__file__), "explore_test.py is not a picture"),
       ):
         with self.assertRaisesRegex(ValueError, message):
           explore.make_server(settings)

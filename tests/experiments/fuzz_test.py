@@ -39,9 +39,11 @@ COMMANDS = (
   "convert",
   "digits_benchmark",
   "evaluate",
+  "explore",
   "generate",
   "head_importance",
   "study",
+  "sweep",
   "train",
 )
 SECRET = (1, 2, 3)  # the color of a picture that no file may show

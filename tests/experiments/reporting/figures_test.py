@@ -23,7 +23,13 @@ class FiguresTest(parameterized.TestCase):
 
   def draw_kept_tokens(self, title):
     figures.kept_tokens(
-      self.path, [Image.new("RGB", (64, 48))], [View(0, 2, 3)], np.arange(6.0), np.arange(6) % 2 == 0, title
+      self.path,
+      [Image.new("RGB", (64, 48))],
+      [View(0, 2, 3)],
+      np.arange(6.0),
+      np.arange(6) % 2 == 0,
+      title,
+      f"rule, {FORMULA}",
     )
 
   def assert_drawn(self):

@@ -71,7 +71,7 @@ class JournalTest(absltest.TestCase):
       b"\xff\n",
       b"[" * 100_000 + b"\n",
       lines[1].replace(b"1,", b"3,"),
-      lines[1] + b"\0\n",
+      lines[1][:-1] + b"\0\n",
     ):
       for number in range(3):
         damaged = [*lines[:number], line, *lines[number + 1 :]]
