@@ -105,7 +105,7 @@ class TsvTest(tsv_files.TestCase):
     self.assertEqual(table.pictures(table.rows[0])[0].size, (6, 4))
     path = self.write("below/y", dict(index=0, video_path="clip.mp4", question="Q", answer="a"))
     self.assertRegex(tsv.read(path).rows[0].problem, "column video_path: clip.mp4 is outside the directory of y.tsv")
-    self.assertRegex(tsv.read(path, outside=True).rows[0].problem, "no .*video|not a video|no frame|frames per second")
+    self.assertNotRegex(str(tsv.read(path, outside=True).rows[0].problem), "outside|there is no file")
 
   @parameterized.parameters(zlib.error("bad"), struct.error("bad"), ZeroDivisionError("bad"), MemoryError("bad"))
   def test_whatever_a_decoder_raises_ends_one_row(self, error):
