@@ -189,7 +189,7 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
   contents = (
     table,
     results_lib.plot(results, prunings),
-    gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
+    gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
     results_lib.scores(results, prunings),
     results_lib.predictions(results, prunings),
     json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from experiments.digits import embedded
+from experiments.evaluation import answering
 from experiments.reporting.explorer import server
 from experiments.reporting.explorer import session as session_lib
 from experiments.running import command
@@ -71,6 +72,11 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
     directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
     head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
     processor = load_processor(str(directory))
+    answering.check(
+      model,
+      processor,
+      answering.Options(1, settings.max_new_tokens, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels),
+    )
     params = registry.load_params(directory, model, settings.dtype or environment.default_dtype())
     session = session_lib.Session(
       model,

@@ -46,6 +46,7 @@ from models import stages
 from models.checkpoints import params as params_lib
 from models.inputs import messages as messages_lib
 from models.llava import clip_text
+from models.processor import Processor
 from models.vision_language import Features
 
 RESULT = "result.json"
@@ -124,8 +125,8 @@ def run(settings: Settings) -> dict[str, Any]:
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   stages.check(settings.pruning, model.config.text.num_hidden_layers)
   head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
-  messages = _read_messages(settings)
   processor = load_processor(str(directory))
+  messages = _read_messages(settings, processor)
   _check(settings, model, processor, messages)
 
   clip = clip_text.load(settings.clip, model) if settings.clip else None
@@ -169,13 +170,15 @@ def run(settings: Settings) -> dict[str, Any]:
   return report
 
 
-def _read_messages(settings: Settings) -> list[messages_lib.Message]:
+def _read_messages(settings: Settings, processor: Processor) -> list[messages_lib.Message]:
   """The chat; without a messages file, one question.
 
   Raises:
     ValueError: a file that cannot be read, or has nothing to answer.
   """
-  read = functools.partial(messages_lib.read, fps=settings.fps, max_frames=settings.max_frames)
+  read = functools.partial(
+    messages_lib.read, fps=settings.fps, max_frames=settings.max_frames, read_video=processor.read_video
+  )
   if settings.messages is None:
     example = () if settings.video else (str(embedded.DIRECTORY / "picture.png"),)
     entries = [{"type": "image", "image": path} for path in settings.image or example if path]

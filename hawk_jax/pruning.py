@@ -58,7 +58,7 @@ def prune(
   seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else plan.seeds
   select = selectors.SELECTORS[plan.pruning.selector]
   kept = select(
-    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), positions=prompt.visual_positions
+    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), places=prompt.visual_places
   )
   return prompt_lib.compact(prompt, text, visual, kept)
 

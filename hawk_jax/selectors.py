@@ -31,8 +31,8 @@ class Selector:
 
   Attributes:
     pick: the function described above.
-    needs: further inputs of the rule. `positions`: `pick` has a keyword argument `positions`, [B, V, A] int32 rotary
-      position ids. `scores`: the caller must give scores, since the published rule does not use HAWK's.
+    needs: further inputs of the rule. `places`: `pick` has a keyword argument `places`, see `Prompt.visual_places`.
+      `scores`: the caller must give scores, since the published rule does not use HAWK's.
     stage: where in the model tokens are removed: `input`, before the decoder, or `decoder`, after some of its layers
       (models/stages.py). In the latter case, `scores` are computed by that stage.
   """
@@ -94,11 +94,10 @@ def random(features, scores, visual_mask, counts, seeds, *, keep_count):
   return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
 
 
-def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
+def evs(features, scores, visual_mask, counts, seeds, *, keep_count, places):
   """EVS, for videos: keeps the tokens that differ most, by 1 - cosine, from the token at the same place one frame earlier.
 
-  Tokens of the first frame rank highest. A picture is a video of one frame. Tokens at one place have the same
-  rotary position ids on all axes but the first, which is time.
+  Tokens of the first frame rank highest. A picture is a video of one frame.
   """
   del seeds
   features = features.astype(jnp.float32)
@@ -106,13 +105,13 @@ def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
 
   def row(unit, places, mask):
     # The sort is stable, so the tokens of a place are in the order of time.
-    order = jnp.lexsort((*places.T, ~mask))
-    same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
+    order = jnp.lexsort((places, ~mask))
+    same = (places[order[1:]] == places[order[:-1]]) & mask[order[1:]]
     with jax.default_matmul_precision("highest"):
       change = 1 - jnp.einsum("VD,VD->V", unit[order[1:]], unit[order[:-1]])
     return jnp.full(len(mask), jnp.inf).at[order[1:]].set(jnp.where(same, change, jnp.inf))
 
-  return top_k(jax.vmap(row)(unit, positions[..., 1:], visual_mask), visual_mask, counts, keep_count)
+  return top_k(jax.vmap(row)(unit, places, visual_mask), visual_mask, counts, keep_count)
 
 
 def _scaled(values, mask):
@@ -230,6 +229,6 @@ SELECTORS: dict[str, Selector] = {
   "cdpruner": Selector(dpp, needs=("scores",)),
   "hawk+mmr": Selector(hawk_mmr),
   "qaprune": Selector(qaprune),
-  "evs": Selector(evs, needs=("positions",)),
+  "evs": Selector(evs, needs=("places",)),
   "fastv": Selector(hawk, stage="decoder"),
 }

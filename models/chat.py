@@ -168,7 +168,7 @@ class Chat:
     Raises:
       ValueError: a message that cannot be read.
     """
-    self.conversation = self.conversation.add(messages_lib.read(message))
+    self.conversation = self.conversation.add(messages_lib.read(message, read_video=self._processor.read_video))
 
   def ask(self, content: Any, images: Sequence[Any] = (), **options: Any) -> Turn:
     """Adds a user's message and answers it.
@@ -183,7 +183,8 @@ class Chat:
     """
     content = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     content = [{"type": "image", "image": picture} for picture in images] + content
-    asked = self.conversation.add(messages_lib.read({"role": "user", "content": content}))
+    message = {"role": "user", "content": content}
+    asked = self.conversation.add(messages_lib.read(message, read_video=self._processor.read_video))
     inputs, features = asked.pack()
     out = generation.generate(self._model, self._params, inputs, features=features, **{**self._options, **options})
     turn = make_turn(self._processor, inputs, out)

@@ -24,21 +24,47 @@ def matching(kind: type, source) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_section: tuple[int, ...] = ()) -> DecoderConfig:
-  """The decoder of a transformers text config.
+def require_squares(vision) -> None:
+  """Refuses a tower whose tiles or patches are not square.
 
   Args:
-    text: transformers' configuration of a Qwen2-, LLaMA- or Mistral-style decoder.
+    vision: transformers' configuration of the tower.
+
+  Raises:
+    ValueError: image_size or patch_size is not one number.
+  """
+  for name in ("image_size", "patch_size"):
+    if not isinstance(getattr(vision, name), int):
+      raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
+
+
+def decoder(
+  text,
+  *,
+  attention_bias: bool,
+  tie_word_embeddings: bool,
+  mrope_section: tuple[int, ...] = (),
+  mrope_interleaved: bool = False,
+  qk_norm: bool = False,
+) -> DecoderConfig:
+  """The decoder of a transformers text config.
+
+  Dynamic rope equals the default up to max_position_embeddings, beyond which no prompt or answer gets here.
+
+  Args:
+    text: transformers' configuration of a Qwen2-, Qwen3-, LLaMA- or Mistral-style decoder.
     attention_bias: whether query, key and value projections have one; the output projection has none.
     tie_word_embeddings: whether the head is the embedding table.
     mrope_section: number of rotary frequencies of each position axis; none: one axis.
+    mrope_interleaved: see `models.rope.text_frequencies`.
+    qk_norm: whether each head's queries and keys are normalized.
 
   Raises:
     ValueError: an activation, a rope or a sliding window that the shared decoder does not implement.
   """
   require("text_config.hidden_act", text.hidden_act, "silu")
   rope = text.rope_parameters
-  require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+  require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default", "dynamic")
   require("text_config.rope_parameters.partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), 1.0)
   window = getattr(text, "sliding_window", None)
   slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
@@ -53,6 +79,8 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_sect
       "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
       "rope_theta": float(rope["rope_theta"]),
       "mrope_section": mrope_section,
+      "mrope_interleaved": mrope_interleaved,
+      "qk_norm": qk_norm,
       "attention_bias": attention_bias,
       "tie_word_embeddings": tie_word_embeddings,
     }

@@ -21,7 +21,7 @@ class Port:
     processor: function from a checkpoint's directory, the content of its config.json and its tokenizer to a
       `MediaProcessor`.
     published: configuration of each published size, by name.
-    prompt_family: wording of benchmark questions: `plain` for each benchmark's own, or `llava`.
+    prompt_family: wording of benchmark questions: `plain` for each benchmark's own, `internvl`, `llava` or `qwen3`.
   """
 
   model: type[VisionLanguageModel]

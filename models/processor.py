@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import transformers
 
 from models import registry
 from models.checkpoints import directory as directory_lib
+from models.inputs import video as video_lib
 from models.inputs.media import MediaProcessor
 from models.inputs.video import Video
 
@@ -62,7 +64,7 @@ class Processor:
       prompts: for each prompt its text; its pictures come before the text.
       messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry in place of each picture and a
         {"type": "video"} entry in place of each video.
-      videos: for each prompt its videos, of `models.inputs.video.read`; they follow its pictures.
+      videos: for each prompt its videos, of `read_video`; they follow its pictures.
       min_pixels: smaller pictures and frames are scaled up to this many pixels, in ports that scale by pixels.
       max_pixels: larger ones are scaled down to this many pixels.
 
@@ -88,31 +90,15 @@ class Processor:
       messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts or ())]
     if any(videos) and self.media.video_token is None:
       raise ValueError("videos: this model takes pictures only")
-    media = self.media([[open_picture(picture) for picture in row] for row in images], videos, min_pixels, max_pixels)
-    texts = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
-    tokens = [token for token in texts if token]
-    rows = []
-    for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
-      text = self.tokenizer.apply_chat_template(
-        chat, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-      )
-      for name, noun, token, given in (
-        ("images", "pictures", self.media.image_token, row),
-        ("videos", "videos", self.media.video_token, clips),
-      ):
-        if token and (places := text.count(token)) != len(given):
-          raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
-      text = re.sub("|".join(map(re.escape, tokens)), lambda found: next(texts[found[0]]), text)
-      # Some templates write the begin-of-text token, others leave it to the tokenizer.
-      begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-      rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
-    length = max(map(len, rows))
-    pad = self.tokenizer.pad_token_id or 0
-    return {
-      "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
-      "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
-      **media.arrays,
-    }
+    images = [[open_picture(picture) for picture in row] for row in images]
+    texts = [self._text(chat) for chat in messages]
+    rows = [self._in_order(*prompt) for prompt in zip(itertools.count(), texts, images, videos)]
+    media = self.media(rows, min_pixels, max_pixels)
+    return {**self._tokenized(texts, media), **media.arrays}
+
+  def read_video(self, path, fps: float = 2.0, max_frames: int = 64) -> Video:
+    """Samples a file's frames by the model's rule; see `models.inputs.video.read`."""
+    return video_lib.read(path, fps, max_frames, self.media.sample)
 
   def decode(self, tokens, lengths) -> list[str]:
     """Answers as text, without special tokens.
@@ -123,6 +109,43 @@ class Processor:
     """
     rows = [np.asarray(row)[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths))]
     return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+  def _text(self, chat) -> str:
+    """A chat as the model reads it, with placeholders."""
+    return self.tokenizer.apply_chat_template(
+      chat, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+    )
+
+  def _in_order(self, number, text, images, videos) -> list[Image.Image | Video]:
+    """The pictures and videos of a prompt in the order of their placeholders."""
+    for name, noun, token, given in (
+      ("images", "pictures", self.media.image_token, images),
+      ("videos", "videos", self.media.video_token, videos),
+    ):
+      if token and (places := text.count(token)) != len(given):
+        raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
+    items = {self.media.image_token: iter(images), self.media.video_token: iter(videos)}
+    return [next(items[token]) for token in self._placeholder.findall(text)]
+
+  def _tokenized(self, texts, media) -> dict[str, np.ndarray]:
+    """`input_ids` and `attention_mask` of texts whose placeholders the port's own replace."""
+    replacements = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
+    rows = []
+    for text in texts:
+      text = self._placeholder.sub(lambda found: next(replacements[found[0]]), text)
+      # Some templates write the token that begins a text, others leave it to the tokenizer.
+      begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+      rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
+    length = max(map(len, rows))
+    pad = self.tokenizer.pad_token_id or 0
+    return {
+      "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
+      "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
+    }
+
+  @property
+  def _placeholder(self) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in (self.media.image_token, self.media.video_token) if token))
 
 
 def load_processor(path_or_hub_id: str) -> Processor:

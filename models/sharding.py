@@ -134,6 +134,12 @@ def features(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   return constrain(x, mesh, None, BATCH)
 
 
+def look_up(rows: jax.Array, index: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """rows[index], [B, T, D], of features [F, D] that are split as `features` splits them."""
+  found = constrain(features(rows, mesh)[index], mesh, None, None, BATCH)
+  return constrain(found, mesh, BATCH)
+
+
 def width(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   """[B, T, F] inside an MLP."""
   return constrain(x, mesh, "data" if x.shape[1] == 1 else BATCH, None, "tensor")

@@ -60,14 +60,15 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   per_question = lambda tree: jax.tree.map(lambda x: jnp.repeat(x, number, axis=0) if x.ndim else x, tree)
   rows = jax.vmap(lambda values, index: values[index])
 
-  def run_picture(model, sequence):
-    below, early = model.language_model.blocks(sequence.embeddings, sequence.positions, 0, half)
-    _, late = model.language_model.blocks(below, sequence.positions, half, text.num_hidden_layers)
+  def run_picture(model, sequence, features):
+    blocks = functools.partial(model.language_model.blocks, deepstack=model.deepstack(sequence, features))
+    below, early = blocks(sequence.embeddings, sequence.positions, 0, half)
+    _, late = blocks(below, sequence.positions, half, text.num_hidden_layers)
     return below, tuple(first + second for first, second in zip(early, late))
 
   features = apply(batch.inputs.vision, method="encode")
   sequence = apply(prompt, features, method="prune")
-  below, keys_values = apply(sequence, method=run_picture)
+  below, keys_values = apply(sequence, features, method=run_picture)
   places = prompt_lib.places(sequence.order, prompt.visual_order)
   keys = rows(keys_values[0][half][:, :, 0], places)
 

@@ -185,7 +185,7 @@ def _verdict(params, arrays, gate, *, model, scope, mode) -> teacher_forcing.Ver
   gates = jnp.ones([model.config.text.num_hidden_layers, *gate.shape])
   gates = gates.at[0].set(gate) if scope == "first_layer" else gates * gate
   intervention = Intervention(head_gate=gates, hidden=sequence.visual if mode == "mask_visual" else None)
-  prefill = apply(sequence, intervention, method="run")
+  prefill = apply(sequence, features, intervention, method="run")
   return apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge)
 
 

@@ -114,7 +114,7 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
       place, log_share, mask
     )
     intervention = Intervention(key_bias=bias)
-    prefill = apply(sequence, intervention, method="run")
+    prefill = apply(sequence, features, intervention, method="run")
     return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()
 
   logits, opt_state = state

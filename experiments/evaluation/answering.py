@@ -21,10 +21,12 @@ from PIL import Image
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks import tsv
 from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.evaluation.benchmarks.questions import video_times
 from hawk_jax import pruning
 from models import generate
 from models import generation
-from models.inputs import video as video_lib
+from models.inputs.video import Video
+from models.processor import Processor
 from models.vision_language import Inputs
 
 _AHEAD = 3  # batches that may wait for the device
@@ -42,6 +44,10 @@ class Options:
   fps: float = 2.0
   max_frames: int = 64
   system_prompt: str = ""
+
+  def reader(self, processor: Processor) -> Callable[..., Video]:
+    """A function from a video file to the frames that the model gets."""
+    return functools.partial(processor.read_video, fps=self.fps, max_frames=self.max_frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,7 @@ def check(model, processor, options: Options) -> None:
   """
   content = [{"type": "image"}, {"type": "text", "text": ""}]
   _pack(model, processor, options, [([{"role": "user", "content": content}], [Image.new("RGB", (56, 56))], [])])
-  video_lib.sample(1, 1.0, options.fps, options.max_frames)
+  processor.media.sample(1, 1.0, options.fps, options.max_frames)
 
 
 class Answerer:
@@ -141,9 +147,10 @@ class Answerer:
 
   def _chat(self, table, row, benchmark):
     """A question's messages, pictures and videos."""
-    pictures, videos = table.pictures(row), table.videos(row, self.options.fps, self.options.max_frames)
+    pictures, videos = table.pictures(row), table.videos(row, self.options.reader(self.processor))
     content = [{"type": "image"}] * len(pictures) + [{"type": "video"}] * len(videos)
-    chat = [{"role": "user", "content": [*content, {"type": "text", "text": benchmark.prompt(row, self.family)}]}]
+    text = video_times.introduction(videos, self.family) + benchmark.prompt(row, self.family)
+    chat = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
     if self.options.system_prompt:
       chat.insert(0, {"role": "system", "content": [{"type": "text", "text": self.options.system_prompt}]})
     return chat, pictures, videos

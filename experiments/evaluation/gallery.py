@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import io
 import json
 import math
@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from experiments.evaluation import plan
-from experiments.evaluation.answering import Options
 from experiments.evaluation.benchmarks.tsv import RowError
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
 from experiments.evaluation.results import titles
 from hawk_jax.pruning import Pruning
+from models.inputs.video import Video
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _LARGEST = 448  # pixels of a picture's longer side
@@ -35,7 +35,11 @@ def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
 
 
 def page(
-  results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence[frozenset[int]], options: Options, about: str
+  results: Sequence[Result],
+  settings: Sequence[Pruning],
+  shown: Sequence[frozenset[int]],
+  read_video: Callable[[pathlib.Path], Video],
+  about: str,
 ) -> str:
   """The whole page.
 
@@ -43,7 +47,7 @@ def page(
     results: of every file.
     settings: in the order of the answers.
     shown: of `sampled`; the answers of these rows hold views and tokens.
-    options: of the run, by which frames of videos are sampled.
+    read_video: of the run's `Options.reader`.
     about: a line at the top.
   """
   questions = []
@@ -51,7 +55,7 @@ def page(
     for at in sorted(positions):
       if "problem" not in result.answers[at]:
         try:
-          questions.append(_question(result, at, settings, options))
+          questions.append(_question(result, at, settings, read_video))
         except RowError as error:  # a file that has gone since the question was asked
           logging.warning("not in report.html: %s", error)
   data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
@@ -79,9 +83,9 @@ def _summary(results, settings) -> dict[str, Any]:
   return {"columns": ["setting", "tokens kept", *titles(results)], "rows": rows}
 
 
-def _question(result, at, settings, options) -> Mapping[str, Any]:
+def _question(result, at, settings, read_video) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  images, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
+  images, videos = result.table.pictures(row), result.table.videos(row, read_video)
   if videos:
     step = -(-len(videos[0].frames) // len(entry["views"]))  # frames per temporal slice; the slice shows as its first frame
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]

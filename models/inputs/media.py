@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from models.inputs import video as video_lib
 from models.inputs.video import Video
+
+# The pictures and videos of each prompt of a batch, in the order of their placeholders.
+Rows = Sequence[Sequence[Image.Image | Video]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +50,15 @@ class MediaProcessor:
     self.image_token = token("image_token_id", "image_token_index")
     self.video_token = token("video_token_id", "video_token_index")
 
-  def __call__(
-    self,
-    images: Sequence[Sequence[Image.Image]],
-    videos: Sequence[Sequence[Video]],
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-  ) -> Media:
+  def sample(self, total: int, rate: float, fps: float, max_frames: int) -> np.ndarray:
+    """Which frames of a video the model gets; see `models.inputs.video.sample`, the rule of most models."""
+    return video_lib.sample(total, rate, fps, max_frames)
+
+  def __call__(self, rows: Rows, min_pixels: int | None = None, max_pixels: int | None = None) -> Media:
     """Arrays and texts of a batch.
 
     Args:
-      images: for each prompt its RGB pictures.
-      videos: for each prompt its videos.
+      rows: for each prompt its RGB pictures and its videos, in the order of their placeholders.
       min_pixels: smaller pictures and frames are scaled up to this many pixels; None: as the checkpoint says.
       max_pixels: larger ones are scaled down to this many pixels; None: as the checkpoint says.
 
@@ -65,3 +66,26 @@ class MediaProcessor:
       ValueError: pictures, videos or limits that the model does not take.
     """
     raise NotImplementedError
+
+
+def pictures(rows: Rows) -> list[Image.Image]:
+  """All pictures of a batch, in order."""
+  return [item for row in rows for item in row if isinstance(item, Image.Image)]
+
+
+def videos(rows: Rows) -> list[Video]:
+  """All videos of a batch, in order."""
+  return [item for row in rows for item in row if isinstance(item, Video)]
+
+
+def check_no_limits(min_pixels: int | None, max_pixels: int | None) -> None:
+  """Refuses limits of pixels, for models whose tiles have one size.
+
+  Raises:
+    ValueError: one of them is given.
+  """
+  if min_pixels is not None or max_pixels is not None:
+    raise ValueError(
+      f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
+      "picture to tiles of one size; leave them out"
+    )

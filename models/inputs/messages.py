@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
 from typing import Any
@@ -50,6 +50,7 @@ def read(
   directory: pathlib.Path = pathlib.Path("."),
   fps: float = 2.0,
   max_frames: int = 64,
+  read_video: Callable[..., Video] = video_lib.read,
   name: str = "messages",
 ) -> Message:
   """Reads a message, and the videos in it; pictures are opened by the processor.
@@ -62,6 +63,7 @@ def read(
     directory: that relative paths start from.
     fps: frames per second to sample from videos.
     max_frames: most frames of a video.
+    read_video: samples a file's frames; the model's own rule is `models.processor.Processor.read_video`.
     name: what errors call the message.
 
   Raises:
@@ -91,7 +93,7 @@ def read(
     if base == "image":
       images.append(source)
     else:
-      videos.append(source if isinstance(source, Video) else video_lib.read(source, fps, max_frames))
+      videos.append(source if isinstance(source, Video) else read_video(source, fps, max_frames))
   return Message(message["role"], tuple(content), tuple(images), tuple(videos), tuple(sources))
 
 

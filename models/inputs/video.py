@@ -6,7 +6,7 @@ compared: transformers reads files with other decoders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import os
@@ -68,16 +68,25 @@ def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int =
   Raises:
     ValueError: fps or max_frames out of range, or a video without frames.
   """
+  check_sampling(total, fps, max_frames, multiple)
+  most = min(max_frames, total) // multiple * multiple
+  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
+  # Rounding may add a step to arange; the multiple must hold.
+  return np.arange(0, total, total / count)[:count].astype(np.int64)
+
+
+def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -> None:
+  """Refuses arguments of `sample`.
+
+  Raises:
+    ValueError: as `sample`.
+  """
   if not 0 < fps < float("inf"):
     raise ValueError(f"fps: got {fps}, must be positive and finite")
   if max_frames < multiple:
     raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
   if total < 1:
     raise ValueError("videos: the video has no frame")
-  most = min(max_frames, total) // multiple * multiple
-  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
-  # Rounding may add a step to arange; the multiple must hold.
-  return np.arange(0, total, total / count)[:count].astype(np.int64)
 
 
 def probe(path) -> Info:
@@ -99,13 +108,14 @@ def probe(path) -> Info:
     return Info(frames, rate, stream.width, stream.height)
 
 
-def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
+def read(path, fps: float = 2.0, max_frames: int = 64, sample: Callable[..., np.ndarray] = sample) -> Video:
   """Samples a file's frames.
 
   Args:
     path: as for `probe`.
     fps: frames per second to sample.
     max_frames: most frames; longer videos are sampled more sparsely.
+    sample: which frames to take, with the arguments of `sample`.
 
   Raises:
     ValueError: as `probe` and `sample`, or frames that cannot be decoded.

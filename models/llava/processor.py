@@ -7,6 +7,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
+from models.inputs import media
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
 from models.llava import config as config_lib
@@ -32,18 +33,14 @@ class Processor(MediaProcessor):
       raise ValueError(f"image_processor_type is {name!r}, supported are {', '.join(_PROCESSORS)}")
     self.processor = _PROCESSORS[name].from_dict(settings)
 
-  def __call__(self, images, videos, min_pixels=None, max_pixels=None) -> Media:
+  def __call__(self, rows, min_pixels=None, max_pixels=None) -> Media:
     """Adds `pixel_values`, and `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them.
 
     Raises:
       ValueError: min_pixels or max_pixels given.
     """
-    if min_pixels is not None or max_pixels is not None:
-      raise ValueError(
-        f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
-        "picture to tiles of one size; leave them out"
-      )
-    pictures = sum(map(list, images), [])
+    media.check_no_limits(min_pixels, max_pixels)
+    pictures = media.pictures(rows)
     if not pictures:
       return Media({})
     if self.config.grid_pinpoints:

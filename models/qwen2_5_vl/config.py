@@ -9,29 +9,15 @@ from transformers import Qwen2_5_VLConfig as HFConfig
 from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen2_5_vl.vision import VisionConfig
+from models.qwen_vl.config import QwenVLConfig
+from models.qwen_vl.config import special_tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen2_5_VLConfig:
-  """A whole model.
+class Qwen2_5_VLConfig(QwenVLConfig):
+  """A whole model."""
 
-  Attributes:
-    text: the decoder.
-    vision: the tower.
-    image_token_id: placeholder of a picture's visual tokens.
-    video_token_id: placeholder of a video's visual tokens.
-    vision_start_token_id: precedes a picture or video.
-    vision_end_token_id: follows it.
-    eos_token_ids: <|im_end|> and others, which end a message or an answer.
-  """
-
-  text: DecoderConfig
   vision: VisionConfig
-  image_token_id: int = 151655
-  video_token_id: int = 151656
-  vision_start_token_id: int = 151652
-  vision_end_token_id: int = 151653
-  eos_token_ids: tuple[int, ...] = (151645,)
 
 
 def from_hf(content: dict) -> Qwen2_5_VLConfig:
@@ -50,8 +36,6 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   config = HFConfig(**{**content, "vision_config": vision})
   text, vision = config.text_config, config.vision_config
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "silu")
-  eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
-  eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
   return Qwen2_5_VLConfig(
     text=hf_config.decoder(
       text,
@@ -60,11 +44,7 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
       mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
     ),
     vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    image_token_id=config.image_token_id,
-    video_token_id=config.video_token_id,
-    vision_start_token_id=config.vision_start_token_id,
-    vision_end_token_id=config.vision_end_token_id,
-    eos_token_ids=eos,
+    **special_tokens(config, content),
   )
 
 

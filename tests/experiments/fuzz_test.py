@@ -28,6 +28,7 @@ from experiments.evaluation import benchmarks
 from experiments.evaluation.benchmarks import tsv
 from experiments.running import command
 from experiments.running import journal
+from models.inputs import video
 from tests.reference import tsv_files
 
 CASES = int(os.environ.get("FUZZ_CASES", "300"))
@@ -142,7 +143,7 @@ class TsvTest(parameterized.TestCase):
       try:
         for picture in table.pictures(row):
           self.assertNotEqual(picture.getpixel((0, 0)), SECRET)
-        table.videos(row, 2.0, 4)
+        table.videos(row, lambda path: video.read(path, 2.0, 4))
       except tsv.RowError as error:
         self.assertIn(f"row {row.number} ", str(error))
         continue

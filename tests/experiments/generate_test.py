@@ -14,6 +14,9 @@ from PIL import Image
 from experiments import generate
 from experiments.digits import embedded
 from models import registry
+from models.checkpoints import hf
+from models.checkpoints import params as params_lib
+from tests.reference import qwen3_vl
 
 
 class GenerateTest(absltest.TestCase):
@@ -88,6 +91,20 @@ class GenerateTest(absltest.TestCase):
     report, _ = self.run_command(image=("",), max_new_tokens=4, prompt="What is $\\frac{1}{ $x^ ?")
     self.assertEqual((report["images"], report["visual_tokens"]), ([], 0))
     self.assertEqual([path.name for path in self.directory.iterdir()], ["result.json"])
+
+  def test_qwen3_vl(self):
+    """Two pictures through another family's processor."""
+    qwen3_vl.write_processor(self.directory)
+    _, model = registry.describe(str(self.directory))
+    hf.save(self.directory, model, params_lib.init(model, scale=0.3))
+    pictures = [self.directory / name for name in ("one.png", "two.png")]
+    for path, size in zip(pictures, ((96, 128), (160, 64))):
+      Image.open(embedded.DIRECTORY / "picture.png").resize(size).save(path)
+    report, _ = self.run_command(
+      model=str(self.directory), image=tuple(map(str, pictures)), keep_ratio=0.4, max_new_tokens=3, dtype="float32"
+    )
+    self.assertEqual((report["visual_tokens"], report["kept_visual_tokens"]), (3 * 4 + 2 * 5, 9))
+    self.assertTrue((self.directory / "kept_tokens.png").is_file())
 
   def refused(self, message, **settings):
     """Checks the message, and that no weights were read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import csv
 import dataclasses
@@ -106,8 +106,12 @@ class Table:
       sources = [self._file(value, column) if column == "image_path" else _decode(value) for value in as_list(cell)]
       return [processor_lib.open_picture(source) for source in sources]
 
-  def videos(self, row: Row, fps: float, max_frames: int) -> list[video_lib.Video]:
-    """A row's video, sampled as `models.inputs.video.read` does; empty if it has none.
+  def videos(self, row: Row, read: Callable[[pathlib.Path], video_lib.Video]) -> list[video_lib.Video]:
+    """A row's video; empty if it has none.
+
+    Args:
+      row: of the table.
+      read: a file's path to its sampled frames.
 
     Raises:
       RowError: it cannot be read.
@@ -116,7 +120,7 @@ class Table:
     if column is None:
       return []
     with self._named(row, column):
-      return [video_lib.read(self._file(row.fields[column], column), fps, max_frames)]
+      return [read(self._file(row.fields[column], column))]
 
   def column(self, row: Row, among: Sequence[str] = (*_PICTURES, *_VIDEOS)) -> str | None:
     """The first column in which a row has pictures or a video."""
