@@ -47,17 +47,26 @@ class Settings(command.MeshSettings):
   batch_size: int = command.option(40, "Questions per batch.", least=1)
   output_dir: str = command.option("out/accuracy", "Directory for accuracy.json.")
 
+  def __post_init__(self):
+    super().__post_init__()
+    for pruned in self.ways.values():
+      pruning.Pruning(**pruned)
+
+  @property
+  def ways(self) -> dict[str, dict[str, Any]]:
+    """Arguments of Pruning for each way, by the name of its row; no arguments for all tokens."""
+    return {"all tokens": {}} | {
+      f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
+      for ratio in self.keep_ratio
+      for selector in self.selector
+    }
+
 
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the file, and returns its content: `accuracy` has a row for each way of pruning, by kind of question."""
   output = files.output_directory("output_dir", settings.output_dir, results=("accuracy.json",))
-  ways = {"all tokens": {}} | {
-    f"{selector} {ratio:g}": dict(keep_ratio=ratio, selector=selector)
-    for ratio in settings.keep_ratio
-    for selector in settings.selector
-  }
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  for arguments in ways.values():
+  for arguments in settings.ways.values():
     stages.check(pruning.Pruning(**arguments), model.config.text.num_hidden_layers)
   weights = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
@@ -79,14 +88,14 @@ def run(settings: Settings) -> dict[str, Any]:
     texts = processor.decode(out.tokens, out.lengths)
     return [text == examples[number][1].answer for number, text in zip(numbers, texts)]
 
-  right = {name: [] for name in (*ways, "no picture", "no question")}
+  right = {name: [] for name in (*settings.ways, "no picture", "no question")}
   for start in tqdm.trange(0, len(examples), settings.batch_size, unit="batch"):
     numbers = np.arange(start, min(start + settings.batch_size, len(examples)))
     pictures, questions = zip(*(([examples[number][0]], examples[number][1].text) for number in numbers))
     pack = lambda images, prompts: model.pack(**processor(images=images, prompts=prompts))
     inputs = pack(pictures, questions)
     features = generation.encode_pictures(model, params, inputs)
-    for name, arguments in ways.items():
+    for name, arguments in settings.ways.items():
       right[name] += ask(numbers, inputs, features=features, **arguments)
     right["no picture"] += ask(numbers, pack(None, questions))
     right["no question"] += ask(numbers, pack(pictures, [""] * len(numbers)), features=features)

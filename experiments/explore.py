@@ -62,8 +62,8 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
   """
   if jax.process_count() > 1:
     raise ValueError("distributed: the explorer runs in one process, with all devices of one machine")
-  example = pathlib.Path(settings.image).read_bytes()
   processor_lib.open_picture(settings.image)
+  example = pathlib.Path(settings.image).read_bytes()
   calls: dict[str, Callable[..., Any]] = {}
   limit = settings.max_upload_mb * 1_000_000
   # The address first, since loading takes long. Pictures come as bytes only: as a call, `open` would take a path.
