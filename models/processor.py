@@ -1,6 +1,6 @@
 """Pictures and chat text to the arrays that `pack` takes, without torch.
 
-Tokenizer, chat template and image processing are transformers'. This module opens pictures, and repeats each picture's
+Tokenizer, chat template and image processing are transformers'. This module puts them together, and repeats each picture's
 placeholder in the text as often as the picture has visual tokens.
 """
 
@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import io
-import json
-import os
 import pathlib
 import re
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
-from PIL import UnidentifiedImageError
-import transformers
 
+from hawk_jax import checks
 from models import registry
 from models.checkpoints import directory as directory_lib
+from models.checkpoints import tokenizer as tokenizer_lib
+from models.inputs import templates
 from models.inputs.media import MediaProcessor
+from models.inputs.pictures import open_picture
 from models.inputs.video import Video
-
-MAX_PICTURE_PIXELS = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,27 +70,32 @@ class Processor:
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
-    count = len(prompts or messages or ())
-    if isinstance(prompts, str) or not count:
-      raise ValueError(f"prompts: got {prompts!r}, must be a list of at least one text")
-    images = [[]] * count if images is None else images
-    if len(images) != count:
-      raise ValueError(f"images: got pictures for {len(images)} prompts, there are {count}")
-    videos = [[]] * count if videos is None else videos
-    if len(videos) != count:
-      raise ValueError(f"videos: got videos for {len(videos)} prompts, there are {count}")
-    if messages is None:
-      messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts or ())]
+    name, given = ("messages", messages) if prompts is None else ("prompts", prompts)
+    if not isinstance(given, (list, tuple)) or not given:
+      raise ValueError(f"{name}: got {checks.show(given)}, must be a list of at least one {'chat' if messages else 'text'}")
+    images, videos = _rows("images", images, len(given)), _rows("videos", videos, len(given))
+    for number, item in enumerate(given):
+      (templates.check if prompts is None else templates.check_text)(f"{name}: prompt {number}", item)
     if any(videos) and self.media.video_token is None:
       raise ValueError("videos: this model takes pictures only")
-    media = self.media([[open_picture(picture) for picture in row] for row in images], videos, min_pixels, max_pixels)
+    if messages is None:
+      messages = [templates.user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, given)]
+    images = [[self._opened(picture, at, number) for at, picture in enumerate(row)] for number, row in enumerate(images)]
+    for number, row in enumerate(videos):
+      for at, video in enumerate(row):
+        self._check_video(video, at, number)
+    for limit, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+      if value is not None:
+        checks.whole(limit, value, 1)
+    media = self.media(images, videos, min_pixels, max_pixels)
     texts = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
     tokens = [token for token in texts if token]
     rows = []
     for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
-      text = self.tokenizer.apply_chat_template(
-        chat, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-      )
+      try:
+        text = templates.render(self.tokenizer, self.chat_template, chat)
+      except ValueError as error:
+        raise ValueError(f"messages: prompt {number}: {error}") from error
       for name, noun, token, given in (
         ("images", "pictures", self.media.image_token, row),
         ("videos", "videos", self.media.video_token, clips),
@@ -123,6 +124,20 @@ class Processor:
     rows = [np.asarray(row)[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths))]
     return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
+  def _opened(self, picture, at, number) -> Image.Image:
+    """An RGB picture that the model takes, the one at `at` of a prompt."""
+    name = f"images: picture {at} of prompt {number}"
+    opened = open_picture(picture, name)
+    self.media.check_shape(name, *opened.size)
+    return opened
+
+  def _check_video(self, video, at, number) -> None:
+    name = f"videos: video {at} of prompt {number}"
+    if not isinstance(video, Video):
+      raise ValueError(f"{name}: got {type(video).__name__}, must be a Video of models.inputs.video.read")
+    height, width = video.frames.shape[1:3]
+    self.media.check_shape(name, width, height)
+
 
 def load_processor(path_or_hub_id: str) -> Processor:
   """The processor of a checkpoint in Hugging Face layout.
@@ -134,74 +149,33 @@ def load_processor(path_or_hub_id: str) -> Processor:
     ValueError: files that are missing or unreadable.
   """
   directory = directory_lib.resolve(path_or_hub_id)
-  config = directory_lib.read_config(directory)
-  port = registry.find(directory, config)
+  port, config, _ = registry.configure(directory)
+  tokenizer = tokenizer_lib.load(directory)
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     media = port.processor(directory, config, tokenizer)
-  except (OSError, ValueError) as error:
-    raise ValueError(f"model: {directory} has no usable tokenizer or image processor ({error})") from error
-  return Processor(tokenizer, media, _chat_template(directory, tokenizer), _eos_token_ids(directory, tokenizer))
-
-
-def open_picture(picture) -> Image.Image:
-  """A picture as an RGB image.
-
-  Args:
-    picture: PIL image, [H, W, 3] uint8 array, path, or a file's bytes.
-
-  Raises:
-    ValueError: it is missing, not a picture, truncated, empty, or has more than 100 million pixels.
-  """
-  name = "images"
-  try:
-    if isinstance(picture, (str, os.PathLike)):
-      name = f"images: {picture}"
-      picture = Image.open(picture)
-    elif isinstance(picture, bytes):
-      name = "the content"
-      picture = Image.open(io.BytesIO(picture))
-    elif isinstance(picture, np.ndarray):
-      if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
-        raise ValueError(f"images: got a {picture.dtype} array of shape {picture.shape}, must be uint8 [H, W, 3]")
-      if not picture.size:
-        raise ValueError(f"images: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, must have at least one")
-      picture = Image.fromarray(picture)
-    if not isinstance(picture, Image.Image):
-      raise ValueError(f"images: got {type(picture).__name__}, must be a PIL image, a uint8 array or a path")
-    width, height = picture.size
-    if not 0 < width * height <= MAX_PICTURE_PIXELS:
-      raise ValueError(f"{name} is {width} x {height} pixels, must have 1 to {MAX_PICTURE_PIXELS:,}")
-    picture.load()
-  except FileNotFoundError as error:
-    raise ValueError(f"{name} does not exist") from error
-  except UnidentifiedImageError as error:
-    raise ValueError(f"{name} is not a picture Pillow can read") from error
-  except Image.DecompressionBombError as error:
-    raise ValueError(f"{name} must have 1 to {MAX_PICTURE_PIXELS:,} pixels ({error})") from error
-  except (OSError, SyntaxError) as error:
-    raise ValueError(f"{name} cannot be read, it may be truncated ({error})") from error
-  return ImageOps.exif_transpose(picture).convert("RGB")
-
-
-def _user_message(pictures: int, videos: int, text: str) -> list[dict]:
-  content = [{"type": "image"}] * pictures + [{"type": "video"}] * videos + [{"type": "text", "text": text}]
-  return [{"role": "user", "content": content}]
-
-
-def _chat_template(directory: pathlib.Path, tokenizer) -> str:
-  """The vision model's own template if there is one, else the tokenizer's."""
-  if (path := directory / "chat_template.jinja").is_file():
-    return path.read_text()
-  if (path := directory / "chat_template.json").is_file():
-    return json.loads(path.read_text())["chat_template"]
-  if not tokenizer.chat_template:
-    raise ValueError(f"model: {directory} has no chat template")
-  return tokenizer.chat_template
+  except ValueError as error:
+    raise ValueError(f"model: {directory} has no usable image processor ({error})") from error
+  return Processor(tokenizer, media, templates.load(directory, tokenizer), _eos_token_ids(directory, tokenizer))
 
 
 def _eos_token_ids(directory: pathlib.Path, tokenizer) -> tuple[int, ...]:
-  path = directory / "generation_config.json"
-  ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+  path, ids = directory / "generation_config.json", None
+  if path.is_file():
+    ids = directory_lib.read_json(path).get("eos_token_id")
   ids = tokenizer.eos_token_id if ids is None else ids
-  return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+  ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+  return tuple(checks.whole(f"model: {path}: eos_token_id", token, 0, checks.INT32_MAX) for token in ids)
+
+
+def _rows(name: str, values: Any, count: int) -> list[list[Any]]:
+  """For each prompt, its pictures or videos."""
+  if values is None:
+    return [[]] * count
+  if not isinstance(values, (list, tuple)):
+    raise ValueError(f"{name}: got {type(values).__name__}, must be a list with a list for each prompt")
+  if len(values) != count:
+    raise ValueError(f"{name}: got {name} for {len(values)} prompts, there are {count}")
+  for number, row in enumerate(values):
+    if not isinstance(row, (list, tuple)):
+      raise ValueError(f"{name}: got {type(row).__name__} for prompt {number}, must be a list of its {name}: {name}=[[...]]")
+  return [list(row) for row in values]

@@ -63,6 +63,8 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
     sizes = {"fsdp": len(devices) // tensor, "tensor": tensor}
   else:
     sizes = {}
+    if not isinstance(spec, str):
+      raise ValueError(f"mesh: got {spec!r}, must be like data:2,fsdp:2,tensor:2")
     for part in spec.split(","):
       axis, _, size = part.strip().partition(":")
       if axis not in AXES or axis in sizes or not size.isdecimal() or int(size) < 1:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
+import pathlib
 from typing import Any
 
+from huggingface_hub import errors as hub_errors
 import numpy as np
 from PIL import Image
 
+from hawk_jax import checks
+from models import foreign
+from models.checkpoints import directory as directory_lib
 from models.inputs.video import Video
+
+_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +50,20 @@ class MediaProcessor:
       config: content of config.json.
       tokenizer: transformers' tokenizer.
     """
-    token = lambda *names: next((tokenizer.convert_ids_to_tokens(config[name]) for name in names if name in config), None)
-    self.image_token = token("image_token_id", "image_token_index")
-    self.video_token = token("video_token_id", "video_token_index")
+    self.image_token = _token(config, tokenizer, "image_token_id", "image_token_index")
+    self.video_token = _token(config, tokenizer, "video_token_id", "video_token_index")
+
+  def check_shape(self, name: str, width: int, height: int) -> None:
+    """Refuses pictures and frames that the port cannot scale, before it tries.
+
+    Args:
+      name: of the picture or video, for messages.
+      width: in pixels.
+      height: in pixels.
+
+    Raises:
+      ValueError: names the picture or video.
+    """
 
   def __call__(
     self,
@@ -65,3 +84,57 @@ class MediaProcessor:
       ValueError: pictures, videos or limits that the model does not take.
     """
     raise NotImplementedError
+
+
+@contextlib.contextmanager
+def reading(directory: pathlib.Path):
+  """A context in which transformers reads a checkpoint's image processor; raises ValueError for what is broken."""
+  for name in _FILES:
+    if (directory / name).is_file():
+      directory_lib.read_json(directory / name)
+  try:
+    yield
+  except (hub_errors.StrictDataclassError, *foreign.ERRORS) as error:
+    raise ValueError(f"{_FILES[0]}: {foreign.reason(error)}") from error
+
+
+def check_normalization(processor) -> None:
+  """Refuses an image processor of transformers that cannot normalize pixels.
+
+  Raises:
+    ValueError: names the key of preprocessor_config.json.
+  """
+  for name in ("image_mean", "image_std"):
+    values = checks.real_array(f"{_FILES[0]}: {name}", getattr(processor, name), "three numbers")
+    if values.shape != (3,) or not np.isfinite(values).all() or (name == "image_std" and values.min() <= 0):
+      raise ValueError(
+        f"{_FILES[0]}: {name}: got {checks.show(values.tolist())}, must be three finite numbers, deviations positive"
+      )
+  checks.real(f"{_FILES[0]}: rescale_factor", processor.rescale_factor, "a positive number of at most 1", 1e-6, 1.0)
+
+
+def check_setting(processor, name: str, expected: int | None) -> None:
+  """Refuses an image processor of transformers whose patches do not fit the model.
+
+  Args:
+    processor: of transformers.
+    name: of the setting.
+    expected: its value in config.json; None: config.json does not have it.
+
+  Raises:
+    ValueError: names the key of preprocessor_config.json.
+  """
+  value = checks.whole(f"{_FILES[0]}: {name}", getattr(processor, name), 1)
+  if expected is not None and value != expected:
+    raise ValueError(f"{_FILES[0]}: {name} is {value}, must be {expected}, as in config.json")
+
+
+def _token(config, tokenizer, *names) -> str | None:
+  """The placeholder whose id a config holds under one of several names."""
+  for name in names:
+    if name in config:
+      token = tokenizer.convert_ids_to_tokens(checks.whole(f"config: {name}", config[name], 0, checks.INT32_MAX))
+      if token is None:
+        raise ValueError(f"config: {name} is {config[name]}, the tokenizer has no such token")
+      return token
+  return None

@@ -13,6 +13,7 @@ from einops import rearrange
 import numpy as np
 from transformers.image_processing_utils import select_best_resolution
 
+from hawk_jax import checks
 from hawk_jax.buckets import bucket
 from models.inputs import packing
 from models.llava.config import LlavaConfig
@@ -113,7 +114,7 @@ def without_padding(pixels: np.ndarray, layouts: list[Layout]) -> np.ndarray:
 
 
 def _check_pixels(config, pixel_values, *axes) -> np.ndarray:
-  pixels, tile = np.asarray(pixel_values, np.float32), config.vision.tile_shape
+  pixels, tile = packing.check_pixels("pixel_values", pixel_values), config.vision.tile_shape
   if pixels.ndim != len(axes) + 3 or pixels.shape[-3:] != tile or not pixels.size:
     raise ValueError(f"pixel_values: got shape {pixels.shape}, must be [{', '.join(map(str, axes + tile))}]")
   return pixels
@@ -121,12 +122,11 @@ def _check_pixels(config, pixel_values, *axes) -> np.ndarray:
 
 def _tiled_pictures(config, pixel_values, image_sizes):
   """[P, C, H, W] all pictures' tiles without the zeros that pad them, their sizes and their layouts."""
-  pixels, sizes = _check_pixels(config, pixel_values, "pictures", "tiles"), np.asarray(image_sizes)
-  if sizes.shape != (len(pixels), 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-    raise ValueError(
-      f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{len(pixels)}, 2]: "
-      "height and width of each picture in pixel_values"
-    )
+  pixels = _check_pixels(config, pixel_values, "pictures", "tiles")
+  allowed = f"positive integers [{len(pixels)}, 2]: height and width of each picture in pixel_values"
+  sizes = checks.whole_array("image_sizes", image_sizes, allowed)
+  if sizes.shape != (len(pixels), 2) or sizes.min() < 1:
+    raise ValueError(f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be {allowed}")
   layouts = [tiled_layout(config, *size) for size in sizes.tolist()]
   for number, (picture, size, layout) in enumerate(zip(pixels, sizes.tolist(), layouts)):
     filled = int(np.flatnonzero(picture.any(axis=(1, 2, 3))).max(initial=-1)) + 1

@@ -10,6 +10,8 @@ from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen2_5_vl.vision import VisionConfig
 
+_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
 
 @dataclasses.dataclass(frozen=True)
 class Qwen2_5_VLConfig:
@@ -52,20 +54,31 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "silu")
   eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
   eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
-  return Qwen2_5_VLConfig(
-    text=hf_config.decoder(
-      text,
-      attention_bias=True,
-      tie_word_embeddings=bool(config.tie_word_embeddings),
-      mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
-    ),
-    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    image_token_id=config.image_token_id,
-    video_token_id=config.video_token_id,
-    vision_start_token_id=config.vision_start_token_id,
-    vision_end_token_id=config.vision_end_token_id,
-    eos_token_ids=eos,
+  decoder = hf_config.decoder(
+    text,
+    attention_bias=True,
+    tie_word_embeddings=bool(config.tie_word_embeddings),
+    mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
   )
+  tower = hf_config.make(VisionConfig, "vision_config", vision)
+  _check_tower(tower, decoder.hidden_size)
+  return Qwen2_5_VLConfig(
+    text=decoder,
+    vision=tower,
+    eos_token_ids=tuple(hf_config.token_id("eos_token_id", token) for token in eos),
+    **{name: hf_config.token_id(name, getattr(config, name)) for name in _TOKENS},
+  )
+
+
+def _check_tower(tower: VisionConfig, hidden_size: int) -> None:
+  """Refuses sizes of the tower that do not fit one another or the decoder."""
+  hf_config.divides("vision_config", "hidden_size", tower.hidden_size, "num_heads", tower.num_heads)
+  hf_config.divides("vision_config", "hidden_size / num_heads", tower.hidden_size // tower.num_heads, "rotary axes", 4)
+  hf_config.require("vision_config.out_hidden_size", tower.out_hidden_size, hidden_size)
+  side = tower.patch_size * tower.spatial_merge_size
+  if tower.window_size < side:
+    raise ValueError(f"config: vision_config.window_size is {tower.window_size}, must be at least {side}, one visual token")
+  hf_config.bound("vision_config's window", tower.window_side**2 * tower.merge_unit * tower.patch_dim)
 
 
 def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:

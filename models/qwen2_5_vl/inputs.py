@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from hawk_jax import checks
 from models.inputs import packing
 from models.inputs import synthetic
 from models.qwen2_5_vl import vision
@@ -24,23 +27,18 @@ def pack(
 ) -> Inputs:
   """Plans a batch; see `Qwen2_5_VL.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
-  images = _check_grids("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
-  videos = _check_grids("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
-  seconds = np.ones(len(videos)) if second_per_grid_ts is None else np.asarray(second_per_grid_ts, np.float64).reshape(-1)
-  if len(seconds) != len(videos):
-    raise ValueError(f"second_per_grid_ts: got {len(seconds)} values for {len(videos)} videos")
-  if not (np.isfinite(seconds) & (seconds >= 0)).all():
-    raise ValueError(f"second_per_grid_ts: got {seconds.tolist()}, must be finite and not negative")
+  images, pixels = _check_pictures("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
+  videos, frames = _check_pictures("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
+  intervals = [0.0] * len(images) + _check_seconds(second_per_grid_ts, len(videos), config)
 
   planned, slots = None, np.zeros(0, np.int32)
   grids = np.concatenate([images, videos])
   if len(grids):
-    pixels = [np.asarray(x, np.float32) for x in (pixel_values, pixel_values_videos) if x is not None]
-    planned, slots = vision.plan(np.concatenate(pixels), grids, config.vision, shards)
+    planned, slots = vision.plan(np.concatenate([pixels, frames]), grids, config.vision, shards)
   slots = np.split(slots, np.cumsum(grids.prod(axis=1) // config.vision.merge_unit))
-  intervals = np.concatenate([np.zeros(len(images)), seconds * config.vision.tokens_per_second])
   merge = config.vision.spatial_merge_size
-  positions = [_positions(grid, interval, merge) for grid, interval in zip(grids, intervals)]
+  longest = config.text.max_position_embeddings
+  positions = [_positions(grid, min(interval, longest), merge, longest) for grid, interval in zip(grids, intervals)]
   views = [[[(height // merge, width // merge, False)]] * frames for frames, height, width in grids.tolist()]
   first = len(images)
   pictures = {
@@ -75,21 +73,24 @@ def synthetic_batch(config: Qwen2_5_VLConfig, sizes, text_tokens: int, rng) -> d
   return {**prompts, "pixel_values": pixels, "image_grid_thw": grids}
 
 
-def _positions(grid, interval, merge) -> np.ndarray:
-  """[merged tokens, 3] int32 time, row and column; frame group t is at time floor(t * interval)."""
+def _positions(grid, interval, merge, longest) -> np.ndarray:
+  """[merged tokens, 3] int32 time, row and column; frame group t is at time floor(t * interval), but at most `longest`.
+
+  A prompt that reaches `longest` is refused later.
+  """
   frames, height, width = grid.tolist()
-  times = (np.arange(frames, dtype=np.float32) * np.float32(interval)).astype(np.int32)
+  times = np.minimum(np.arange(frames, dtype=np.float32) * np.float32(interval), longest).astype(np.int32)
   axes = np.meshgrid(times, np.arange(height // merge), np.arange(width // merge), indexing="ij")
   return np.stack(axes, axis=-1).reshape(-1, 3).astype(np.int32)
 
 
-def _check_grids(grid_name, grids, pixel_name, pixels, config) -> np.ndarray:
-  """[pictures, 3] int64 grids that fit their pixels."""
+def _check_pictures(grid_name, grids, pixel_name, pixels, config) -> tuple[np.ndarray, np.ndarray]:
+  """[pictures, 3] int64 grids, and [patches, C] float32 pixels that fit them."""
   packing.check_together(grid_name, grids, pixel_name, pixels)
   if grids is None:
-    return np.zeros([0, 3], np.int64)
-  grids, shape = np.asarray(grids), np.shape(pixels)
-  if grids.ndim != 2 or grids.shape[1] != 3 or not np.issubdtype(grids.dtype, np.integer) or not len(grids):
+    return np.zeros([0, 3], np.int64), np.zeros([0, config.vision.patch_dim], np.float32)
+  grids = checks.whole_array(grid_name, grids, "integers [pictures, 3]")
+  if grids.ndim != 2 or grids.shape[1] != 3 or not len(grids):
     raise ValueError(f"{grid_name}: got {grids.dtype} of shape {grids.shape}, must be integers [pictures, 3]")
   merge = config.vision.spatial_merge_size
   for number, grid in enumerate(grids.tolist()):
@@ -98,7 +99,21 @@ def _check_grids(grid_name, grids, pixel_name, pixels, config) -> np.ndarray:
         f"{grid_name}: picture {number} has grid {grid}; height and width must be positive multiples of "
         f"the merge size {merge}"
       )
-  expected = (int(grids.prod(axis=1).sum()), config.vision.patch_dim)
-  if shape != expected:
-    raise ValueError(f"{pixel_name}: got shape {shape}, the grids and the model's patches require {expected}")
-  return grids.astype(np.int64)
+  pixels = packing.check_pixels(pixel_name, pixels)
+  # Python's whole numbers, which do not overflow.
+  expected = (sum(map(math.prod, grids.tolist())), config.vision.patch_dim)
+  if pixels.shape != expected:
+    raise ValueError(f"{pixel_name}: got shape {pixels.shape}, the grids and the model's patches require {expected}")
+  return grids.astype(np.int64), pixels
+
+
+def _check_seconds(seconds, videos: int, config) -> list[float]:
+  """Rotary positions from one temporal patch to the next, for each video."""
+  if seconds is None:
+    seconds = np.ones(videos)
+  seconds = checks.real_array("second_per_grid_ts", seconds, "numbers [videos]").astype(np.float64).reshape(-1)
+  if len(seconds) != videos:
+    raise ValueError(f"second_per_grid_ts: got {len(seconds)} values for {videos} videos")
+  if not (np.isfinite(seconds) & (seconds >= 0)).all():
+    raise ValueError(f"second_per_grid_ts: got {seconds.tolist()}, must be finite and not negative")
+  return (seconds * config.vision.tokens_per_second).tolist()
