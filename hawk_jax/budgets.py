@@ -110,9 +110,10 @@ def calibrate(
   scores = checks.real_array("scores", scores, "numbers [batch, visual slots]")
   visual_mask = checks.mask("visual_mask", visual_mask, "True on visual tokens, [batch, visual slots]")
   if scores.ndim != 2 or visual_mask.shape != scores.shape:
-    raise ValueError(
-      f"scores and visual_mask: got shapes {scores.shape} and {visual_mask.shape}, must be [batch, visual slots]"
-    )
+    given = f"got shapes {scores.shape} and {visual_mask.shape}"
+    raise ValueError(f"scores and visual_mask: {given}, must be [batch, visual slots] both")
+  if not np.isfinite(scores[visual_mask]).all():
+    raise ValueError("scores: some visual tokens have scores that are not finite")
   rows = visual_mask.any(axis=1)
   if not rows.any():
     raise ValueError("visual_mask: no prompt has a visual token")

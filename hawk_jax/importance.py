@@ -50,6 +50,7 @@ PRESETS: dict[str, Sequence[float]] = {
     0.0224,
   ),
 }
+_MOST_HEADS = 2**16
 
 
 def from_ablation(drops: np.ndarray) -> np.ndarray:
@@ -125,8 +126,9 @@ def load(source: str | os.PathLike, num_heads: int | None = None) -> np.ndarray:
   Raises:
     ValueError: an unknown preset, an unreadable or malformed file, or weights that `validate` refuses.
   """
+  _check_source(source)
   if num_heads is not None:
-    checks.whole("num_heads", num_heads, 1)
+    checks.whole("num_heads", num_heads, 1, _MOST_HEADS)
   if source == "uniform":
     return np.full([num_heads or 1], 1.0 / (num_heads or 1), np.float32)
   if (name := _preset(source)) is not None:
@@ -145,6 +147,7 @@ def details(source: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ValueError: an unreadable file.
   """
+  _check_source(source)
   content = {} if source == "uniform" or _preset(source) is not None else _content(source)
   return {key: value for key, value in content.items() if key != "head_importance"} if isinstance(content, dict) else {}
 
@@ -161,6 +164,13 @@ def save(path: str | os.PathLike, head_importance, **details) -> None:
   pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
+def _check_source(source) -> None:
+  if not isinstance(source, (str, os.PathLike)):
+    raise ValueError(
+      f"head_importance: got {checks.show(source)}, must be a JSON file, `uniform` or preset:{' | preset:'.join(PRESETS)}"
+    )
+
+
 def _preset(source) -> str | None:
   """NAME of `preset:NAME`, or None."""
   return source.removeprefix("preset:") if isinstance(source, str) and source.startswith("preset:") else None
@@ -174,10 +184,6 @@ def _numbers(name, values, dtype) -> np.ndarray:
 def _content(source):
   try:
     return json.loads(pathlib.Path(source).read_text())
-  except TypeError as error:
-    raise ValueError(
-      f"head_importance: got {checks.show(source)}, must be a JSON file, `uniform` or preset:{' | preset:'.join(PRESETS)}"
-    ) from error
   except OSError as error:
     raise ValueError(
       f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "

@@ -19,10 +19,11 @@ from models.decoder import DecoderConfig
 
 # The largest numbers that a config may hold: several times those of any model that there is. Beyond them, a config would
 # exhaust the memory before it is compared with the weights.
-_COUNTS = {"num_hidden_layers": 256, "depth": 256, "num_labels": 2**16}
-_MOST = {**_COUNTS, "max_position_embeddings": checks.INT32_MAX}
+_MOST = {"num_hidden_layers": 256, "depth": 256, "num_labels": 2**16, "max_position_embeddings": checks.INT32_MAX}
 _MOST_ELSE = 2**20
 _MOST_VALUES = 2**24  # pixels of a tile or window, and numbers in a table of positions
+# Sizes that are checked wherever a config.json has them, before transformers sees them.
+_SIZES = {field.name for field in dataclasses.fields(DecoderConfig) if field.type == "int"} | {*_MOST, "num_heads"}
 
 _Config = TypeVar("_Config")
 
@@ -39,7 +40,7 @@ def read(directory: pathlib.Path, content: dict[str, Any], from_hf: Callable[[di
     ValueError: values that the port does not support or that transformers cannot read, with the name of the file.
   """
   try:
-    _check_counts("", content)
+    _check_sizes("", content)
     return from_hf(content)
   except ValueError as error:
     raise ValueError(f"model: {directory}/config.json: {error}") from error
@@ -170,13 +171,13 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_sect
   return config
 
 
-def _check_counts(part, content) -> None:
-  """Refuses counts beyond their limits, of which transformers' config classes would make lists."""
+def _check_sizes(part, content) -> None:
+  """Refuses sizes outside their limits before transformers' config classes make lists of that length."""
   for name, value in content.items():
-    if name in _COUNTS and value is not None:
-      checks.whole(f"config: {part}{name}", value, 0, _COUNTS[name])
+    if name in _SIZES and value is not None:
+      checks.whole(f"config: {part}{name}", value, 1, _MOST.get(name, _MOST_ELSE))
     if isinstance(value, dict):
-      _check_counts(f"{part}{name}.", value)
+      _check_sizes(f"{part}{name}.", value)
 
 
 def _check(name, field, value) -> None:

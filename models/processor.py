@@ -16,13 +16,16 @@ import numpy as np
 from PIL import Image
 
 from hawk_jax import checks
+from models import foreign
 from models import registry
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import tokenizer as tokenizer_lib
+from models.inputs import media as media_lib
 from models.inputs import templates
 from models.inputs.media import MediaProcessor
 from models.inputs.pictures import open_picture
 from models.inputs.video import Video
+from models.vision_language import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +87,11 @@ class Processor:
     for number, row in enumerate(videos):
       for at, video in enumerate(row):
         self._check_video(video, at, number)
-    for limit, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
-      if value is not None:
-        checks.whole(limit, value, 1)
-    media = self.media(images, videos, min_pixels, max_pixels)
+    low, high = (
+      None if value is None else checks.whole(limit, value, 1)
+      for limit, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels))
+    )
+    media = self.media(images, videos, low, high)
     texts = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
     tokens = [token for token in texts if token]
     rows = []
@@ -120,8 +124,18 @@ class Processor:
     Args:
       tokens: [B, T] of `generate`.
       lengths: [B] of `generate`.
+
+    Raises:
+      ValueError: arrays of another type or shape, or numbers that are no token ids.
     """
-    rows = [np.asarray(row)[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths))]
+    tokens = checks.whole_array("tokens", tokens, "whole numbers [batch, length]")
+    lengths = checks.whole_array("lengths", lengths, "whole numbers [batch]")
+    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
+      given = f"got shapes {tokens.shape} and {lengths.shape}"
+      raise ValueError(f"tokens and lengths: {given}, must be [batch, length] and [batch]")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() <= checks.INT32_MAX:
+      raise ValueError(f"tokens: from {tokens.min()} to {tokens.max()}, must be token ids")
+    rows = [row[:length].tolist() for row, length in zip(tokens, lengths)]
     return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
   def _opened(self, picture, at, number) -> Image.Image:
@@ -149,13 +163,26 @@ def load_processor(path_or_hub_id: str) -> Processor:
     ValueError: files that are missing or unreadable.
   """
   directory = directory_lib.resolve(path_or_hub_id)
-  port, config, _ = registry.configure(directory)
+  port, config, configuration = registry.configure(directory)
+  for name in media_lib.FILES:
+    if (directory / name).is_file():
+      directory_lib.read_json(directory / name)
   tokenizer = tokenizer_lib.load(directory)
   try:
     media = port.processor(directory, config, tokenizer)
   except ValueError as error:
     raise ValueError(f"model: {directory} has no usable image processor ({error})") from error
-  return Processor(tokenizer, media, templates.load(directory, tokenizer), _eos_token_ids(directory, tokenizer))
+  processor = Processor(tokenizer, media, templates.load(directory, tokenizer), _eos_token_ids(directory, tokenizer))
+  _try(processor, port.model(configuration), directory)
+  return processor
+
+
+def _try(processor: Processor, model: VisionLanguageModel, directory: pathlib.Path) -> None:
+  """Prepares one prompt, so that files which do not fit one another are found before any weights are loaded."""
+  try:
+    model.pack(**processor(images=[[Image.new("RGB", (61, 47))]], prompts=["?"]))
+  except foreign.ERRORS as error:
+    raise ValueError(f"model: {directory}: its files cannot prepare a picture ({foreign.reason(error)})") from error
 
 
 def _eos_token_ids(directory: pathlib.Path, tokenizer) -> tuple[int, ...]:

@@ -62,10 +62,24 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     ValueError: not a JSON object.
     OSError: unreadable.
   """
+  text = read_text(path)
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(text)
   except (ValueError, RecursionError) as error:
     raise ValueError(f"model: {path} is not JSON ({error})") from error
   if not isinstance(content, dict):
     raise ValueError(f"model: {path} must hold a JSON object, got {checks.show(content)}")
   return content
+
+
+def read_text(path: pathlib.Path) -> str:
+  """A text file of a checkpoint.
+
+  Raises:
+    ValueError: not text in UTF-8.
+    OSError: unreadable.
+  """
+  try:
+    return path.read_text("utf-8")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"model: {path} is not text ({error})") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import pathlib
 from typing import Any
 
 from huggingface_hub import errors as hub_errors
@@ -14,10 +13,10 @@ from PIL import Image
 
 from hawk_jax import checks
 from models import foreign
-from models.checkpoints import directory as directory_lib
 from models.inputs.video import Video
 
-_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+# Those that image processors are made from.
+FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +86,12 @@ class MediaProcessor:
 
 
 @contextlib.contextmanager
-def reading(directory: pathlib.Path):
+def reading():
   """A context in which transformers reads a checkpoint's image processor; raises ValueError for what is broken."""
-  for name in _FILES:
-    if (directory / name).is_file():
-      directory_lib.read_json(directory / name)
   try:
     yield
   except (hub_errors.StrictDataclassError, *foreign.ERRORS) as error:
-    raise ValueError(f"{_FILES[0]}: {foreign.reason(error)}") from error
+    raise ValueError(f"{FILES[0]}: {foreign.reason(error)}") from error
 
 
 def check_normalization(processor) -> None:
@@ -105,12 +101,12 @@ def check_normalization(processor) -> None:
     ValueError: names the key of preprocessor_config.json.
   """
   for name in ("image_mean", "image_std"):
-    values = checks.real_array(f"{_FILES[0]}: {name}", getattr(processor, name), "three numbers")
+    values = checks.real_array(f"{FILES[0]}: {name}", getattr(processor, name), "three numbers")
     if values.shape != (3,) or not np.isfinite(values).all() or (name == "image_std" and values.min() <= 0):
       raise ValueError(
-        f"{_FILES[0]}: {name}: got {checks.show(values.tolist())}, must be three finite numbers, deviations positive"
+        f"{FILES[0]}: {name}: got {checks.show(values.tolist())}, must be three finite numbers, deviations positive"
       )
-  checks.real(f"{_FILES[0]}: rescale_factor", processor.rescale_factor, "a positive number of at most 1", 1e-6, 1.0)
+  checks.real(f"{FILES[0]}: rescale_factor", processor.rescale_factor, "a positive number of at most 1", 1e-6, 1.0)
 
 
 def check_setting(processor, name: str, expected: int | None) -> None:
@@ -124,9 +120,9 @@ def check_setting(processor, name: str, expected: int | None) -> None:
   Raises:
     ValueError: names the key of preprocessor_config.json.
   """
-  value = checks.whole(f"{_FILES[0]}: {name}", getattr(processor, name), 1)
+  value = checks.whole(f"{FILES[0]}: {name}", getattr(processor, name), 1)
   if expected is not None and value != expected:
-    raise ValueError(f"{_FILES[0]}: {name} is {value}, must be {expected}, as in config.json")
+    raise ValueError(f"{FILES[0]}: {name} is {value}, must be {expected}, as in config.json")
 
 
 def _token(config, tokenizer, *names) -> str | None:

@@ -67,9 +67,7 @@ def check_aspect(name: str, width: int, height: int) -> None:
     ValueError: names the picture.
   """
   if max(width, height) > _LONGEST * min(width, height):
-    raise ValueError(
-      f"{name} is {width} x {height} pixels, must be at most {_LONGEST} times as long as wide, or wide as long"
-    )
+    raise ValueError(f"{name} is {width} x {height} pixels, one side may be at most {_LONGEST} times the other")
 
 
 def _open(source, name) -> tuple[str, Image.Image]:

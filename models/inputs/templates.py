@@ -20,6 +20,7 @@ from models import foreign
 from models.checkpoints import directory as directory_lib
 
 _SECONDS = 10.0
+_PARTS = ("text", "image", "video")
 # Powers and large numbers have no place in a template: a few of them fill the memory in one step, which no time limit stops.
 _LARGEST_NUMBER = 100_000
 
@@ -29,17 +30,14 @@ class _TooSlowError(Exception):
 
 
 def load(directory: pathlib.Path, tokenizer) -> str:
-  """The vision model's own template if there is one, else the tokenizer's; one short chat is written with it.
+  """The vision model's own template if there is one, else the tokenizer's. A short chat is written with it.
 
   Raises:
     ValueError: there is none, or it is broken.
   """
-  name = "chat_template.jinja"
-  if (directory / name).is_file():
-    try:
-      template = (directory / name).read_text()
-    except UnicodeDecodeError as error:
-      raise ValueError(f"model: {directory / name} is not text ({error})") from error
+  if (directory / "chat_template.jinja").is_file():
+    name = "chat_template.jinja"
+    template = directory_lib.read_text(directory / name)
   elif (directory / "chat_template.json").is_file():
     name = "chat_template.json"
     template = directory_lib.read_json(directory / name).get("chat_template")
@@ -68,7 +66,7 @@ def check(name: str, chat: Any) -> None:
 
   Args:
     name: what to call it in messages.
-    chat: a list of messages, each with a role and a content, which is text or a list of parts, each with a type.
+    chat: a list of messages, each with a role and a content, which is text or a list of texts, pictures and videos.
 
   Raises:
     ValueError: what is wrong, and where.
@@ -80,8 +78,10 @@ def check(name: str, chat: Any) -> None:
       raise ValueError(f"{name}: got the message {checks.show(message)}, must have a role and a content")
     content = message.get("content")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not _is_list(parts) or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
-      raise ValueError(f"{name}: got the content {checks.show(content)}, must be text or a list of parts, each with a type")
+    if not _is_list(parts) or not all(isinstance(part, dict) and part.get("type") in _PARTS for part in parts):
+      raise ValueError(
+        f"{name}: got the content {checks.show(content)}, must be text or a list of parts with the types {', '.join(_PARTS)}"
+      )
     for part in parts:
       if part["type"] == "text":
         check_text(name, part.get("text"))

@@ -109,16 +109,16 @@ def probe(path) -> Info:
   with _opened(path) as (container, stream):
     try:
       frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+      info = Info(frames, float(stream.average_rate or stream.guessed_rate or 0), stream.width, stream.height)
     except _ERRORS as error:
       raise ValueError(f"videos: {path} cannot be read, it may be truncated ({foreign.reason(error)})") from error
-    if not frames:
-      raise ValueError(f"videos: {path} has no frame")
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    if rate <= 0:
-      raise ValueError(f"videos: {path} does not say how many frames per second it has")
-    if not 0 < stream.width * stream.height <= MAX_PIXELS:
-      raise ValueError(f"videos: {path} is {stream.width} x {stream.height} pixels, must have 1 to {MAX_PIXELS:,}")
-    return Info(frames, rate, stream.width, stream.height)
+  if info.frames < 1:
+    raise ValueError(f"videos: {path} has no frame")
+  if info.fps <= 0:
+    raise ValueError(f"videos: {path} does not say how many frames per second it has")
+  if not 0 < info.width * info.height <= MAX_PIXELS:
+    raise ValueError(f"videos: {path} is {info.width} x {info.height} pixels, must have 1 to {MAX_PIXELS:,}")
+  return info
 
 
 def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
@@ -186,6 +186,8 @@ def _decode(path, wanted):
 @contextlib.contextmanager
 def _opened(path):
   """A container and its video stream; raises ValueError where they cannot be opened."""
+  if not isinstance(path, (str, os.PathLike)):
+    raise ValueError(f"videos: got {checks.show(path)}, must be the path of a file")
   if not os.path.isfile(path):
     raise ValueError(f"videos: there is no file {path}")
   try:

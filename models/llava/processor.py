@@ -30,12 +30,12 @@ class Processor(MediaProcessor):
     super().__init__(config, tokenizer)
     self.video_token = None  # LLaVA-1.5 and LLaVA-NeXT take pictures only
     self.config = config_lib.from_hf(config)
-    with media.reading(directory):
+    with media.reading():
       settings, _ = CLIPImageProcessorPil.get_image_processor_dict(directory)
     name = str(settings.get("image_processor_type", "CLIPImageProcessor")).removesuffix("Fast").removesuffix("Pil")
     if name not in _PROCESSORS:
       raise ValueError(f"image_processor_type is {name!r}, supported are {', '.join(_PROCESSORS)}")
-    with media.reading(directory):
+    with media.reading():
       self.processor = _PROCESSORS[name].from_dict(settings)
     media.check_normalization(self.processor)
     for name in ("size", "crop_size"):

@@ -60,6 +60,8 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
     tie_word_embeddings=bool(config.tie_word_embeddings),
     mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
   )
+  if config.image_token_id == config.video_token_id:
+    raise ValueError(f"config: image_token_id and video_token_id are both {config.image_token_id}, must differ")
   tower = hf_config.make(VisionConfig, "vision_config", vision)
   _check_tower(tower, decoder.hidden_size)
   return Qwen2_5_VLConfig(

@@ -27,7 +27,7 @@ class Processor(MediaProcessor):
 
   def __init__(self, directory, config, tokenizer):
     super().__init__(config, tokenizer)
-    with warnings.catch_warnings(), media.reading(directory):
+    with warnings.catch_warnings(), media.reading():
       warnings.simplefilter("ignore", FutureWarning)  # checkpoints say min_pixels and max_pixels
       self.processor = Qwen2VLImageProcessorPil.from_pretrained(directory)
     media.check_normalization(self.processor)
