@@ -201,7 +201,8 @@ def _rows(name: str, values: Any, count: int) -> list[list[Any]]:
   if not isinstance(values, (list, tuple)):
     raise ValueError(f"{name}: got {type(values).__name__}, must be a list with a list for each prompt")
   if len(values) != count:
-    raise ValueError(f"{name}: got {name} for {len(values)} prompts, there are {count}")
+    noun = "pictures" if name == "images" else name
+    raise ValueError(f"{name}: got {noun} for {len(values)} prompts, there are {count}")
   for number, row in enumerate(values):
     if not isinstance(row, (list, tuple)):
       raise ValueError(f"{name}: got {type(row).__name__} for prompt {number}, must be a list of its {name}: {name}=[[...]]")

@@ -19,7 +19,6 @@ from hawk_jax import checks
 from models import foreign
 from models.checkpoints import directory as directory_lib
 
-_SECONDS = 10.0
 _PARTS = ("text", "image", "video")
 # Powers and large numbers have no place in a template: a few of them fill the memory in one step, which no time limit stops.
 _LARGEST_NUMBER = 100_000
@@ -48,7 +47,7 @@ def load(directory: pathlib.Path, tokenizer) -> str:
   if not isinstance(template, str):
     raise ValueError(f"model: {directory / name}: chat_template: got {checks.show(template)}, must be text")
   try:
-    _check_numbers(template)
+    check_source(template)
     render(tokenizer, template, user_message(0, 0, "?"))
   except (ValueError, jinja2.TemplateError) as error:
     raise ValueError(f"model: {directory / name} is not a usable chat template ({foreign.reason(error)})") from error
@@ -101,34 +100,43 @@ def check_text(name: str, text: Any) -> None:
     raise ValueError(f"{name}: got {checks.show(text)}, must be Unicode text ({error.reason})") from error
 
 
-def render(tokenizer, template: str, chat: Sequence[dict]) -> str:
+def check_source(template: str) -> None:
+  """Refuses numbers that have no place in a template.
+
+  Raises:
+    ValueError: for such a number.
+    jinja2.TemplateError: no template at all.
+  """
+  for line, kind, token in jinja2.Environment().lex(template):
+    if (kind, token) == ("operator", "**") or kind == "integer" and int(token.replace("_", ""), 0) > _LARGEST_NUMBER:
+      raise ValueError(f"line {line} has {token}; numbers may be at most {_LARGEST_NUMBER:,}, without powers")
+
+
+def render(tokenizer, template: str, chat: Sequence[dict], seconds: float = 10.0) -> str:
   """A chat as text, up to where the answer begins.
 
   Args:
     tokenizer: transformers' tokenizer.
     template: Jinja source.
     chat: messages that `check` passes.
+    seconds: that the template may take.
 
   Raises:
-    ValueError: the template fails, does what the sandbox forbids, or takes longer than ten seconds.
+    ValueError: the template fails, does what the sandbox forbids, or takes too long.
   """
   try:
-    with _time_limit(_SECONDS):
-      return tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
+    with _time_limit(seconds):
+      text = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
   except _TooSlowError as error:
-    raise ValueError(f"the chat template takes longer than {_SECONDS:g} seconds, it may loop for ever") from error
+    raise ValueError(f"the chat template takes longer than {seconds:g} seconds, it may loop for ever") from error
   except (jinja2.TemplateError, *foreign.ERRORS) as error:
     raise ValueError(f"the chat template fails ({foreign.reason(error)})") from error
+  check_text("the chat template", text)
+  return text
 
 
 def _is_list(value) -> bool:
   return isinstance(value, (list, tuple))
-
-
-def _check_numbers(template) -> None:
-  for line, kind, token in jinja2.Environment().lex(template):
-    if (kind, token) == ("operator", "**") or kind == "integer" and int(token.replace("_", ""), 0) > _LARGEST_NUMBER:
-      raise ValueError(f"line {line} has {token}; numbers may be at most {_LARGEST_NUMBER:,}, without powers")
 
 
 @contextlib.contextmanager
