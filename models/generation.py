@@ -273,6 +273,8 @@ def _check_arguments(model, params, inputs) -> None:
     raise ValueError(f"params: belong to another model: the table of tokens has shape {found}, this model's has {expected}")
   if (axes := inputs.prompt.text_positions.shape[-1]) != text.position_axes:
     raise ValueError(f"inputs: were packed for a model with {axes} position axes, this one has {text.position_axes}")
+  if (largest := int(np.max(inputs.prompt.text_tokens))) >= text.vocab_size:
+    raise ValueError(f"inputs: were packed for another model, with token {largest}; this one has {text.vocab_size} tokens")
 
 
 def _check_features(model, prompt, features) -> None:

@@ -56,7 +56,7 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
   Returns:
     Two [..., T, F] float32 arrays. float32 whatever the model's dtype: bfloat16 cannot tell position 4,095 from 4,096.
   """
-  axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
+  axes = positions[..., np.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)
   cos, sin = cpu.kept((jnp.cos, jnp.sin), angles)
   return cos, sin

@@ -7,6 +7,7 @@ import math
 from flax import linen as nn
 import numpy as np
 
+from hawk_jax import checks
 from models import sharding
 from models.decoder import Decoder
 from models.qwen2_5_vl import cost
@@ -98,7 +99,7 @@ class Qwen2_5_VL(VisionLanguageModel):
 
   @nn.nowrap
   def picture_size(self, visual_tokens=None):
-    tokens = _TYPICAL_TOKENS if visual_tokens is None else visual_tokens
+    tokens = _TYPICAL_TOKENS if visual_tokens is None else checks.whole("visual_tokens", visual_tokens, 1)
     unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
     for rows in range(math.isqrt(tokens), 0, -1):
       if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:

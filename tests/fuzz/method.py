@@ -70,15 +70,16 @@ def plans(rng: np.random.Generator) -> None:
     keep_mass=spoil.choose(rng, (None, 0.5)),
     rounding="ceil",
     normalization=spoil.choose(rng, ("l2", "none")),
-    selector=spoil.choose(rng, tuple(selectors.SELECTORS)),
+    selector=spoil.choose(rng, ("hawk", "hawk", "cdpruner", "fastv")),
     prune_layer=2,
   )
   arrays = dict(
     head_importance=rng.random(HEADS), scores=rng.standard_normal([BATCH, SLOTS]), seeds=rng.integers(0, 9, BATCH)
   )
-  if rng.integers(2):
+  kind = rng.integers(3)
+  if kind == 0:
     settings = spoil.some(rng, settings)
-  else:
+  elif kind == 1:
     arrays = spoil.some(rng, arrays)
   plan = pruning.Pruning(**settings).plan(prompt, HEADS, **arrays)
   visual = np.asarray(prompt.visual_counts)

@@ -17,8 +17,8 @@ import warnings
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
-# An argument, several, a part of a config, or the kind of a file, and what is the matter with it.
-NAMED = re.compile(r"(?s)[a-z][\w ]*: .")
+# An argument or several, or what is read, and then what is wrong with it.
+NAMED = re.compile(r"(?s)([a-z][\w ]*:|the chat template|line \d+) .")
 SECONDS = 30.0
 
 Case = Callable[[np.random.Generator], None]

@@ -145,9 +145,7 @@ class FilesTest(parameterized.TestCase):
     path = self.directory / "large.mp4"
     video.write(path, [np.zeros([64, 64, 3], np.uint8)] * 4, 2)
     with mock.patch.object(video, "_MOST_PIXELS", 10_000):
-      with self.assertRaisesRegex(
-        ValueError, "large.mp4 has 4 sampled frames of 64 x 64, 16,384 pixels; .* lower max_frames"
-      ):
+      with self.assertRaisesRegex(ValueError, "has 4 sampled frames of 64 x 64, 16,384 pixels; .* lower max_frames"):
         video.read(path)
     with mock.patch.object(video, "MAX_PIXELS", 1000):
       with self.assertRaisesRegex(ValueError, "large.mp4 is 64 x 64 pixels, must have 1 to 1,000"):
