@@ -1,3 +1,3 @@
-"""Absl apps, one question a researcher asks in each."""
+"""Commands: each file here is one, and the folders hold what commands share."""
 
 import models  # noqa: F401  # before transformers, which it keeps from advising torch

@@ -105,5 +105,12 @@ def run(settings: Settings) -> dict[str, Any]:
   return report
 
 
+def summarize(report: dict[str, Any]) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the share of right answers for each way of pruning; a single one is called `pruned`."""
+  ways = [name for name in report["accuracy"] if name not in ("all tokens", "no picture", "no question")]
+  alone = {ways[0]: "pruned"} if len(ways) == 1 else {}
+  return {alone.get(name, name): row["all"] for name, row in report["accuracy"].items()}
+
+
 if __name__ == "__main__":
   command.main(Settings, run)

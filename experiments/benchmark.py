@@ -1,12 +1,15 @@
 """Measures seconds and bytes, pruned and unpruned, beside transformers' torch model and the machine's limits.
 
   python -m experiments.benchmark --preset=cpu --baseline=transformers
+  python -m experiments.benchmark --preset=cpu --dtype=bfloat16 --baseline=transformers --baseline_dtype=float32 \
+      --baseline_dtype=bfloat16
   python -m experiments.benchmark --preset=gpu-7b --baseline=transformers        # one large GPU
   python -m experiments.benchmark --model=Qwen/Qwen2.5-VL-7B-Instruct --dtype=bfloat16
 
 All functions are called in turn, round after round, so that a machine that slows down slows all of them; a figure is the
-median of the rounds, with the smallest and the largest. Outputs are compared before anything is measured. Uses one device.
-Prints Markdown tables; writes benchmark.json, benchmark.md and benchmark.png.
+median of the rounds, with the smallest and the largest. Outputs are compared before anything is measured. The machine's
+limits are the best of several programs in the same rounds; a stage that is faster than its limit fails the benchmark. Uses
+one device. Prints Markdown tables; writes benchmark.json, benchmark.md and benchmark.png.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from experiments.speed import cases as cases_lib
 from experiments.speed import comparison
 from experiments.speed import compilation
 from experiments.speed import flops
+from experiments.speed import memory
 from experiments.speed import report as report_lib
 from experiments.speed import timing
 from experiments.speed.programs import Programs
@@ -57,7 +61,10 @@ class Settings(command.Settings):
     choices=params_lib.DTYPES,
   )
   baseline: str = command.option(
-    "none", "What to measure in the same rounds; transformers needs torch.", choices=("none", "transformers")
+    "none", "Implementation to compare with in the same rounds; transformers needs torch.", choices=("none", "transformers")
+  )
+  baseline_dtype: tuple[str, ...] = command.option(
+    (), "Dtype of the baseline, by default ours; repeat the flag for several.", choices=params_lib.DTYPES
   )
   keep_ratio: tuple[float, ...] = command.option(
     (0.4, 0.198, 0.1),
@@ -90,14 +97,29 @@ class Settings(command.Settings):
     """`dtype`, or its default."""
     return self.dtype or ("float32" if self.model else _PRESETS[self.preset])
 
+  @property
+  def baseline_dtypes(self) -> list[str]:
+    """Dtypes of the baseline, each once; none where there is no baseline."""
+    return [] if self.baseline == "none" else list(dict.fromkeys(self.baseline_dtype or (self.parameter_dtype,)))
+
 
 @dataclasses.dataclass(frozen=True)
 class _Cases:
-  """What is measured: one prompt at every ratio, a batch of different pictures with its rows, and batches of equal ones."""
+  """What is measured.
+
+  Attributes:
+    arrays: of one prompt.
+    singles: that prompt at every ratio.
+    rows: arrays of prompts with pictures of different sizes.
+    alone: each of them, pruned.
+    mixed: all of them in one batch.
+    batches: equal prompts, by batch size.
+  """
 
   arrays: dict[str, np.ndarray]
   singles: list[cases_lib.Case]
   rows: list[dict[str, np.ndarray]]
+  alone: list[cases_lib.Case]
   mixed: cases_lib.Case
   batches: dict[int, cases_lib.Case]
 
@@ -145,13 +167,14 @@ def _make_cases(settings: Settings, model) -> _Cases:
   arrays = batch(_sizes(settings))
   singles = [cases_lib.make(model, arrays, Pruning(keep_ratio=ratio), f"{ratio:g}") for ratio in settings.ratios]
   rows = [batch([size]) for size in _sizes(settings, cases_lib.MIXED_HEIGHTS)]
+  alone = [cases_lib.make(model, row, settings.pruned, f"row {number}") for number, row in enumerate(rows)]
   mixed = cases_lib.make(model, cases_lib.merge(rows), settings.pruned, "batch")
   batches = {
     size: cases_lib.make(model, batch(_sizes(settings) * size), settings.pruned, f"x{size}") for size in _BATCH_SIZES
   }
-  for case in (*singles, mixed, *batches.values()):
+  for case in (*singles, *alone, mixed, *batches.values()):
     generation.check_length(model, case.inputs.prompt, settings.steps + 1)
-  return _Cases(arrays, singles, rows, mixed, batches)
+  return _Cases(arrays, singles, rows, alone, mixed, batches)
 
 
 def _save(target: pathlib.Path, config: pathlib.Path, model, params, dtype: str) -> pathlib.Path:
@@ -173,16 +196,16 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
   dtype, steps = settings.parameter_dtype, settings.steps
   compiled = lambda case: Programs(model, params, case, steps)
   ours = [compiled(case) for case in cases.singles]
-  checks = []
-  if settings.baseline != "none":
-    baseline = _open_baseline(directory, dtype)
-    tensors = baseline.tensors(cases.arrays)
-    checks = comparison.check_outputs(ours, baseline, tensors, steps, dtype)
+  baselines, checks = {}, []
+  for kind in settings.baseline_dtypes:
+    name = f"{settings.baseline} {kind}"
+    baselines[name] = _open_baseline(directory, kind)
+    checks += comparison.check_outputs(ours, name, baselines[name], cases.arrays, steps, {kind, dtype})
 
   clock = timing.Clock()
-  product, reading = timing.multiplication(dtype), timing.reading(dtype)
-  clock.add("matmul", product.run)
-  clock.add("stream", reading.run)
+  products, readings = timing.multiplications(dtype), timing.readings()
+  for name, limit in {**products, **readings}.items():
+    clock.add(name, limit.run)
   clock.add("vision", ours[0].vision)
   decode = lambda programs: clock.add(f"decode {programs.case.name}", programs.decode, lambda: programs.first_token()[:1])
   for programs in ours:
@@ -191,22 +214,25 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
     decode(programs)
   mixed = compiled(cases.mixed)
   clock.add("batch", mixed.answer)
+  alone = [compiled(case) for case in cases.alone]
+  clock.add("one by one", lambda: [programs.answer() for programs in alone])
   for case in cases.batches.values():
     decode(compiled(case))
-  if settings.baseline != "none":
-    comparison.add_baseline(clock, baseline, tensors, ours, mixed, cases.rows, steps)
+  for name, baseline in baselines.items():
+    comparison.add_baseline(clock, name, baseline, cases.arrays, ours, mixed, cases.rows, steps)
   clock.run(settings.rounds)
 
   text = model.config.text
-  return {
+  report = {
     "config": environment.model_name(settings.model or settings.preset),
     "dtype": dtype,
     "device": environment.device(),
     "date": environment.today(),
     "versions": environment.versions(),
     "rounds": settings.rounds,
-    "matmul_flops_per_second": product.work / clock.median("matmul"),
-    "bandwidth_bytes_per_second": reading.work / clock.median("stream"),
+    "matmul_flops_per_second": clock.best_rate(products),
+    "bandwidth_bytes_per_second": clock.best_rate(readings),
+    "baselines": list(baselines),
     "checks": checks,
     "visual_tokens": int(cases.singles[0].visual[0]),
     "text_tokens": settings.text_tokens,
@@ -218,10 +244,12 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
       _describe(ratio, programs, text, steps, jnp.dtype(dtype).itemsize) for ratio, programs in zip(settings.ratios, ours)
     ],
   }
+  report_lib.check_limits(report)
+  return report
 
 
 def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int) -> dict[str, Any]:
-  """What is known of a case beside its seconds."""
+  """Everything about a case except its seconds."""
   tokens = int(programs.case.tokens[0])
   return {
     "keep_ratio": ratio,
@@ -231,6 +259,17 @@ def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int)
     "decode_bytes": flops.decode_bytes(text, tokens + steps // 2, 1, itemsize),
     "compile_seconds": programs.compile_seconds,
     "temporary_bytes": programs.temporary_bytes,
+    "peak_bytes": memory.peak(programs.answer),
+  }
+
+
+def summarize(report: dict[str, Any]) -> dict[str, Any]:
+  """A row of `experiments.sweep`: median milliseconds of some stages at every keep ratio."""
+  median = lambda stage, case: 1000 * float(np.median(report["seconds"][f"{stage} {case['keep_ratio']:g}"]))
+  return {
+    f"{stage.replace('_', ' ')} {case['keep_ratio']:g}, ms": median(stage, case)
+    for case in report["cases"]
+    for stage in ("first_token", "decode", "answer")
   }
 
 

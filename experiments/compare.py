@@ -243,5 +243,10 @@ def _report(
   return table
 
 
+def summarize(table: list[dict[str, Any]]) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the accuracy of every setting except single heads."""
+  return {f"{row['row']} {row['kept']:g}": row["accuracy"] for row in table if not row["row"].startswith("head ")}
+
+
 if __name__ == "__main__":
   command.main(Settings, run)

@@ -1,4 +1,4 @@
-"""Reports whether a model fits a TPU slice and how long its programs take at least, without a TPU and without weights.
+"""Reports whether a model fits a TPU slice, and lower bounds of its programs' times, without a TPU and without weights.
 
   python -m experiments.compile_tpu --model_config=qwen2.5-vl-7b --topology=v5e:2x4 --mesh=fsdp:8 --batch=8
 

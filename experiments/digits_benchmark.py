@@ -60,7 +60,7 @@ def run(settings: Settings) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def plain(picture: np.ndarray) -> np.ndarray:
-  """A picture without its noise, which no file format compresses: even paper, and few levels of ink."""
+  """A picture without its noise, since no file format compresses noise: paper of one colour, and few levels of ink."""
   paper = np.median(picture.reshape(-1, 3), axis=0)
   near = np.abs(picture - paper).max(axis=-1, keepdims=True) < _PAPER
   pixels = np.where(near, paper, picture)
@@ -80,7 +80,7 @@ def encoded(picture: np.ndarray) -> str:
 
 
 def _write(path: pathlib.Path, media_column: str, rows: Iterable[tuple[str, task.Question]]) -> pathlib.Path:
-  """Writes a TSV: what belongs into the picture or video column, and the question."""
+  """Writes a TSV of questions; the first item of a row is the content of its picture or video column."""
   rows = list(rows)
   with open(path, "w", newline="") as file:
     writer = csv.writer(file, delimiter="\t", lineterminator="\n")

@@ -11,6 +11,7 @@ of the batches; all processes must see the output directory. docs/evaluation.md 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -36,6 +37,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring
@@ -48,7 +50,7 @@ from models.checkpoints import params as params_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -162,18 +164,21 @@ def run(settings: Settings) -> Evaluation:
   answerer = answering.Answerer(
     model, params, processor, registry.find(directory, config).prompt_family, head_importance, prunings, options
   )
-  entries = answer_all(answerer, output / "journal", conditions, batches, tables, found, shown, settings.strict)
-  results = results_lib.collect(tables, found, batches, entries, len(prunings))
-  evaluation = Evaluation(output, prunings, results)
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    journals = output / "journal"
+    entries = answer_all(answerer, journals, conditions, batches, tables, found, shown, settings.strict, watch)
+    evaluation = Evaluation(output, prunings, results_lib.collect(tables, found, batches, entries, len(prunings)))
+    watch.write(len(batches), **summarize(evaluation))
   if jax.process_index():
     return evaluation
+  results = evaluation.results
 
   table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
   about = f"{name}, head importance {settings.head_importance}"
   contents = {
     "table.md": table,
     "plot.png": results_lib.plot(results, prunings),
-    "report.html": gallery.page(results, prunings, shown, options, f"{about}; dimmed tokens were removed"),
+    "report.html": gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
     "scores.json": results_lib.scores(results, prunings),
     "predictions.jsonl": results_lib.predictions(results, prunings),
     "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
@@ -231,6 +236,7 @@ def answer_all(
   found: Sequence[Benchmark],
   shown: Sequence[frozenset[int]],
   strict: bool,
+  watch: watching.Watch,
 ) -> dict[int, dict[str, Any]]:
   """Answers this process's share of the batches, and waits for the shares of the others.
 
@@ -243,6 +249,7 @@ def answer_all(
     found: their benchmarks.
     shown: positions of the rows that the gallery shows, for each file.
     strict: whether a row that cannot be asked is an error.
+    watch: of the run.
 
   Returns:
     The entries of all batches, by number.
@@ -255,13 +262,20 @@ def answer_all(
   questions = lambda some: sum(len(batch.rows) for batch in some)
   prepare = lambda batch: answerer.prepare(batch, tables[batch.table], found[batch.table])
   records = journal.Journal(directory / f"{index:05d}.jsonl", conditions, apart=True)
+  begun = len(mine) - len(waiting)
+  watch.begin(begun)
   with tqdm.tqdm(total=questions(mine), initial=questions(mine) - questions(waiting), unit="question") as progress:
-    for prepared in answering.prefetched(prepare, waiting):
+    for step, prepared in enumerate(answering.prefetched(prepare, waiting), begun):
       for problem in prepared.problems.values():
         report(problem, strict)
       number = prepared.batch.table
-      records.append(answerer.answer(prepared, tables[number], shown[number]))
+      with watch.step(step):
+        entry = answerer.answer(prepared, tables[number], shown[number])
       progress.update(len(prepared.batch.rows))
+      seconds = {f"seconds/{stage}": value for stage, value in entry["seconds"].items()}
+      # Before the journal: what a resumed run writes again replaces it.
+      watch.write(step + 1, questions=progress.n, questions_per_second=progress.format_dict["rate"] or 0.0, **seconds)
+      records.append(entry)
   records.close()
   while len(entries := finished(directory, conditions)) < len(batches):
     time.sleep(1)
@@ -275,6 +289,19 @@ def finished(directory: pathlib.Path, conditions: dict[str, Any]) -> dict[int, d
     ValueError: the directory holds another run.
   """
   return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, conditions)}
+
+
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the headline score of each benchmark under each setting.
+
+  With one pruned setting, its scores are called by the benchmark alone.
+  """
+  settings, summary = evaluation.prunings, {}
+  for title, result in zip(results_lib.titles(evaluation.results), evaluation.results):
+    for setting, score in zip(settings, result.headlines):
+      alone = len(settings) == 2 and setting.keep_ratio is not None
+      summary[title if alone else f"{title}, {plan.name(setting)}"] = score
+  return summary
 
 
 if __name__ == "__main__":

@@ -3,39 +3,51 @@ r"""Answers a question about pictures with most of their visual tokens pruned, a
   python -m experiments.generate --keep_ratio=0.2
   python -m experiments.generate --model=Qwen/Qwen2.5-VL-7B-Instruct --head_importance=preset:qwen2.5-vl-7b \
       --image=photo.jpg --prompt="What is this?" --keep_ratio=0.198
+  python -m experiments.generate --messages=chat.json --keep_ratio=0.2
 
-Writes result.json and kept_tokens.png.
+A messages file holds a chat in OpenAI's form, [{"role": "user", "content": [{"type": "image_url", "image_url": {"url":
+"photo.jpg"}}, {"type": "text", "text": "What is this?"}]}, ...]. Every user's message that no answer follows is answered in
+turn, from pictures that are encoded once and visual tokens that are chosen anew.
+
+Writes result.json, kept_tokens.png (what was kept, and the score of every visual token) and scores.npz (`fused` [V], `heads`
+[H, V] before normalization, `head_importance` [H], `kept` [V], `order` [V] place in the prompt, `views`: picture, rows,
+columns and newlines of each grid of tokens); with --messages, the last two once per turn, with its number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import json
-import time
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.digits import embedded
-from experiments.reporting import figures
+from experiments.evaluation import staged
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import processes
+from hawk_jax import budgets
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring
 from hawk_jax import selectors
+from models import chat
 from models import generation
 from models import load_processor
-from models import processor as processor_lib
 from models import registry
-from models import sharding
+from models import sampling as sampling_lib
 from models import stages
 from models.checkpoints import params as params_lib
+from models.inputs import messages as messages_lib
 from models.llava import clip_text
+from models.processor import Processor
+from models.vision_language import Features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,15 +56,27 @@ class Settings(command.MeshSettings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   image: tuple[str, ...] = command.option(
-    (str(embedded.DIRECTORY / "picture.png"),), "Picture file. Empty: a question without a picture."
+    (), "Picture file. Empty: a question without a picture. By default, without --video and --messages, an example."
   )
+  video: tuple[str, ...] = command.option((), "Video file; videos follow the pictures.")
+  fps: float = command.option(2.0, "Frames per second to take from videos.")
+  max_frames: int = command.option(64, "Largest number of frames to take from a video.")
   prompt: str = command.option("Which digit is red?", "The question.")
+  messages: str | None = command.option(
+    None, "JSON file with a chat of one or more turns, instead of --prompt, --image and --video."
+  )
   keep_ratio: float | None = command.option(None, "Share of the visual tokens to keep, in (0, 1].")
   keep_count: int | None = command.option(None, "Number of visual tokens to keep instead.")
   keep_mass: float | None = command.option(
     None, "Adaptive budget: keep only as many tokens as hold this share of the softmaxed score."
   )
+  rounding: str = command.option(
+    "ceil", "How the number of tokens that keep_ratio means is rounded.", choices=budgets.ROUNDINGS
+  )
   selector: str = command.option("hawk", "Rule that picks tokens.", choices=lambda: selectors.SELECTORS)
+  prune_layer: int = command.option(
+    2, "Decoder layers that run on all tokens before a rule that prunes inside the decoder, such as fastv.", least=1
+  )
   clip: str | None = command.option(
     None,
     "CLIP checkpoint directory or hub id, which scores the visual tokens of LLaVA-1.5 "
@@ -61,145 +85,140 @@ class Settings(command.MeshSettings):
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
   max_new_tokens: int = command.option(64, "Largest number of tokens in the answer.")
+  temperature: float = command.option(0.0, "Temperature of sampling; 0: the most likely token.")
+  top_k: int = command.option(0, "Sample from so many of the most likely tokens; 0: from all.")
+  top_p: float = command.option(1.0, "Sample from the most likely tokens that reach this share together.")
+  seed: int = command.option(0, "Seed of sampling, and of rules that draw at random.", least=0)
+  stream: bool = command.option(False, "Whether to print the answer while it grows.")
   min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels.")
   max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels.")
   dtype: str | None = command.option(
     None, "Dtype of parameters and computation; by default float32 on CPU and bfloat16 elsewhere.", choices=params_lib.DTYPES
   )
-  output_dir: str = command.option("out/generate", "Directory for result.json and kept_tokens.png.")
+  output_dir: str = command.option("out/generate", "Directory for the results.")
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.messages is not None and (self.image or self.video or self.clip):
+      raise ValueError("messages: holds the pictures and videos; give no image, video or clip beside it")
 
   @property
   def pruning(self) -> pruning.Pruning:
     """The settings that concern pruning."""
-    return pruning.Pruning(
-      keep_ratio=self.keep_ratio,
-      keep_count=self.keep_count,
-      keep_mass=self.keep_mass,
-      normalization=self.normalization,
-      selector=self.selector,
-    )
+    names = [field.name for field in dataclasses.fields(pruning.Pruning) if hasattr(self, field.name)]
+    return pruning.Pruning(**{name: getattr(self, name) for name in names})
+
+  @property
+  def rule(self) -> str:
+    """The rule that picked the tokens and what its scores are, in words."""
+    scores = "CLIP relevance" if self.clip else f"HAWK scores, {self.normalization} normalization"
+    return f"{self.selector}, {scores}"
 
 
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the files, and returns the content of result.json."""
   output = files.output_directory("output_dir", settings.output_dir)
   clip = clip_text.load_for([settings.pruning], settings.clip)
+  sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  text = model.config.text
-  stages.check(settings.pruning, text.num_hidden_layers)
-  head_importance = importance.load(settings.head_importance, text.num_attention_heads)
-  paths = [path for path in settings.image if path]
-  pictures = [processor_lib.open_picture(path) for path in paths]
+  stages.check(settings.pruning, model.config.text.num_hidden_layers)
+  head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
-  inputs = model.pack(
-    **processor(images=[pictures], prompts=[settings.prompt], min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
-  )
-  prompt = inputs.prompt
-  end_ids = generation.check_length(model, prompt, settings.max_new_tokens, processor.eos_token_ids)
+  messages = _read_messages(settings, processor)
+  _check(settings, model, processor, messages)
 
-  watch, dtype = Stopwatch(), settings.dtype or environment.default_dtype()
+  watch, dtype = staged.Stopwatch(), settings.dtype or environment.default_dtype()
   params = watch.time("load", registry.load_params, directory, model, dtype)
-  relevance = watch.time("clip", clip.relevance, model, params, inputs, [settings.prompt]) if clip else None
-  plan = generation.make_plan(model, prompt, settings.pruning, head_importance, scores=relevance)
-  features = None
-  if pictures:
-    vision = sharding.place(inputs.vision, model.mesh)
-    features = watch.compile_and_time("vision", generation.encode, params, vision, model=model)
-  state, order = watch.compile_and_time(
-    "prefill",
-    generation.prefill,
-    params,
-    prompt,
-    features,
-    plan,
-    None,
-    end_ids,
-    model=model,
-    max_new_tokens=settings.max_new_tokens,
+  options = staged.Options(
+    settings.pruning, head_importance, settings.rule, sampling, settings.seed, settings.max_new_tokens, settings.stream
   )
-  kv_cache_bytes, keys = state.cache.nbytes, state.cache.keys[0]
-  state = watch.compile_and_time(
-    "decode", generation.decode, params, state, prompt.next_position, None, end_ids, model=model
-  )
-  result = generation.finish(state, order)
-
-  tokens = np.asarray(result.tokens)[0, : int(result.lengths[0])]
-  answer = processor.decode(result.tokens, result.lengths)[0]
-  kept_positions = np.asarray(result.kept_positions)[0]
-  kept_positions = kept_positions[kept_positions >= 0]
-  visual_positions = prompt.visual_order[0][prompt.visual_order[0] >= 0]
-  kept = np.isin(visual_positions, kept_positions)
+  answerer = staged.Answerer(model, params, processor, options, clip, watch)
+  asked = _questions(messages)
+  conversation = chat.Conversation(model, processor, answerer.encode, settings.min_pixels, settings.max_pixels)
+  turns: list[dict[str, Any]] = []
+  for number, message in enumerate(messages):
+    conversation = conversation.add(message)
+    if number in asked:
+      turn, report = answerer.answer(conversation, output, f"_{len(turns) + 1}" if settings.messages else "")
+      conversation = conversation.add(messages_lib.read({"role": "assistant", "content": turn.answer}))
+      turns.append(report)
   report = {
     "model": settings.model,
-    "prompt": settings.prompt,
-    "images": paths,
-    "answer": answer,
-    "token_ids": tokens.tolist(),
     "keep_ratio": settings.keep_ratio,
     "keep_count": settings.keep_count,
     "keep_mass": settings.keep_mass,
+    "rounding": settings.rounding,
     "selector": settings.selector,
+    "prune_layer": settings.prune_layer,
     "clip": settings.clip,
     "head_importance": head_importance.tolist(),
     "normalization": settings.normalization,
-    "visual_tokens": len(visual_positions),
-    "kept_visual_tokens": int(kept.sum()),
-    "prompt_tokens": len(visual_positions) + int(prompt.text_counts[0]),
-    "kept_prompt_tokens": len(kept_positions),
-    "kept_positions": kept_positions.tolist(),
-    "kv_cache_bytes": kv_cache_bytes,
+    "rule": settings.rule,
+    "sampling": {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "seed")},
     "dtype": dtype,
     "platform": jax.default_backend(),
-    "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
+    **({"messages": settings.messages, "turns": turns} if settings.messages else turns[0]),
   }
   (output / "result.json").write_text(json.dumps(report, indent=1) + "\n")
-  if pictures:
-    plan = plan or pruning.Plan(len(visual_positions), settings.pruning, head_importance, scores=relevance)
-    scores = sharding.fetch(fused_scores(params, prompt, features, plan, model=model), model.mesh)
-    figures.kept_tokens(
-      output / "kept_tokens.png",
-      pictures,
-      inputs.views[0],
-      scores[0][: len(visual_positions)],
-      kept,
-      f"{settings.prompt}\nanswer: {answer}",
-    )
-
-  print(f"question        {settings.prompt}")
-  print(f"answer          {answer}")
-  print(f"visual tokens   {report['kept_visual_tokens']} of {report['visual_tokens']} kept")
-  print(f"prompt tokens   {report['kept_prompt_tokens']} of {report['prompt_tokens']}")
-  print(
-    f"KV cache        {kv_cache_bytes / 1e6:.2f} MB = 2 x {text.num_hidden_layers} layers x {keys.shape[1]} slots x "
-    f"{text.num_key_value_heads} heads x {text.head_dim} x {keys.dtype.itemsize} bytes"
-  )
-  print("seconds         " + ", ".join(f"{name} {value:.3f}" for name, value in watch.seconds.items()))
-  print(f"written         {output / 'result.json'}" + (f", {output / 'kept_tokens.png'}" if pictures else ""))
+  print(f"written         {output}: {', '.join(['result.json', *answerer.written])}")
   return report
 
 
-class Stopwatch:
-  """Seconds of named stages; compilation is a stage of its own."""
+def _read_messages(settings: Settings, processor: Processor) -> list[messages_lib.Message]:
+  """The chat; without a messages file, one question.
 
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
+  Raises:
+    ValueError: a file that cannot be read, or has nothing to answer.
+  """
+  read = functools.partial(
+    messages_lib.read, fps=settings.fps, max_frames=settings.max_frames, read_video=processor.read_video
+  )
+  if settings.messages is None:
+    example = () if settings.video else (str(embedded.DIRECTORY / "picture.png"),)
+    entries = [{"type": "image", "image": path} for path in settings.image or example if path]
+    entries += [{"type": "video", "video": path} for path in settings.video]
+    return [read({"role": "user", "content": [*entries, {"type": "text", "text": settings.prompt}]})]
+  path = pathlib.Path(settings.messages)
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise ValueError(f"messages: cannot read {path} ({error})") from error
+  content = content.get("messages") if isinstance(content, dict) else content
+  if not isinstance(content, list):
+    raise ValueError(f"messages: {path} must hold a list of messages, or an object with one under 'messages'")
+  messages = [
+    read(message, directory=path.parent, name=f"messages: {path}, message {number}")
+    for number, message in enumerate(content)
+  ]
+  if not _questions(messages):
+    raise ValueError(f"messages: {path} has no user's message without an answer")
+  return messages
 
-  def time(self, stage: str, function, *args):
-    """Calls a function, and adds the seconds that it takes to a stage."""
-    began = time.perf_counter()
-    result = jax.block_until_ready(function(*args))
-    self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
-    return result
 
-  def compile_and_time(self, stage: str, function, *args, **static):
-    """Compiles a jitted function, as part of the stage `compile`, and calls it."""
-    return self.time(stage, self.time("compile", lambda: function.lower(*args, **static).compile()), *args)
+def _questions(messages: Sequence[messages_lib.Message]) -> list[int]:
+  """Numbers of the user's messages that no answer follows."""
+  following = [message.role for message in messages[1:]] + [None]
+  pairs = zip(messages, following)
+  return [at for at, (message, after) in enumerate(pairs) if message.role == "user" and after != "assistant"]
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def fused_scores(params, prompt, features, plan, *, model):
-  """[B, V] float32 fused scores, for the picture."""
-  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")
+def _check(settings: Settings, model, processor, messages: Sequence[messages_lib.Message]) -> None:
+  """Packs every question without its predecessors' answers, before there are weights.
+
+  Raises:
+    ValueError: what does not fit the model.
+  """
+  nothing = lambda vision: Features(np.zeros([0, 1], np.float32))
+  conversation = chat.Conversation(model, processor, nothing, settings.min_pixels, settings.max_pixels)
+  for number, message in enumerate(messages):
+    conversation = conversation.add(message)
+    if number in _questions(messages):
+      generation.check_length(model, conversation.pack()[0].prompt, settings.max_new_tokens, processor.eos_token_ids)
+
+
+def summarize(report: dict[str, Any]) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the answer, and how many visual tokens it was made from."""
+  return {"answer": report["answer"], "kept": report["kept_visual_tokens"], "of": report["visual_tokens"]}
 
 
 if __name__ == "__main__":

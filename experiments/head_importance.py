@@ -117,5 +117,10 @@ def _write(
   print(f"written to {output}: head_importance.json, head_importance.png")
 
 
+def summarize(weights: np.ndarray) -> dict[str, Any]:
+  """A row of `experiments.sweep`: the weight of every head."""
+  return {f"head {head}": float(weight) for head, weight in enumerate(weights)}
+
+
 if __name__ == "__main__":
   command.main(Settings, run)

@@ -40,7 +40,7 @@ ESTIMATES: dict[str, dict[str, Any]] = {
   "ablation, seed 1": {"seed": 1},
   "ablation, seed 2": {"seed": 2},
 }
-# The same estimate from other calibration examples: what stability is measured on, together with `ablation`.
+# Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
 # Calibration examples of each data set for which stability is measured.
 SIZES = (10, 25, 50, 100, 150)

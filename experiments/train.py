@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
+import contextlib
 import dataclasses
 import functools
 import json
@@ -35,17 +36,18 @@ from experiments.digits import losses
 from experiments.digits import training
 from experiments.running import command
 from experiments.running import files
+from experiments.running import watching
 from models.checkpoints import directory
 from models.checkpoints import hf
 
-# Shares of all steps.
-_AUXILIARY_UNTIL = 0.5  # over which the auxiliary losses fade out
-_CURRICULUM_UNTIL = 0.25  # over which pictures fill up
-_GAPS_FROM = 0.35  # after which visual tokens are removed
+# As shares of all steps.
+_AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
+_CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
+_GAPS_FROM = 0.35  # from then on visual tokens are removed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(command.Settings, watching.Settings):
   """Settings of the command."""
 
   architecture: str = command.option("qwen2_5_vl", "Which embedded model.", choices=lambda: embedded.ARCHITECTURES)
@@ -97,26 +99,32 @@ def run(settings: Settings) -> pathlib.Path:
   )
 
   options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=settings.save_every)
-  with ocp.CheckpointManager(output / "checkpoints", options=options) as manager:
+  with contextlib.ExitStack() as stack:
+    manager = stack.enter_context(ocp.CheckpointManager(output / "checkpoints", options=options))
     start = manager.latest_step() or 0
+    watch = stack.enter_context(contextlib.closing(watching.Watch(settings, output)))
+    watch.begin(start)
     if start:
       state = manager.restore(start, args=ocp.args.StandardRestore(state))
       print(f"resuming after step {start}", flush=True)
     began, seen = time.perf_counter(), start
     for step, batch in _made_ahead(functools.partial(_make_batch, settings, student), start, settings.steps):
       weight = max(0.0, 1.0 - step / (_AUXILIARY_UNTIL * settings.steps))
-      state, metrics = training.train_step(
-        state, batch, weight, model=model, optimizer=optimizer, auxiliary=settings.auxiliary
-      )
+      with watch.step(step):
+        state, metrics = training.train_step(
+          state, batch, weight, model=model, optimizer=optimizer, auxiliary=settings.auxiliary
+        )
       done = step + 1
       if done % 25 == 0:
         terms = ", ".join(f"{name} {float(value):.3f}" for name, value in metrics.items())
         rate, left = (done - seen) / (time.perf_counter() - began), settings.steps - done
         print(f"step {done} of {settings.steps}: {terms}; {rate:.2f} steps/s, {left / rate / 60:.0f} min left", flush=True)
+        watch.write(done, **metrics, steps_per_second=rate)
         began, seen = time.perf_counter(), done
       manager.save(done, args=ocp.args.StandardSave(state), force=done == settings.steps)
       if done % settings.evaluate_every == 0 or done == settings.steps:
         shares = training.accuracy(state["params"]["model"], student, settings.seed, settings.batch_size, settings.questions)
+        watch.write(done, **{f"right/{kind}": share for kind, share in shares.items()})
         print(
           f"step {done}: right on new handwriting: {', '.join(f'{kind} {share:.3f}' for kind, share in shares.items())}",
           flush=True,
@@ -140,7 +148,7 @@ def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
   wanted = {
     name: value
     for name, value in dataclasses.asdict(settings).items()
-    if name not in ("output_dir", "save_every", "evaluate_every", "mesh")
+    if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
   if path.exists() and (before := json.loads(path.read_text())) != wanted:
     raise ValueError(f"output_dir: {path.parent} holds a run with other settings {before}, not {wanted}")
@@ -159,7 +167,7 @@ def _make_batch(settings: Settings, student: embedded.Student, step: int) -> bat
 
 
 def _made_ahead(make: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:
-  """The numbers from `start` to `stop` with what `make` makes of them, one ahead in another thread."""
+  """Pairs of each number from `start` to `stop` and its `make(number)`; a thread makes the next one in advance."""
   with futures.ThreadPoolExecutor(1) as pool:
     pending = pool.submit(make, start)
     for number in range(start, stop):

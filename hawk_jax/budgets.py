@@ -46,7 +46,7 @@ def keep_counts(
 
 
 def check_budget(keep_ratio, keep_count, rounding) -> None:
-  """Refuses what `keep_counts` refuses of its settings.
+  """Checks the settings of `keep_counts` without prompts.
 
   Raises:
     ValueError: as `keep_counts`.
@@ -94,7 +94,7 @@ def calibrate(
   Args:
     scores: [B, V] fused scores of calibration prompts.
     visual_mask: [B, V] bool.
-    keep_ratio: wanted mean over prompts of kept tokens over tokens, in (0, 1].
+    keep_ratio: wanted share of kept tokens, averaged over the prompts, in (0, 1].
     bound_ratio: no prompt keeps a larger share than this; at least `keep_ratio`.
     steps: how often the search interval is halved.
 

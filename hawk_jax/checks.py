@@ -40,9 +40,9 @@ def real(name: str, value: Any, allowed: str, least: float = -math.inf, most: fl
   """A finite number within bounds, as a float; booleans are refused.
 
   Args:
-    name: of the argument.
-    value: of the argument.
-    allowed: what is allowed, in words.
+    name: name of the argument, for the message.
+    value: its value.
+    allowed: the allowed values in words, for the message.
     least: lower bound.
     most: upper bound.
 

@@ -22,7 +22,7 @@ class Prompt:
     text_order      [[ 0, 4, 5, -1]]      visual_order      [[1, 2, 3, -1]]
     text_positions  [[[0], [4], [5], [0]]]  visual_positions  [[[1], [2], [3], [0]]]
     query_mask      [[F, T, T, F]]        visual_slots      [[0, 1, 2, 0]]
-    next_position   [6]
+    next_position   [6]                   visual_places     [[1, 2, 3, 0]]
 
   Attributes:
     text_tokens: [B, T] int32, token ids.
@@ -30,8 +30,9 @@ class Prompt:
     text_positions: [B, T, A] int32, rotary position ids (A = 3 with mRoPE, else 1).
     query_mask: [B, T] bool, the instruction tokens whose attention scores the visual tokens (N in docs/method.md).
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
-    visual_order: [B, V] int32, index in the prompt, -1 on padding.
+    visual_order: [B, V] int32, index in the prompt, -1 on padding; visual slots may be in another order than the prompt.
     visual_positions: [B, V, A] int32, rotary position ids.
+    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others.
     next_position: [B] int32, rotary position of the first generated token: max(unpruned positions) + 1.
   """
 
@@ -42,6 +43,7 @@ class Prompt:
   visual_slots: jax.Array
   visual_order: jax.Array
   visual_positions: jax.Array
+  visual_places: jax.Array
   next_position: jax.Array
 
   @property
@@ -69,12 +71,14 @@ class Sequence:
     positions: [B, L, A] int32, each token's own, unpruned rotary position ids.
     order: [B, L] int32, index in the unpruned prompt, ascending, -1 on padding.
     visual: [B, L] bool, True on visual tokens.
+    slots: [B, L] int32, row of the vision encoder's output that fills a visual token; no meaning elsewhere.
   """
 
   embeddings: jax.Array
   positions: jax.Array
   order: jax.Array
   visual: jax.Array
+  slots: jax.Array
 
   @property
   def lengths(self) -> jax.Array:
@@ -83,7 +87,7 @@ class Sequence:
 
 
 def keep_all(prompt: Prompt) -> jax.Array:
-  """[B, V] int32, the `kept` of `compact` that keeps every visual token."""
+  """[B, V] int32, indices of all visual tokens: the `kept` with which `compact` removes none."""
   return jnp.where(prompt.visual_mask, jnp.arange(prompt.visual_order.shape[1], dtype=jnp.int32), -1)
 
 
@@ -96,6 +100,7 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     order      [[0, 1, 3, 4, 5, -1]]
     positions  [[[0], [1], [3], [4], [5], [0]]]
     visual     [[F, T, T, F, F, F]]
+    slots      [[0, 0, 2, 0, 0, 0]]
 
   Args:
     prompt: the unpruned prompts.
@@ -125,17 +130,18 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     positions=arrange(prompt.text_positions, prompt.visual_positions),
     order=order,
     visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0),
+    slots=arrange(jnp.zeros_like(prompt.text_order), prompt.visual_slots),
   )
 
 
 def places(order: jax.Array, wanted: jax.Array) -> jax.Array:
-  """Where tokens are in a sequence.
+  """The slots of a sequence in which tokens with given prompt indices are.
 
   Args:
     order: [B, L] of a `Sequence`.
     wanted: [B, N] prompt indices that are in it, or -1.
 
   Returns:
-    [B, N] int32 indices into L; those of -1 have no meaning.
+    [B, N] int32 indices into L; where `wanted` is -1 they have no meaning.
   """
   return jax.vmap(jnp.searchsorted)(order.astype(jnp.uint32), wanted.astype(jnp.uint32)).clip(0, order.shape[1] - 1)

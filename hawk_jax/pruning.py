@@ -41,7 +41,8 @@ def prune(
     prompt: a batch of prompts.
     text: [B, T, D] text embeddings.
     visual: [B, V, D] visual embeddings, as the decoder gets them.
-    projections: the first decoder layer's query and key projections; None without a plan or with scores in it.
+    projections: the first decoder layer's query and key projections; may be None if there is no plan, or if
+      the plan holds scores.
     plan: how many tokens to keep and by which rule; None keeps all.
 
   Returns:
@@ -65,7 +66,7 @@ def prune(
   seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else plan.seeds
   select = selectors.SELECTORS[plan.pruning.selector]
   kept = select(
-    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), positions=prompt.visual_positions
+    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), places=prompt.visual_places
   )
   return prompt_lib.compact(prompt, text, visual, kept)
 
@@ -165,7 +166,7 @@ class Pruning:
       return None
     return Plan(
       keep_count=min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1]),
-      # What is data must not be a static field: another ratio compiles nothing.
+      # Without the budget, which is data: another ratio must not change a static field, or it would compile again.
       pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil"),
       head_importance=weights,
       counts=counts,
@@ -183,9 +184,9 @@ class Plan:
     keep_count: static K, the bound on `counts`.
     pruning: static, the rule and how it scores. Its budget is not read: `counts` and `keep_mass` replace it.
     head_importance: [H] or [B, H] float32; None: uniform head weights.
-    counts: [B] int32, visual tokens that each row keeps; None: K, or all that a row has.
+    counts: [B] int32, visual tokens that each row keeps; None: K, or all tokens of a row that has fewer.
     seeds: [B] uint32, for selectors that draw at random; None: 0.
-    keep_mass: [] float32 share of the softmaxed score that rows keep at most, or None.
+    keep_mass: [] float32, the adaptive budget as in `Pruning`, or None.
     scores: [B, V] float32 that replace HAWK's fused scores, or None.
   """
 

@@ -2,7 +2,8 @@
 
 HAWK (arXiv 2604.07812), Equations 4 to 6; docs/method.md, "Scores". Both the mean over query tokens and the projections are
 linear, so a single mean query per head gives exactly the mean of all text-to-visual logits. Multiplied into the key
-projection, it becomes one D-vector per head, and scoring costs V * D * H multiply-adds.
+projection, it becomes one D-vector per head, and scoring costs V * D * H multiply-adds. Models that normalize queries and
+keys (Qwen3) are linear only after their norms: there the normalized queries are averaged, and every key is computed.
 
 Axes: B batch, T text slots, V visual slots, H query heads, G key/value heads, M = H / G, d head dim, D hidden size.
 """
@@ -34,7 +35,9 @@ class Projections:
     query_bias: [H, d] or None.
     key_bias: [G, d] or None.
     input_norm: [D] scale of the RMSNorm that the layer applies first; None: the embeddings are normalized already.
-    epsilon: of that norm.
+    query_norm: [d] scale of an RMSNorm of every head's queries, or None.
+    key_norm: [d] scale of an RMSNorm of every head's keys; given exactly if query_norm is.
+    epsilon: of the norms.
   """
 
   query: jax.Array
@@ -42,6 +45,8 @@ class Projections:
   query_bias: jax.Array | None = None
   key_bias: jax.Array | None = None
   input_norm: jax.Array | None = None
+  query_norm: jax.Array | None = None
+  key_norm: jax.Array | None = None
   epsilon: float = struct.field(pytree_node=False, default=1e-6)
 
 
@@ -60,21 +65,16 @@ def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, qu
     [B, H, V] float32; values that are not finite become 0. A row without query tokens scores 0 everywhere.
   """
   heads, head_dim = projections.query.shape[1:]
-  groups = projections.key.shape[1]
+  if projections.input_norm is not None:
+    text, visual = (_rms_norm(_float(x), projections.input_norm, projections.epsilon) for x in (text, visual))
+  # Tokens outside the query have no influence even where they are not finite.
+  text = jnp.where(query_mask[..., None], _float(text), 0.0)
+  weight = _float(query_mask)
+  weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
+  logits_of = _folded_logits if projections.query_norm is None else _normed_logits
   with jax.default_matmul_precision("highest"):
-    weight = _float(query_mask)
-    weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
-    # Tokens outside the query take no part even where they are not finite.
-    mean_text = jnp.einsum("BT,BTD->BD", weight, jnp.where(query_mask[..., None], _normed(projections, text), 0.0))
-    query = jnp.einsum("BD,DHd->BHd", mean_text, _float(projections.query))
-    if projections.query_bias is not None:
-      query += _float(projections.query_bias)
-    query = rearrange(query, "B (G M) d -> B G M d", G=groups)
-    folded = jnp.einsum("BGMd,DGd->BGMD", query, _float(projections.key))
-    logits = jnp.einsum("BGMD,BVD->BGMV", folded, _normed(projections, visual))
-    if projections.key_bias is not None:
-      logits += jnp.einsum("BGMd,Gd->BGM", query, _float(projections.key_bias))[..., None]
-  logits = rearrange(logits, "B G M V -> B (G M) V", M=heads // groups) / jnp.sqrt(float(head_dim))
+    logits = logits_of(projections, text, weight, _float(visual))
+  logits = rearrange(logits, "B G M V -> B (G M) V", M=heads // projections.key.shape[1]) / jnp.sqrt(float(head_dim))
   has_query = query_mask.any(-1)[:, None, None]
   return jnp.where(jnp.isfinite(logits) & has_query, logits, 0.0)
 
@@ -153,10 +153,31 @@ def _float(x):
   return x.astype(jnp.float32)
 
 
-def _normed(projections, x):
-  """[..., D] float32, as the layer's projections get it."""
-  x = _float(x)
-  if projections.input_norm is None:
-    return x
-  scale = jax.lax.rsqrt(jnp.mean(jax.lax.square(x), axis=-1, keepdims=True) + projections.epsilon)
-  return x * (scale * _float(projections.input_norm))
+def _rms_norm(x, scale, epsilon):
+  return x * (jax.lax.rsqrt(jnp.mean(jax.lax.square(x), axis=-1, keepdims=True) + epsilon) * _float(scale))
+
+
+def _folded_logits(projections, text, weight, visual):
+  """[B, G, M, V]: the mean query is multiplied into the key projection, so that no key is computed."""
+  query = jnp.einsum("BD,DHd->BHd", jnp.einsum("BT,BTD->BD", weight, text), _float(projections.query))
+  if projections.query_bias is not None:
+    query += _float(projections.query_bias)
+  query = rearrange(query, "B (G M) d -> B G M d", G=projections.key.shape[1])
+  folded = jnp.einsum("BGMd,DGd->BGMD", query, _float(projections.key))
+  logits = jnp.einsum("BGMD,BVD->BGMV", folded, visual)
+  if projections.key_bias is not None:
+    logits += jnp.einsum("BGMd,Gd->BGM", query, _float(projections.key_bias))[..., None]
+  return logits
+
+
+def _normed_logits(projections, text, weight, visual):
+  """[B, G, M, V]: the mean of the normalized queries meets every normalized key."""
+
+  def project(x, kernel, bias, norm):
+    x = jnp.einsum("BTD,DNd->BTNd", x, _float(kernel))
+    return _rms_norm(x if bias is None else x + _float(bias), norm, projections.epsilon)
+
+  queries = project(text, projections.query, projections.query_bias, projections.query_norm)
+  keys = project(visual, projections.key, projections.key_bias, projections.key_norm)
+  query = rearrange(jnp.einsum("BT,BTHd->BHd", weight, queries), "B (G M) d -> B G M d", G=keys.shape[2])
+  return jnp.einsum("BGMd,BVGd->BGMV", query, keys)

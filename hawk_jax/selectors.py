@@ -33,10 +33,10 @@ class Selector:
 
   Attributes:
     pick: the function described above.
-    needs: what the rule needs besides: `positions`, which `pick` takes as a keyword argument ([B, V, A] int32 rotary
-      position ids), or `scores`, for a rule whose published form requires scores of the caller's in place of HAWK's.
+    needs: further inputs of the rule. `places`: `pick` has a keyword argument `places`, see `Prompt.visual_places`.
+      `scores`: the caller must give scores, since the published rule does not use HAWK's.
     stage: where in the model tokens are removed: `input`, before the decoder, or `decoder`, after some of its layers
-      (models/stages.py); `scores` are then what that stage computes.
+      (models/stages.py). In the latter case, `scores` are computed by that stage.
   """
 
   pick: Callable[..., jax.Array]
@@ -44,7 +44,7 @@ class Selector:
   stage: str = "input"
 
   def __call__(self, features, scores, visual_mask, counts, seeds, *, keep_count, **needed):
-    """`pick`, with those of `needed` that the rule needs, for features and scores of any size."""
+    """Calls `pick` with the entries of `needed` that are named in `needs`, for features and scores of any size."""
     features, scores = scoring.bounded(features, visual_mask), scoring.bounded(scores, visual_mask)
     needed = {name: value for name, value in needed.items() if name in self.needs}
     return self.pick(features, scores, visual_mask, counts, seeds, keep_count=keep_count, **needed)
@@ -69,7 +69,7 @@ def top_k(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, keep_cou
 
 
 def in_order(picks: jax.Array, visual_mask: jax.Array, counts: jax.Array) -> jax.Array:
-  """The first of each row's picks, ascending.
+  """The first `counts` picks of each row, in ascending order.
 
   Args:
     picks: [B, K] int32 indices into V, best first.
@@ -86,23 +86,22 @@ def in_order(picks: jax.Array, visual_mask: jax.Array, counts: jax.Array) -> jax
 
 
 def hawk(features, scores, visual_mask, counts, seeds, *, keep_count):
-  """The best fused scores (HAWK, Equation 7)."""
+  """The tokens with the highest fused scores (HAWK, Equation 7)."""
   del features, seeds
   return top_k(scores, visual_mask, counts, keep_count)
 
 
 def random(features, scores, visual_mask, counts, seeds, *, keep_count):
-  """Uniform without replacement, by the row's seed."""
+  """Tokens drawn uniformly without replacement, with the row's seed."""
   del features
   draw = lambda seed: jax.random.uniform(jax.random.key(seed), scores.shape[1:])
   return top_k(jax.vmap(draw)(seeds), visual_mask, counts, keep_count)
 
 
-def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
-  """EVS, for videos: keeps tokens that differ from the token at their place one frame earlier, by 1 - cosine.
+def evs(features, scores, visual_mask, counts, seeds, *, keep_count, places):
+  """EVS, for videos: keeps the tokens that differ most, by 1 - cosine, from the token at the same place one frame earlier.
 
-  The first frame comes first. A picture is a video of one frame. Tokens at one place have rotary position ids that agree on
-  all axes but the first, which is time.
+  Tokens of the first frame rank highest. A picture is a video of one frame.
   """
   del seeds
   features = features.astype(jnp.float32)
@@ -110,13 +109,13 @@ def evs(features, scores, visual_mask, counts, seeds, *, keep_count, positions):
 
   def row(unit, places, mask):
     # The sort is stable, so the tokens of a place are in the order of time.
-    order = jnp.lexsort((*places.T, ~mask))
-    same = (places[order[1:]] == places[order[:-1]]).all(-1) & mask[order[1:]] & (places.shape[-1] > 0)
+    order = jnp.lexsort((places, ~mask))
+    same = (places[order[1:]] == places[order[:-1]]) & mask[order[1:]]
     with jax.default_matmul_precision("highest"):
       change = 1 - jnp.einsum("VD,VD->V", unit[order[1:]], unit[order[:-1]])
     return jnp.full(len(mask), jnp.inf).at[order[1:]].set(jnp.where(same, change, jnp.inf))
 
-  return top_k(jax.vmap(row)(unit, positions[..., 1:], visual_mask), visual_mask, counts, keep_count)
+  return top_k(jax.vmap(row)(unit, places, visual_mask), visual_mask, counts, keep_count)
 
 
 def _scaled(values, mask):
@@ -146,7 +145,7 @@ def qaprune(features, scores, visual_mask, counts, seeds, *, keep_count, balance
 
 
 def _greedy(pick_row):
-  """A pick from a rule for one row: ([V, D] unit features, [V] relevance, [V] mask, K) to [K] picks, best first.
+  """Makes a `pick` of a rule for one row, (unit features [V, D], relevance [V], mask [V], K) -> picks [K], best first.
 
   Relevance is the score scaled to the range from 0 to 1 over the real tokens.
   """
@@ -234,6 +233,6 @@ SELECTORS: dict[str, Selector] = {
   "cdpruner": Selector(dpp, needs=("scores",)),
   "hawk+mmr": Selector(hawk_mmr),
   "qaprune": Selector(qaprune),
-  "evs": Selector(evs, needs=("positions",)),
+  "evs": Selector(evs, needs=("places",)),
   "fastv": Selector(hawk, stage="decoder"),
 }

@@ -35,7 +35,9 @@ class DecoderConfig:
   rms_norm_eps: float = 1e-6
   rope_theta: float = 1e6
   mrope_section: tuple[int, ...] = ()
+  mrope_interleaved: bool = False
   attention_bias: bool = False
+  qk_norm: bool = False
   tie_word_embeddings: bool = False
 
   @property
@@ -45,7 +47,7 @@ class DecoderConfig:
 
   @property
   def frequencies(self) -> rope.Frequencies:
-    return rope.text_frequencies(self.head_dim, self.rope_theta, self.mrope_section)
+    return rope.text_frequencies(self.head_dim, self.rope_theta, self.mrope_section, self.mrope_interleaved)
 
 
 @struct.dataclass
@@ -92,6 +94,33 @@ class Intervention:
 NOTHING = Intervention()
 
 
+@struct.dataclass
+class DeepStack:
+  """Features that are added to the visual tokens after each of the first decoder layers (Qwen3-VL).
+
+  Attributes:
+    levels: [F, D] for each of those layers.
+    slots: [B, T] int32, row of each visual token.
+    visual: [B, T] bool, True on visual tokens.
+    mesh: what the levels are spread over, or None.
+  """
+
+  levels: tuple[jax.Array, ...]
+  slots: jax.Array
+  visual: jax.Array
+  mesh: jax.sharding.Mesh | None = struct.field(pytree_node=False, default=None)
+
+  def add(self, x: jax.Array, layer: int, last: jax.Array | None = None) -> jax.Array:
+    """x after a layer, [B, T, D], or [B, 1, D] if only the token `last` [B] of each row is left."""
+    if layer >= len(self.levels):
+      return x
+    slots, visual = self.slots, self.visual
+    if last is not None:
+      slots, visual = _token(slots, last), _token(visual, last)
+    level = sharding.look_up(self.levels[layer].astype(x.dtype), slots, self.mesh)
+    return sharding.residual(x + jnp.where(visual[..., None], level, 0), self.mesh)
+
+
 class Attention(nn.Module):
   """Grouped-query self-attention with rotary positions."""
 
@@ -105,6 +134,8 @@ class Attention(nn.Module):
     self.k_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.v_proj = dense(config.num_key_value_heads, config.attention_bias)
     self.o_proj = nn.Dense(config.hidden_size, use_bias=False, dot_general=dot_general)
+    if config.qk_norm:
+      self.q_norm, self.k_norm = nn.RMSNorm(config.rms_norm_eps), nn.RMSNorm(config.rms_norm_eps)
 
   def __call__(self, x, rotation, *, mask=None, past=None, last=None, intervention=NOTHING):
     """Attends causally among x, or from x to a cache.
@@ -123,8 +154,8 @@ class Attention(nn.Module):
     queries, turn = x, rotation
     if last is not None:
       queries, turn = _token(x, last), [_token(each, last) for each in rotation]
-    query = rope.rotate(self._split(self.q_proj(queries)), *turn)
-    key = rope.rotate(self._split(self.k_proj(x)), *rotation)
+    query = rope.rotate(self._queries(queries), *turn)
+    key = rope.rotate(self._keys(x), *rotation)
     value = self._split(self.v_proj(x))
     if past is not None:
       keys, values, index = past
@@ -162,13 +193,23 @@ class Attention(nn.Module):
     Returns:
       [B, N, Q, T] float32 attention after the causal softmax, rotary positions on.
     """
-    query, key = (rope.rotate(self._split(project(x)), *rotation) for project in (self.q_proj, self.k_proj))
+    query, key = (rope.rotate(project(x), *rotation) for project in (self._queries, self._keys))
     query = jax.vmap(lambda rows, index: rows[index])(query, at)
     query = rearrange(query, "B Q (G M) d -> B Q G M d", G=self.config.num_key_value_heads)
     logits = jnp.einsum("BQGMd,BTGd->BGMQT", query, key, preferred_element_type=jnp.float32)
     before = jnp.arange(x.shape[1]) <= at[..., None]
     logits = jnp.where(before[:, None, None], logits / self.config.head_dim**0.5, -jnp.inf)
     return rearrange(jax.nn.softmax(logits, axis=-1), "B G M Q T -> B (G M) Q T")
+
+  def _queries(self, x):
+    """[B, T, N, d] before rotation."""
+    query = self._split(self.q_proj(x))
+    return self.q_norm(query) if self.config.qk_norm else query
+
+  def _keys(self, x):
+    """[B, T, G, d] before rotation."""
+    key = self._split(self.k_proj(x))
+    return self.k_norm(key) if self.config.qk_norm else key
 
   def _split(self, x):
     return sharding.heads(rearrange(x, "B T (N d) -> B T N d", d=self.config.head_dim), self.mesh)
@@ -225,7 +266,13 @@ class Decoder(nn.Module):
     self.norm = nn.RMSNorm(config.rms_norm_eps)
 
   def prefill(
-    self, x: jax.Array, positions: jax.Array, *, last: jax.Array | None = None, intervention: Intervention = NOTHING
+    self,
+    x: jax.Array,
+    positions: jax.Array,
+    *,
+    last: jax.Array | None = None,
+    deepstack: DeepStack | None = None,
+    intervention: Intervention = NOTHING,
   ):
     """Runs whole sequences, padded on the right.
 
@@ -233,13 +280,16 @@ class Decoder(nn.Module):
       x: [B, T, D] embeddings.
       positions: [B, T, A] int32.
       last: [B] int32, the only token of each row whose hidden state is needed; None: all are.
+      deepstack: features to add after the first layers, or None.
       intervention: over the T tokens as keys.
 
     Returns:
       [B, T, D] normed hidden states, with T = 1 if `last` is given, and the keys and values of every layer, [B, T, G, d]
       each.
     """
-    x, keys_values = self.blocks(x, positions, 0, len(self.layers), last=last, intervention=intervention)
+    x, keys_values = self.blocks(
+      x, positions, 0, len(self.layers), last=last, deepstack=deepstack, intervention=intervention
+    )
     return self.norm(x), keys_values
 
   def blocks(
@@ -251,6 +301,7 @@ class Decoder(nn.Module):
     *,
     mask: jax.Array | None = None,
     last: jax.Array | None = None,
+    deepstack: DeepStack | None = None,
     intervention: Intervention = NOTHING,
   ):
     """Layers `start` to `stop` of `prefill`, with their keys and values, without the final norm.
@@ -263,9 +314,10 @@ class Decoder(nn.Module):
     keys, values = [], []
     for number in range(start, stop):
       layer, x = sharding.in_turn(self.layers[number], x, self.mesh)
-      x, (key, value) = layer(
-        x, rotation, mask=mask, last=last if number == stop - 1 else None, intervention=intervention.layer(number)
-      )
+      only = last if number == stop - 1 else None
+      x, (key, value) = layer(x, rotation, mask=mask, last=only, intervention=intervention.layer(number))
+      if deepstack is not None:
+        x = deepstack.add(x, number, only)
       keys.append(key)
       values.append(value)
     return x, (tuple(keys), tuple(values))

@@ -1,8 +1,9 @@
 """Generation: vision, pruned prefill and decoding, on the device from end to end.
 
-Two compiled programs: the vision encoder, and prefill together with the whole decoding loop. They are separate because a
-picture's size shapes only the first, and its bucket of visual tokens only the second: a data set of many sizes compiles the
-sum of their shapes, not the product. It also lets features serve many questions. Nothing waits on the host between them.
+Two compiled programs: the vision encoder, and prefill together with the whole decoding loop. They are separate because the
+first depends on the sizes of pictures and the second only on the bucket of their visual tokens: with many sizes, the numbers
+of compiled shapes add up instead of multiplying. Also, the features of a picture can serve several questions. The host does
+not wait between the two programs.
 
 Axes: B batch, V visual slots, L compacted prompt length, E end tokens.
 """
@@ -141,7 +142,7 @@ def generate(
 def check_length(
   model: VisionLanguageModel, prompt: Prompt, max_new_tokens: int, eos_token_ids: Iterable[int] = ()
 ) -> np.ndarray:
-  """Checks how long an answer may get; the end ids as [E] int32.
+  """Checks that the longest answer fits the model's positions, and returns the end tokens as [E] int32.
 
   Raises:
     ValueError: an argument that is not allowed, by name; prompts that leave no positions for `max_new_tokens`.
@@ -172,7 +173,7 @@ def make_plan(
 
 
 def encode_pictures(model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs) -> Features | None:
-  """The `features` of `generate`; None where no prompt has a picture."""
+  """Runs the vision encoder; returns the `features` of `generate`, or None if no prompt has a picture."""
   return None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
 
 
@@ -205,7 +206,7 @@ def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
-def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
+def decode(params, state, next_position, sampling, end_ids, until=None, *, model) -> State:
   """Chooses tokens until every row has ended or `max_new_tokens` are chosen.
 
   Args:
@@ -214,11 +215,14 @@ def decode(params, state, next_position, sampling, end_ids, *, model) -> State:
     next_position: [B] int32, rotary position of the first generated token, which follows the unpruned prompt.
     sampling: as in `prefill`.
     end_ids: [E] int32.
+    until: [] int32, stops when so many tokens are chosen, so that an answer can be shown while it grows; None: no such stop.
     model: a port.
   """
+  room = state.tokens.shape[1]
+  limit = room if until is None else jnp.minimum(until, room)
 
   def running(state):
-    return (state.step < state.tokens.shape[1]) & ~state.done.all()
+    return (state.step < limit) & ~state.done.all()
 
   def advance(state):
     last = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, axis=1)
@@ -278,7 +282,7 @@ def _check_arguments(model, params, inputs) -> None:
 
 
 def _check_features(model, prompt, features) -> None:
-  """Refuses features of other pictures, as far as their shape shows it."""
+  """Raises ValueError for features whose type or shape shows that they belong to other pictures."""
   if not isinstance(features, Features):
     raise ValueError(f"features: got {type(features).__name__}, must be the result of encode_pictures")
   rows, width = features.tokens.shape

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 import pathlib
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from models.decoder import DecoderConfig
 
 # The largest numbers that a config may hold: several times those of any model that there is. Beyond them, a config would
 # exhaust the memory before it is compared with the weights.
-_MOST = {"num_hidden_layers": 256, "depth": 256, "num_labels": 2**16, "max_position_embeddings": checks.INT32_MAX}
+_MOST = {"num_hidden_layers": 256, "depth": 256, "num_labels": 2**16, "max_position_embeddings": 2**30}
 _MOST_ELSE = 2**20
 _MOST_VALUES = 2**24  # pixels of a tile or window, and numbers in a table of positions
 # Sizes that are checked wherever a config.json has them, before transformers sees them.
@@ -49,7 +50,7 @@ def read(directory: pathlib.Path, content: dict[str, Any], from_hf: Callable[[di
 
 
 def require(name: str, value, *supported) -> None:
-  """Refuses a value that the port does not compute.
+  """Refuses a value that the port does not implement.
 
   Raises:
     ValueError: `value` is not among `supported`.
@@ -84,7 +85,7 @@ def make(kind: type, part: str, source, **changes) -> Any:
 
 
 def divides(part: str, name: str, value: int, by: str, divisor: int) -> None:
-  """Refuses numbers that do not divide.
+  """Refuses a number that another does not divide.
 
   Args:
     part: as in `make`.
@@ -105,7 +106,7 @@ def bound(name: str, count: int) -> None:
 
   Args:
     name: which numbers are counted.
-    count: how many they are.
+    count: how many there are.
 
   Raises:
     ValueError: too many.
@@ -114,31 +115,94 @@ def bound(name: str, count: int) -> None:
     raise ValueError(f"config: {name} has {count:,} values, must have at most {_MOST_VALUES:,}")
 
 
-def token_id(name: str, value) -> int:
-  """The id of a token.
+def token_id(name: str, value, least: int = 0) -> int:
+  """The id of a token, at least `least`.
 
   Raises:
     ValueError: anything else.
   """
-  return checks.whole(f"config: {name}", value, 0, _MOST_ELSE)
+  return checks.whole(f"config: {name}", value, least, _MOST_ELSE)
 
 
-def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_section: tuple[int, ...] = ()) -> DecoderConfig:
-  """The decoder of a transformers text config.
+def token_ids(name: str, value) -> tuple[int, ...]:
+  """The ids of several tokens, from a list, one id or None.
+
+  Raises:
+    ValueError: anything else.
+  """
+  ids = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+  return tuple(token_id(name, each) for each in ids)
+
+
+def distinct(**ids: int) -> None:
+  """Refuses placeholders that share an id.
+
+  Raises:
+    ValueError: two of them are the same.
+  """
+  if len(set(ids.values())) < len(ids):
+    raise ValueError(f"config: {' and '.join(ids)} are both {next(iter(ids.values()))}, must differ")
+
+
+def check_tiles(part: str, tower) -> None:
+  """Refuses a tower whose heads do not divide its width, or whose tiles have no patch or too many.
 
   Args:
-    text: transformers' configuration of a Qwen2-, LLaMA- or Mistral-style decoder.
+    part: as in `make`.
+    tower: a port's configuration of a tower that takes square tiles.
+
+  Raises:
+    ValueError: for such a tower.
+  """
+  divides(part, "hidden_size", tower.hidden_size, "num_attention_heads", tower.num_attention_heads)
+  if tower.patch_size > tower.image_size:
+    raise ValueError(f"config: {part}.patch_size is {tower.patch_size}, must be at most image_size, {tower.image_size}")
+  bound(f"{part}'s tile", math.prod(tower.tile_shape))
+  bound(f"{part}'s table of positions", (tower.side**2 + 1) * tower.hidden_size)
+
+
+def require_squares(vision) -> None:
+  """Refuses a tower whose tiles or patches are not square.
+
+  Args:
+    vision: transformers' configuration of the tower.
+
+  Raises:
+    ValueError: image_size or patch_size is not one number.
+  """
+  for name in ("image_size", "patch_size"):
+    if not isinstance(getattr(vision, name), int):
+      raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
+
+
+def decoder(
+  text,
+  *,
+  attention_bias: bool,
+  tie_word_embeddings: bool,
+  mrope_section: tuple[int, ...] = (),
+  mrope_interleaved: bool = False,
+  qk_norm: bool = False,
+) -> DecoderConfig:
+  """The decoder of a transformers text config.
+
+  Dynamic rope equals the default up to max_position_embeddings, beyond which no prompt or answer gets here.
+
+  Args:
+    text: transformers' configuration of a Qwen2-, Qwen3-, LLaMA- or Mistral-style decoder.
     attention_bias: whether query, key and value projections have one; the output projection has none.
     tie_word_embeddings: whether the head is the embedding table.
     mrope_section: number of rotary frequencies of each position axis; none: one axis.
+    mrope_interleaved: see `models.rope.text_frequencies`.
+    qk_norm: whether each head's queries and keys are normalized.
 
   Raises:
-    ValueError: an activation, a rope or a sliding window that the shared decoder does not compute, or sizes that do not fit
-      one another.
+    ValueError: an activation, a rope or a sliding window that the shared decoder does not implement, or sizes that do not
+      fit one another.
   """
   require("text_config.hidden_act", text.hidden_act, "silu")
   rope = text.rope_parameters
-  require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+  require("text_config.rope_parameters.rope_type", rope.get("rope_type", "default"), "default", "dynamic")
   require("text_config.rope_parameters.partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), 1.0)
   config = make(
     DecoderConfig,
@@ -147,6 +211,8 @@ def decoder(text, *, attention_bias: bool, tie_word_embeddings: bool, mrope_sect
     head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
     rope_theta=rope.get("rope_theta"),
     mrope_section=mrope_section,
+    mrope_interleaved=mrope_interleaved,
+    qk_norm=qk_norm,
     attention_bias=attention_bias,
     tie_word_embeddings=tie_word_embeddings,
   )

@@ -15,11 +15,13 @@ class Port:
   """A port of one model family.
 
   Attributes:
-    model: its class, made from a configuration and a mesh.
-    from_hf: the content of a config.json to that configuration; raises ValueError for what the port does not compute.
-    processor: a checkpoint's directory, config.json and tokenizer to its `MediaProcessor`.
-    published: name of each published size to its configuration.
-    prompt_family: which wording of benchmark questions the model gets: `plain`, that of each benchmark, or `llava`.
+    model: its class; `model(configuration, mesh)` makes a model.
+    from_hf: function from the content of a config.json to the configuration; raises ValueError for what the port does not
+      implement.
+    processor: function from a checkpoint's directory, the content of its config.json and its tokenizer to a
+      `MediaProcessor`.
+    published: configuration of each published size, by name.
+    prompt_family: wording of benchmark questions: `plain` for each benchmark's own, `internvl`, `llava` or `qwen3`.
   """
 
   model: type[VisionLanguageModel]

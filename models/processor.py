@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import pathlib
 import re
 from typing import Any
@@ -22,6 +23,7 @@ from models.checkpoints import directory as directory_lib
 from models.checkpoints import tokenizer as tokenizer_lib
 from models.inputs import media as media_lib
 from models.inputs import templates
+from models.inputs import video as video_lib
 from models.inputs.media import MediaProcessor
 from models.inputs.pictures import open_picture
 from models.inputs.video import Video
@@ -61,7 +63,7 @@ class Processor:
       prompts: for each prompt its text; its pictures come before the text.
       messages: instead of prompts, a chat for each prompt, with a {"type": "image"} entry in place of each picture and a
         {"type": "video"} entry in place of each video.
-      videos: for each prompt its videos, of `models.inputs.video.read`; they follow its pictures.
+      videos: for each prompt its videos, of `read_video`; they follow its pictures.
       min_pixels: smaller pictures and frames are scaled up to this many pixels, in ports that scale by pixels.
       max_pixels: larger ones are scaled down to this many pixels.
 
@@ -69,7 +71,8 @@ class Processor:
       `input_ids` and `attention_mask` [B, S], padded on the right, and the port's picture and video arrays.
 
     Raises:
-      ValueError: neither or both of prompts and messages, unreadable pictures, or another number than the messages say.
+      ValueError: neither or both of prompts and messages, unreadable pictures, or a number of pictures that
+        differs from the number of places in the messages.
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
@@ -87,36 +90,17 @@ class Processor:
     for number, row in enumerate(videos):
       for at, video in enumerate(row):
         self._check_video(video, at, number)
-    low, high = (
-      None if value is None else checks.whole(limit, value, 1)
-      for limit, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels))
-    )
-    media = self.media(images, videos, low, high)
-    texts = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
-    tokens = [token for token in texts if token]
-    rows = []
-    for number, (row, clips, chat) in enumerate(zip(images, videos, messages)):
-      try:
-        text = templates.render(self.tokenizer, self.chat_template, chat)
-      except ValueError as error:
-        raise ValueError(f"messages: prompt {number}: {error}") from error
-      for name, noun, token, given in (
-        ("images", "pictures", self.media.image_token, row),
-        ("videos", "videos", self.media.video_token, clips),
-      ):
-        if token and (places := text.count(token)) != len(given):
-          raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
-      text = re.sub("|".join(map(re.escape, tokens)), lambda found: next(texts[found[0]]), text)
-      # Some templates write the token that begins a text, others leave it to the tokenizer.
-      begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-      rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
-    length = max(map(len, rows))
-    pad = self.tokenizer.pad_token_id or 0
-    return {
-      "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
-      "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
-      **media.arrays,
-    }
+    for name, limit in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+      if limit is not None:
+        checks.whole(name, limit, 1)
+    texts = [self._text(number, chat) for number, chat in enumerate(messages)]
+    rows = [self._in_order(*prompt) for prompt in zip(itertools.count(), texts, images, videos)]
+    media = self.media(rows, min_pixels, max_pixels)
+    return {**self._tokenized(texts, media), **media.arrays}
+
+  def read_video(self, path, fps: float = 2.0, max_frames: int = 64) -> Video:
+    """Samples a file's frames by the model's rule; see `models.inputs.video.read`."""
+    return video_lib.read(path, fps, max_frames, self.media.sample)
 
   def decode(self, tokens, lengths) -> list[str]:
     """Answers as text, without special tokens.
@@ -151,6 +135,44 @@ class Processor:
       raise ValueError(f"{name}: got {type(video).__name__}, must be a Video of models.inputs.video.read")
     height, width = video.frames.shape[1:3]
     self.media.check_shape(name, width, height)
+
+  def _text(self, number, chat) -> str:
+    """A chat as the model reads it, with placeholders."""
+    try:
+      return templates.render(self.tokenizer, self.chat_template, chat)
+    except ValueError as error:
+      raise ValueError(f"messages: prompt {number}: {error}") from error
+
+  def _in_order(self, number, text, images, videos) -> list[Image.Image | Video]:
+    """The pictures and videos of a prompt in the order of their placeholders."""
+    for name, noun, token, given in (
+      ("images", "pictures", self.media.image_token, images),
+      ("videos", "videos", self.media.video_token, videos),
+    ):
+      if token and (places := text.count(token)) != len(given):
+        raise ValueError(f"{name}: prompt {number} has {len(given)} {noun}, its text has {places} places for them")
+    items = {self.media.image_token: iter(images), self.media.video_token: iter(videos)}
+    return [next(items[token]) for token in self._placeholder.findall(text)]
+
+  def _tokenized(self, texts, media) -> dict[str, np.ndarray]:
+    """`input_ids` and `attention_mask` of texts whose placeholders the port's own replace."""
+    replacements = {self.media.image_token: iter(media.image_texts), self.media.video_token: iter(media.video_texts)}
+    rows = []
+    for text in texts:
+      text = self._placeholder.sub(lambda found: next(replacements[found[0]]), text)
+      # Some templates write the token that begins a text, others leave it to the tokenizer.
+      begun = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+      rows.append(self.tokenizer(text, add_special_tokens=not begun)["input_ids"])
+    length = max(map(len, rows))
+    pad = self.tokenizer.pad_token_id or 0
+    return {
+      "input_ids": np.asarray([row + [pad] * (length - len(row)) for row in rows]),
+      "attention_mask": np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
+    }
+
+  @property
+  def _placeholder(self) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in (self.media.image_token, self.media.video_token) if token))
 
 
 def load_processor(path_or_hub_id: str) -> Processor:

@@ -9,8 +9,11 @@ import jax
 
 from hawk_jax import checks
 from models import hf_config
+from models import internvl
 from models import llava
+from models import llava_onevision
 from models import qwen2_5_vl
+from models import qwen3_vl
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
 from models.checkpoints import orbax
@@ -18,20 +21,30 @@ from models.checkpoints import params as params_lib
 from models.port import Port
 from models.vision_language import VisionLanguageModel
 
-PORTS: dict[str, Port] = {**llava.PORTS, **qwen2_5_vl.PORTS}
+PORTS: dict[str, Port] = {
+  **internvl.PORTS,
+  **llava.PORTS,
+  **llava_onevision.PORTS,
+  **qwen2_5_vl.PORTS,
+  **qwen3_vl.PORTS,
+}
+# Model types that a reader may expect here, and why they are not.
+REFUSED: dict[str, str] = {**internvl.REFUSED, **llava_onevision.REFUSED, **qwen3_vl.REFUSED}
 
 
 def find(directory: pathlib.Path, config: dict[str, Any]) -> Port:
   """The port that a config.json asks for.
 
   Raises:
-    ValueError: no or an unknown model_type.
+    ValueError: no, an unknown or a refused model_type.
   """
   model_type = config.get("model_type")
-  if not isinstance(model_type, str) or model_type not in PORTS:
+  if not isinstance(model_type, str) or model_type not in {**PORTS, **REFUSED}:
     raise ValueError(
       f"model: {directory}/config.json has model_type {checks.show(model_type)}, supported are {', '.join(PORTS)}"
     )
+  if model_type in REFUSED:
+    raise ValueError(f"model: {directory}/config.json has model_type {model_type!r}: {REFUSED[model_type]}")
   return PORTS[model_type]
 
 

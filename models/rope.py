@@ -27,16 +27,22 @@ class Frequencies:
   axes: tuple[int, ...]
 
 
-def text_frequencies(head_dim: int, theta: float, sections: tuple[int, ...] = ()) -> Frequencies:
-  """theta^(-2i/d), divided among the position axes in contiguous sections.
+def text_frequencies(head_dim: int, theta: float, sections: tuple[int, ...] = (), interleaved: bool = False) -> Frequencies:
+  """theta^(-2i/d), divided among the position axes, in contiguous sections or interleaved.
 
   Args:
     head_dim: d.
     theta: base wavelength.
     sections: number of frequencies of each position axis, summing to d/2 (mRoPE of Qwen2.5-VL: 16, 24, 24); none: one axis.
+    interleaved: for three axes: frequency i turns with axis i % 3 as long as that axis has frequencies left (i < 3 * its
+      section), else with axis 0 (mRoPE of Qwen3-VL).
   """
   values = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-  axes = np.repeat(np.arange(len(sections)), sections) if sections else np.zeros(head_dim // 2, int)
+  numbers = np.arange(head_dim // 2)
+  if interleaved:
+    axes = np.where(numbers < 3 * np.asarray(sections)[numbers % 3], numbers % 3, 0)
+  else:
+    axes = np.repeat(np.arange(len(sections)), sections) if sections else np.zeros_like(numbers)
   return Frequencies(tuple(values.tolist()), tuple(axes.tolist()))
 
 
@@ -54,7 +60,8 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
     frequencies: F frequencies over A axes.
 
   Returns:
-    Two [..., T, F] float32 arrays. float32 whatever the model's dtype: bfloat16 cannot tell position 4,095 from 4,096.
+    Two [..., T, F] float32 arrays. They are float32 for every model dtype, since in
+    bfloat16 the positions 4,095 and 4,096 are the same number.
   """
   axes = positions[..., np.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)

@@ -29,7 +29,8 @@ _DEFAULT_TENSOR = 4
 
 P = PartitionSpec
 # The shared decoder. The first pattern that matches a parameter's whole path applies, after those of the port's `axes`.
-# `heads`, `kv_heads` and `vision_heads` mean `tensor` if that axis divides their number, else no split: no head is split.
+# `heads`, `kv_heads` and `vision_heads` mean `tensor` if its size divides their number, and otherwise no split: no
+# single head is ever split.
 _DECODER_AXES = (
   (r"language_model/embed_tokens/embedding", P("tensor", "fsdp")),
   (r"lm_head/kernel", P("fsdp", "tensor")),
@@ -51,7 +52,8 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
   """A mesh of all devices.
 
   Args:
-    spec: `data:2,fsdp:2,tensor:2`; an axis that is not named has size 1. None: up to 4 on `tensor`, the rest on `fsdp`.
+    spec: `data:2,fsdp:2,tensor:2`; an axis that is not named has size 1. None: up to 4 devices on
+      `tensor`, the rest on `fsdp`.
     devices: the devices to arrange; None: all devices of all processes.
 
   Raises:
@@ -103,7 +105,7 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes) -> jax.Array:
 
   Args:
     x: any array.
-    mesh: or None.
+    mesh: the mesh; None returns x itself.
     *axes: for each dimension, None (not split), a mesh axis or several; dimensions after the last one given are not split.
   """
   return x if mesh is None else jax.lax.with_sharding_constraint(x, sharding(mesh, x.shape, *axes))
@@ -112,8 +114,8 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes) -> jax.Array:
 def residual(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   """[B, T, D] between layers.
 
-  A prompt keeps its rows, and the weights are gathered to it layer by layer. A decoding step's single token moves to the
-  weights instead, its width split as theirs is, so that no weight is gathered.
+  For prompts, each device keeps its rows, and the weights are gathered layer by layer. In a decoding step, no weight is
+  gathered: the single token per row moves to the weights instead, with its width split as theirs is.
   """
   return constrain(x, mesh, "data", None, "fsdp") if x.shape[1] == 1 else constrain(x, mesh, BATCH)
 
@@ -130,8 +132,14 @@ def in_turn(layer: nn.Module, x: jax.Array, mesh: Mesh | None) -> tuple[Callable
 
 
 def features(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-  """[F, D] between vision and language: any prompt may use any row, so every device looks up its own columns."""
+  """[F, D] between vision and language. Any prompt may use any row, so each device holds some columns of all rows."""
   return constrain(x, mesh, None, BATCH)
+
+
+def look_up(rows: jax.Array, index: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """rows[index], [B, T, D], of features [F, D] that are split as `features` splits them."""
+  found = constrain(features(rows, mesh)[index], mesh, None, None, BATCH)
+  return constrain(found, mesh, BATCH)
 
 
 def width(x: jax.Array, mesh: Mesh | None) -> jax.Array:

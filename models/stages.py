@@ -30,12 +30,12 @@ def prefill(
     plan: None keeps all.
   """
   if plan is None or features is None:
-    return model.run(model.prune(prompt, features))
+    return model.run(model.prune(prompt, features), features)
   return STAGES[plan.pruning.rule.stage](model, prompt, features, plan)
 
 
 def check(settings: pruning.Pruning, num_layers: int) -> None:
-  """Refuses a stage that a decoder of so many layers does not have.
+  """Refuses settings that need more layers than the decoder has.
 
   Raises:
     ValueError: prune_layer is too large.
@@ -45,20 +45,21 @@ def check(settings: pruning.Pruning, num_layers: int) -> None:
 
 
 def _at_input(model, prompt, features, plan) -> Prefill:
-  return model.run(model.prune(prompt, features, plan))
+  return model.run(model.prune(prompt, features, plan), features)
 
 
 def _in_decoder(model, prompt, features, plan) -> Prefill:
   """FastV (arXiv 2403.06764, the code): layers 0 to L - 1 process all tokens, the others only those that were picked.
 
   A token's score is the attention that it receives from the last token in layer L - 1, averaged over heads. Dropped tokens
-  are removed from the caches of all layers, so that the answer's tokens do not see them in any.
+  are removed from the caches of all layers, so that the answer's tokens do not see them in any layer.
   """
   decoder, whole, last_layer = model.language_model, model.prune(prompt, features), plan.pruning.prune_layer - 1
-  x, early = decoder.blocks(whole.embeddings, whole.positions, 0, last_layer)
+  deepstack = model.deepstack(whole, features)
+  x, early = decoder.blocks(whole.embeddings, whole.positions, 0, last_layer, deepstack=deepstack)
   attention = decoder.attention_weights(x, whole.positions, whole.lengths[:, None] - 1, last_layer)
   scores = attention.mean(axis=1)[:, 0]
-  x, scored = decoder.blocks(x, whole.positions, last_layer, last_layer + 1)
+  x, scored = decoder.blocks(x, whole.positions, last_layer, last_layer + 1, deepstack=deepstack)
 
   rows = jax.vmap(lambda values, index: values[index])
   mask = prompt.visual_mask
@@ -72,7 +73,12 @@ def _in_decoder(model, prompt, features, plan) -> Prefill:
   at = prompt_lib.places(whole.order, sequence.order)
   early = [[rows(values, at) for values in first + second] for first, second in zip(early, scored)]
   x, late = decoder.blocks(
-    sequence.embeddings, sequence.positions, last_layer + 1, len(decoder.layers), last=sequence.lengths - 1
+    sequence.embeddings,
+    sequence.positions,
+    last_layer + 1,
+    len(decoder.layers),
+    last=sequence.lengths - 1,
+    deepstack=model.deepstack(sequence, features),
   )
   keys_values = tuple(tuple(first) + second for first, second in zip(early, late))
   return Prefill(last=decoder.norm(x)[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)

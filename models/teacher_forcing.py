@@ -1,7 +1,7 @@
 """How likely a model finds given answers, without decoding.
 
 Greedy decoding produces a reference answer exactly if every token of it is the most likely one after the prompt and the
-answer tokens before it. So one pass over the reference gives both its likelihood and whether decoding would produce it.
+answer tokens before it. One pass over the reference therefore gives its likelihood and whether decoding would produce it.
 
 Axes: B batch, T answer tokens, L compacted prompt length, layers, N heads.
 """

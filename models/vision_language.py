@@ -25,6 +25,7 @@ from hawk_jax import scoring
 from models import sharding
 from models.cpu import dot_general
 from models.decoder import Cache
+from models.decoder import DeepStack
 from models.decoder import Intervention
 from models.decoder import NOTHING
 
@@ -37,7 +38,7 @@ class View:
     picture: number of the picture in its prompt; each temporal slice of a video counts as one.
     rows: of tokens.
     columns: of tokens.
-    newlines: whether each row ends in one more token, which shows nothing.
+    newlines: whether each row ends in one more token, which shows nothing. A view without columns is such a token alone.
   """
 
   picture: int
@@ -72,13 +73,16 @@ class Inputs:
 
 @struct.dataclass
 class Features:
-  """What the vision encoder makes of the pictures of a batch; `Prompt.visual_slots` names the rows.
+  """The vision encoder's output for a batch; `Prompt.visual_slots` points to its rows.
 
   Attributes:
     tokens: [F, D] visual tokens; padding rows hold numbers without meaning.
+    levels: [F, D] each, added to the visual tokens after each of the first decoder layers (DeepStack); most models have
+      none. Scores and selectors see only `tokens`.
   """
 
   tokens: jax.Array
+  levels: tuple[jax.Array, ...] = ()
 
 
 @struct.dataclass
@@ -117,7 +121,7 @@ class VisionLanguageModel(nn.Module):
   Attributes:
     config: the port's configuration.
     mesh: devices that share the work, see `models.sharding`; None: one device.
-    names: how checkpoints call the parameters.
+    names: the names of the parameters in checkpoints.
     axes: how the parameters outside the decoder are split over a mesh, see `models.sharding.param_specs`.
   """
 
@@ -141,7 +145,7 @@ class VisionLanguageModel(nn.Module):
       inputs: a batch of `pack`.
       head_importance: [H] or [B, H] float32; None: uniform head weights.
       keep_count: static K, the most visual tokens that a row keeps; None keeps all.
-      counts: [B] int32, tokens that each row keeps, at most K; None: K, or all that a row has.
+      counts: [B] int32, tokens that each row keeps, at most K; None: K, or all tokens of a row that has fewer.
       normalization: of the scores, see `hawk_jax.scoring.normalize`.
 
     Raises:
@@ -153,7 +157,9 @@ class VisionLanguageModel(nn.Module):
     plan = None if keep_count is None else pruning.Plan(keep_count, settings, head_importance, counts)
     features = None if inputs.vision is None else self.encode(inputs.vision)
     sequence = self.prune(inputs.prompt, features, plan)
-    hidden, _ = self.language_model.prefill(sequence.embeddings, sequence.positions)
+    hidden, _ = self.language_model.prefill(
+      sequence.embeddings, sequence.positions, deepstack=self.deepstack(sequence, features)
+    )
     return Output(logits=self.logits(hidden), order=sequence.order)
 
   def encode(self, vision) -> Features:
@@ -207,7 +213,7 @@ class VisionLanguageModel(nn.Module):
 
   @nn.nowrap
   def leaves_out(self, tensor: str) -> bool:
-    """Whether checkpoints may hold a tensor, by its dotted path, that is no parameter."""
+    """Whether a tensor with this dotted path may be in checkpoints although the model has no such parameter."""
     return tensor == "lm_head.weight" and self.config.text.tie_word_embeddings
 
   def scores(self, prompt: prompt_lib.Prompt, features: Features) -> jax.Array:
@@ -216,7 +222,7 @@ class VisionLanguageModel(nn.Module):
     return scoring.head_scores(self._projections(), text, visual, prompt.query_mask)
 
   def fused_scores(self, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan) -> jax.Array:
-    """Score of every visual token by which a plan prunes, [B, V] float32."""
+    """The scores by which a plan ranks visual tokens, [B, V] float32."""
     text, visual = self._embed(prompt.text_tokens), self._gather(prompt, features)
     return pruning.score(prompt, text, visual, self._projections(), plan)
 
@@ -234,15 +240,26 @@ class VisionLanguageModel(nn.Module):
     visual = text[:, :0] if features is None else self._gather(prompt, features)
     return pruning.prune(prompt, text, visual, None if plan is None else self._projections(), plan)
 
-  def run(self, sequence: prompt_lib.Sequence, intervention: Intervention = NOTHING) -> Prefill:
+  def deepstack(self, sequence: prompt_lib.Sequence, features: Features | None) -> DeepStack | None:
+    """What the decoder adds to the visual tokens of a sequence, or None."""
+    if features is None or not features.levels:
+      return None
+    return DeepStack(features.levels, sequence.slots, sequence.visual, self.mesh)
+
+  def run(self, sequence: prompt_lib.Sequence, features: Features | None, intervention: Intervention = NOTHING) -> Prefill:
     """The decoder over a compacted prompt.
 
     Args:
       sequence: of `prune`.
+      features: as given to `prune`.
       intervention: over the sequence's L tokens as keys.
     """
     last, keys_values = self.language_model.prefill(
-      sequence.embeddings, sequence.positions, last=sequence.lengths - 1, intervention=intervention
+      sequence.embeddings,
+      sequence.positions,
+      last=sequence.lengths - 1,
+      deepstack=self.deepstack(sequence, features),
+      intervention=intervention,
     )
     return Prefill(last=last[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
 
@@ -267,7 +284,8 @@ class VisionLanguageModel(nn.Module):
     """[..., D] normed hidden states to [..., vocab] float32 logits."""
     if self.config.text.tie_word_embeddings:
       table = self.language_model.embed_tokens.embedding
-      logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+      numbers = (((hidden.ndim - 1,), (1,)), ((), ()))
+      logits = dot_general(hidden, table, numbers, preferred_element_type=jnp.float32)
     else:
       logits = self.lm_head(hidden)
     return sharding.constrain(logits, self.mesh, sharding.BATCH, *(None,) * (logits.ndim - 2), "tensor")
@@ -279,23 +297,24 @@ class VisionLanguageModel(nn.Module):
 
   def _gather(self, prompt, features):
     dtype = self.language_model.embed_tokens.embedding.dtype
-    tokens = sharding.features(features.tokens.astype(dtype), self.mesh)
-    visual = sharding.constrain(tokens[prompt.visual_slots], self.mesh, None, None, sharding.BATCH)
-    return sharding.constrain(visual, self.mesh, sharding.BATCH)
+    return sharding.look_up(features.tokens.astype(dtype), prompt.visual_slots, self.mesh)
 
   def _projections(self) -> scoring.Projections:
-    """The first layer's."""
+    """The first layer's query and key projections."""
     layer = self.language_model.layers[0]
     params = lambda module: module.variables["params"]
     split = functools.partial(rearrange, pattern="... (N d) -> ... N d", d=self.config.text.head_dim)
     bias = lambda projection: split(projection["bias"]) if "bias" in projection else None
     query, key = params(layer.self_attn.q_proj), params(layer.self_attn.k_proj)
+    norm = lambda name: params(getattr(layer.self_attn, name))["scale"] if self.config.text.qk_norm else None
     return scoring.Projections(
       query=split(query["kernel"]),
       key=split(key["kernel"]),
       query_bias=bias(query),
       key_bias=bias(key),
       input_norm=params(layer.input_layernorm)["scale"],
+      query_norm=norm("q_norm"),
+      key_norm=norm("k_norm"),
       epsilon=self.config.text.rms_norm_eps,
     )
 

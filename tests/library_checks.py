@@ -29,6 +29,7 @@ def main():
     visual_slots=places - 2,
     visual_order=places,
     visual_positions=places[..., None],
+    visual_places=places,
     next_position=np.asarray([5 + visual], np.int32),
   )
   text, picture = normal(1, 5, width), normal(1, visual, width)

@@ -43,9 +43,9 @@ class Architecture:
     end_token: ends an answer.
     roles: names of the speakers, as the chat template writes them.
     chat_template: Jinja source.
-    config: vocabulary size to the content of config.json.
-    model: that content to the model.
-    pixels: [B, 192, 192, 3] uint8 pictures to the arrays of the port's image processor.
+    config: function from the vocabulary size to the content of config.json.
+    model: function from that content to the model.
+    pixels: function from [B, 192, 192, 3] uint8 pictures to the arrays of the port's image processor.
     preprocessor: content of preprocessor_config.json.
     visual_tokens: visual tokens of a 192 x 192 picture.
   """
@@ -275,7 +275,7 @@ def make_student(name: str) -> Student:
 
 
 def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
-  """A byte-level BPE tokenizer to which the task's words are single tokens, and which can spell everything else."""
+  """A byte-level BPE tokenizer in which every word of the task is one token, and all other text can be spelled."""
   sides, numbers = ("left", "right"), [str(number) for number in range(10)]
   corpus = [*task.COLORS, *numbers, *architecture.roles, "\n"]
   for templates in task.TEMPLATES.values():

@@ -32,8 +32,8 @@ class Outputs:
     visual: [B, V, D] visual tokens as the decoder gets them.
     middle: [B, V, D] hidden states of the visual tokens half way up the decoder.
     pointing: [B, Q, M, V] attention logits half way up the decoder, from each question's last token.
-    scores: [B, Q, H, V] attention logits of the first layer without rotary positions, averaged over each question's tokens:
-      what HAWK scores by.
+    scores: [B, Q, H, V] HAWK's scores: attention logits of the first layer without rotary positions, averaged over each
+      question's tokens.
   """
 
   logits: jax.Array
@@ -60,18 +60,19 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   per_question = lambda tree: jax.tree.map(lambda x: jnp.repeat(x, number, axis=0) if x.ndim else x, tree)
   rows = jax.vmap(lambda values, index: values[index])
 
-  def run_picture(model, sequence):
-    below, early = model.language_model.blocks(sequence.embeddings, sequence.positions, 0, half)
-    _, late = model.language_model.blocks(below, sequence.positions, half, text.num_hidden_layers)
+  def run_picture(model, sequence, features):
+    blocks = functools.partial(model.language_model.blocks, deepstack=model.deepstack(sequence, features))
+    below, early = blocks(sequence.embeddings, sequence.positions, 0, half)
+    _, late = blocks(below, sequence.positions, half, text.num_hidden_layers)
     return below, tuple(first + second for first, second in zip(early, late))
 
   features = apply(batch.inputs.vision, method="encode")
   sequence = apply(prompt, features, method="prune")
-  below, keys_values = apply(sequence, method=run_picture)
+  below, keys_values = apply(sequence, features, method=run_picture)
   places = prompt_lib.places(sequence.order, prompt.visual_order)
   keys = rows(keys_values[0][half][:, :, 0], places)
 
-  # Every question extends a copy of its picture's cache. The layer half way up also hands out its queries.
+  # Every question extends a copy of its picture's cache. The layer half way up also returns its queries.
   cache = per_question(decoder.make_cache(keys_values, sequence.lengths, length))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
@@ -85,7 +86,7 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   )
   logits = apply(rows(hidden, targets), method="logits")
 
-  # Those of each question's last token, rotated, against the picture's keys.
+  # The rotated queries of each question's last token, against the picture's keys.
   last = targets[:, :1]
   [queries] = functools.reduce(lambda tree, name: tree[name], (*query_path, "__call__"), captured["intermediates"])
   queries = rows(queries, last).reshape(size * number, 1, -1, text.head_dim)

@@ -51,14 +51,14 @@ class Settings(settings_lib.Checked):
   )
   metric: str = option(
     "accuracy",
-    "What `ablation` measures the drop of: whether the greedy answer equals the reference, "
+    "Measure whose drop `ablation` reports: whether the greedy answer equals the reference, "
     "or the reference's log-likelihood.",
     choices=("accuracy", "log_likelihood"),
   )
   heads_at_once: int | None = option(
     None,
     "Ablations computed at the same time; fewer need less memory. By default 1 on "
-    "CPU, whose caches hold no more, and 64 elsewhere.",
+    "CPU, since more exceed its caches, and 64 elsewhere.",
     least=1,
   )
   keep_ratio: float = option(0.1, "Share of visual tokens that `learned` learns to keep, in (0, 1].")
@@ -91,8 +91,8 @@ class Estimator:
   Attributes:
     function: with the signature of the subclass.
     options: names of the `Settings` that change the result.
-    argument: name of what the user writes after the estimator's name and a colon, which the function takes as its first
-      argument, a string; None: nothing.
+    argument: name of the text that the user writes after the estimator's name and a colon, as HEAD in one_hot:HEAD; it is
+      the function's first argument. None: the estimator takes no such text.
     journal: file that records what is finished, or None for an estimator that needs no examples.
   """
 
@@ -185,7 +185,7 @@ def _verdict(params, arrays, gate, *, model, scope, mode) -> teacher_forcing.Ver
   gates = jnp.ones([model.config.text.num_hidden_layers, *gate.shape])
   gates = gates.at[0].set(gate) if scope == "first_layer" else gates * gate
   intervention = Intervention(head_gate=gates, hidden=sequence.visual if mode == "mask_visual" else None)
-  prefill = apply(sequence, intervention, method="run")
+  prefill = apply(sequence, features, intervention, method="run")
   return apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge)
 
 

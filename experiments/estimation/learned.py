@@ -24,7 +24,7 @@ from models import teacher_forcing
 from models.decoder import Intervention
 from models.vision_language import Inputs
 
-# Temperature of the relaxed selection at the first step, and what it loses until the last.
+# Temperature of the relaxed selection at the first step, and by how much it falls until the last step.
 _START, _COOLING = 0.5, 0.4
 
 
@@ -61,7 +61,7 @@ def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
 
 
 def own_answers(batches: Batches, batch: Batch) -> np.ndarray:
-  """[B, T] int32 tokens that the unpruned model answers, as many as the references have at most, -1 after each end."""
+  """Tokens of the unpruned model's answers, [B, T] int32 with T of the reference answers, -1 after each end."""
   length = batch.answers.shape[1]
   out = generation.generate(
     batches.model,
@@ -114,7 +114,7 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
       place, log_share, mask
     )
     intervention = Intervention(key_bias=bias)
-    prefill = apply(sequence, intervention, method="run")
+    prefill = apply(sequence, features, intervention, method="run")
     return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()
 
   logits, opt_state = state

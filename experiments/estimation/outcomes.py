@@ -1,4 +1,4 @@
-"""What pruned models answer, without decoding: check, plan and run for one batch and one setting of pruning.
+"""Whether pruned models answer right, found without decoding, for one batch and one setting of pruning.
 
 Axes: B batch, H heads.
 """

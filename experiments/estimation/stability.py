@@ -39,7 +39,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], seed: int = 0) -> list[dict[str, float]]:
-  """How far the importances agree that two calibration sets of the same size give, if the sets share no example.
+  """How far the head importances from two calibration sets of the same size agree; the two sets share no example.
 
   Args:
     labels: [N] name of each example's data set.
@@ -76,7 +76,7 @@ def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], see
 
 
 def markdown(rows: dict[str, np.ndarray], sizes: list[dict[str, float]], single: np.ndarray | None) -> str:
-  """Tables of the importances, of their rank correlations, and of what the calibration size changes.
+  """Tables of the importances, of their rank correlations, and of the agreement by calibration size.
 
   Args:
     rows: by name, [H] importance.

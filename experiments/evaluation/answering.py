@@ -21,10 +21,12 @@ from PIL import Image
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks import tsv
 from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.evaluation.benchmarks.questions import video_times
 from hawk_jax import pruning
 from models import generate
 from models import generation
-from models.inputs import video as video_lib
+from models.inputs.video import Video
+from models.processor import Processor
 from models.vision_language import Inputs
 
 _AHEAD = 3  # batches that may wait for the device
@@ -42,6 +44,10 @@ class Options:
   fps: float = 2.0
   max_frames: int = 64
   system_prompt: str = ""
+
+  def reader(self, processor: Processor) -> Callable[..., Video]:
+    """A function from a video file to the frames that the model gets."""
+    return functools.partial(processor.read_video, fps=self.fps, max_frames=self.max_frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,7 @@ def check(model, processor, options: Options) -> None:
   """
   content = [{"type": "image"}, {"type": "text", "text": ""}]
   _pack(model, processor, options, [([{"role": "user", "content": content}], [Image.new("RGB", (56, 56))], [])])
-  video_lib.sample(1, 1.0, options.fps, options.max_frames)
+  processor.media.sample(1, 1.0, options.fps, options.max_frames)
 
 
 class Answerer:
@@ -128,7 +134,7 @@ class Answerer:
     try:
       inputs = pack(list(chats.values()))
     except ValueError:
-      # One of them does not fit the model: find out which.
+      # One of the questions does not fit the model. Find out which one.
       for at, chat in list(chats.items()):
         try:
           pack([chat])
@@ -141,9 +147,10 @@ class Answerer:
 
   def _chat(self, table, row, benchmark):
     """A question's messages, pictures and videos."""
-    pictures, videos = table.pictures(row), table.videos(row, self.options.fps, self.options.max_frames)
+    pictures, videos = table.pictures(row), table.videos(row, self.options.reader(self.processor))
     content = [{"type": "image"}] * len(pictures) + [{"type": "video"}] * len(videos)
-    chat = [{"role": "user", "content": [*content, {"type": "text", "text": benchmark.prompt(row, self.family)}]}]
+    text = video_times.introduction(videos, self.family) + benchmark.prompt(row, self.family)
+    chat = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
     if self.options.system_prompt:
       chat.insert(0, {"role": "system", "content": [{"type": "text", "text": self.options.system_prompt}]})
     return chat, pictures, videos
@@ -157,7 +164,7 @@ class Answerer:
       prepared: of `prepare`.
       table: of the batch.
       drawn: positions of the rows that the gallery shows; their entries also hold where the visual tokens are on the
-        pictures, and which of them were kept.
+        pictures, their scores, and which of them were kept.
     """
     rows: dict[int, dict[str, Any]] = {at: {"problem": problem} for at, problem in prepared.problems.items()}
     entry = {"batch": prepared.batch.number, "rows": rows, "seconds": {}}
@@ -167,7 +174,8 @@ class Answerer:
 
     def timed(stage, function, *arguments):
       began = time.perf_counter()
-      result = jax.block_until_ready(function(*arguments))
+      with jax.profiler.TraceAnnotation(stage):
+        result = jax.block_until_ready(function(*arguments))
       entry["seconds"][stage] = time.perf_counter() - began
       return result
 
@@ -181,6 +189,11 @@ class Answerer:
       features = timed("vision", generation.encode_pictures, self.model, self.params, inputs)
       for at, numbers in zip(prepared.rows, timed("scores", self._summary, inputs.prompt, features)):
         rows[at]["scores"] = [float(f"{value:.6g}") for value in numbers]
+      shown = [(number, at) for number, at in enumerate(prepared.rows) if at in drawn]
+      if shown:
+        fused = timed("score maps", self._fused, inputs.prompt, features)
+        for number, at in shown:
+          rows[at]["map"] = [float(f"{value:.4g}") for value in fused[number][visual[number] >= 0]]
     # Seeds are row numbers, not places in the batch, so that a question's random draw does not depend on its batch.
     seeds = np.resize([table.rows[at].number for at in prepared.rows], len(visual))
     for setting in self.settings:
@@ -209,8 +222,13 @@ class Answerer:
     return self.processor.decode(out.tokens, out.lengths), np.asarray(out.kept_positions)
 
   def _summary(self, prompt, features):
-    scored = pruning.Plan(prompt.visual_order.shape[1], self.settings[0], self.head_importance)
-    return np.asarray(_summary(self.params, prompt, features, scored, model=self.model))
+    return np.asarray(_summary(self.params, prompt, features, self._scored(prompt), model=self.model))
+
+  def _fused(self, prompt, features):
+    return np.asarray(_fused(self.params, prompt, features, self._scored(prompt), model=self.model))
+
+  def _scored(self, prompt):
+    return pruning.Plan(prompt.visual_order.shape[1], self.settings[0], self.head_importance)
 
 
 def _pack(model, processor, options, chats):
@@ -237,3 +255,9 @@ def _summary(params, prompt, features, scored, *, model):
     jnp.max(fused, axis=1, where=mask, initial=-jnp.inf),
   ]
   return jnp.where(mask.any(1)[:, None], jnp.stack(reduced, axis=1), 0.0)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _fused(params, prompt, features, scored, *, model):
+  """[B, V] float32 fused scores; apart from `_summary`, whose last digits another output of the program might change."""
+  return model.apply({"params": params}, prompt, features, scored, method="fused_scores")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import io
 import json
 import math
@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from experiments.evaluation import plan
-from experiments.evaluation.answering import Options
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
+from experiments.evaluation.results import titles
 from hawk_jax.pruning import Pruning
+from models.inputs.video import Video
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _LARGEST = 448  # pixels of a picture's longer side
@@ -32,7 +33,11 @@ def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
 
 
 def page(
-  results: Sequence[Result], settings: Sequence[Pruning], shown: Sequence[frozenset[int]], options: Options, about: str
+  results: Sequence[Result],
+  settings: Sequence[Pruning],
+  shown: Sequence[frozenset[int]],
+  read_video: Callable[[pathlib.Path], Video],
+  about: str,
 ) -> str:
   """The whole page.
 
@@ -40,23 +45,43 @@ def page(
     results: of every file.
     settings: in the order of the answers.
     shown: of `sampled`; the answers of these rows hold views and tokens.
-    options: of the run, by which frames of videos are sampled.
+    read_video: of the run's `Options.reader`.
     about: a line at the top.
   """
   questions = [
-    _question(result, at, settings, options)
+    _question(result, at, settings, read_video)
     for result, positions in zip(results, shown)
     for at in sorted(positions)
     if "problem" not in result.answers[at]
   ]
-  data = json.dumps({"about": about, "questions": questions}, ensure_ascii=False)
+  data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)
 
 
-def _question(result, at, settings, options) -> Mapping[str, Any]:
+def _summary(results, settings) -> dict[str, Any]:
+  """The table at the top: the headline score of every file under every setting, and the mean share of tokens kept."""
+  shares = [
+    [
+      answer["kept"] / entry["tokens"]
+      for result in results
+      for entry in result.answers
+      if entry.get("tokens")
+      for answer in [entry["answers"][number]]
+    ]
+    for number in range(len(settings))
+  ]
+  scores = zip(*(result.headlines for result in results))
+  rows = [
+    [plan.name(setting), f"{100 * np.mean(share):.0f} %" if share else "", *(f"{score:.1f}" for score in each)]
+    for setting, share, each in zip(settings, shares, scores)
+  ]
+  return {"columns": ["setting", "tokens kept", *titles(results)], "rows": rows}
+
+
+def _question(result, at, settings, read_video) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  images, videos = result.table.pictures(row), result.table.videos(row, options.fps, options.max_frames)
+  images, videos = result.table.pictures(row), result.table.videos(row, read_video)
   if videos:
     step = -(-len(videos[0].frames) // len(entry["views"]))  # frames per temporal slice; the slice shows as its first frame
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
@@ -83,6 +108,7 @@ def _question(result, at, settings, options) -> Mapping[str, Any]:
     "pictures": [_embedded(image, side) for image in images],
     "answers": answers,
     "views": entry["views"],
+    "scores": entry.get("map"),
   }
 
 

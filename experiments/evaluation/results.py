@@ -12,6 +12,8 @@ import json
 import statistics
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks.benchmark import Benchmark
 from experiments.evaluation.benchmarks.tsv import Table
@@ -136,18 +138,18 @@ def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: 
 
   The last column is the mean share. Rows with the paper's figures, labelled as such, follow ours.
   """
-  titles = _titles(results)
-  lines = ["| visual tokens | method | " + " | ".join(titles) + " | mean share |", "|---|---|" + "---:|" * (len(titles) + 1)]
-  headlines = [dict(zip(titles, scores)) for scores in zip(*(result.headlines for result in results))]
+  names = titles(results)
+  lines = ["| visual tokens | method | " + " | ".join(names) + " | mean share |", "|---|---|" + "---:|" * (len(names) + 1)]
+  headlines = [dict(zip(names, scores)) for scores in zip(*(result.headlines for result in results))]
   whole = {paper.pruned: paper for paper in published}.get(0.0)
 
   def line(kept, label, values, base, share):
-    cells = [_cell(values.get(title), base.get(title)) for title in titles]
+    cells = [_cell(values.get(title), base.get(title)) for title in names]
     lines.append(f"| {kept} | {label} | " + " | ".join(cells) + f" | {'' if share is None else f'{share:.1f} %'} |")
 
   for number, setting in enumerate(settings):
     values, base = headlines[number], headlines[0]
-    shares = [100 * values[title] / base[title] for title in titles if base[title]]
+    shares = [100 * values[title] / base[title] for title in names if base[title]]
     kept = "100 %" if setting.keep_ratio is None else f"{100 * setting.keep_ratio:g} %"
     label = "unpruned" if setting.keep_ratio is None else setting.selector
     line(kept, label, values, base, statistics.fmean(shares) if shares else None)
@@ -157,12 +159,12 @@ def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: 
         line(f"{100 * (1 - paper.pruned):g} %", paper.label, paper.scores, whole.scores if whole else {}, paper.share)
   notes = [
     f"{title}: {len(result.problems)} of {len(result.table.rows)} questions could not be asked and count as wrong."
-    for title, result in zip(titles, results)
+    for title, result in zip(names, results)
     if result.problems
   ]
   notes += [
     f"{title}: {result.table.skipped} rows without a picture were left out, as VLMEvalKit does."
-    for title, result in zip(titles, results)
+    for title, result in zip(names, results)
     if result.table.skipped
   ]
   if published:
@@ -172,7 +174,7 @@ def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: 
   return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
 
 
-def _titles(results):
+def titles(results: Sequence[Result]) -> list[str]:
   """Each benchmark's title, or the file's name where several files are of the same benchmark."""
   titles = [result.benchmark.title for result in results]
   return [title if titles.count(title) == 1 else result.table.name for title, result in zip(titles, results)]
@@ -187,17 +189,13 @@ def _cell(value, base):
 
 def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
   """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot as plt
-
   columns = min(3, len(results))
   rows = -(-len(results) // columns)
-  figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, layout="constrained")
+  figure = Figure(figsize=(5 * columns, 3.8 * rows), layout="constrained")
+  axes = figure.subplots(rows, columns, squeeze=False)
   for panel in axes.flat[len(results) :]:
     panel.set_axis_off()
-  for panel, result, title in zip(axes.flat, results, _titles(results)):
+  for panel, result, title in zip(axes.flat, results, titles(results)):
     whole = result.headlines[0]
     panel.axhline(whole, color="0.6", linestyle="--", linewidth=1, label="all tokens")
     pruned = [(setting, score) for setting, score in zip(settings, result.headlines) if setting.keep_ratio is not None]
@@ -209,7 +207,6 @@ def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
     panel.legend(fontsize=8)
   buffer = io.BytesIO()
   figure.savefig(buffer, dpi=110, format="png")
-  plt.close(figure)
   return buffer.getvalue()
 
 

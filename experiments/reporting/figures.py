@@ -1,19 +1,16 @@
-"""Figures: which tokens were kept, curves and bars."""
+"""Figures: which tokens were kept, curves and bars. They leave the backend of pyplot, which notebooks set, alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import pathlib
 
-import matplotlib
+from matplotlib import patches
+from matplotlib.figure import Figure
+import numpy as np
+from PIL import Image
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from models.vision_language import View  # noqa: E402
+from models.vision_language import View
 
 DIMMED = 0.22
 _COLORS = 10  # in matplotlib's cycle
@@ -26,6 +23,7 @@ def kept_tokens(
   scores: np.ndarray,
   kept: np.ndarray,
   title: str,
+  rule: str,
 ) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
@@ -36,14 +34,20 @@ def kept_tokens(
     scores: [V] fused scores of the prompt's visual tokens.
     kept: [V] bool, True on tokens that were kept.
     title: of the figure.
+    rule: by which the tokens were kept, and what the scores are: "rule, scores".
   """
-  figure, axes = plt.subplots(len(views), 2, figsize=(10, 5.2 * len(views)), squeeze=False, layout="constrained")
+  selector, _, scored = rule.partition(", ")
+  drawn = sum(view.columns > 0 for view in views)
+  figure = Figure(figsize=(10, 5.2 * drawn), layout="constrained")
+  axes = iter(figure.subplots(drawn, 2, squeeze=False))
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
   start = 0
-  for (left, right), view in zip(axes, views, strict=True):
-    picture, columns, rows = pictures[view.picture], view.columns, view.rows
+  for view in views:
     here = slice(start, start + view.count)
     start = here.stop
+    if not view.columns:
+      continue
+    (left, right), picture, columns, rows = next(axes), pictures[view.picture], view.columns, view.rows
     mask = kept[here].reshape(rows, -1)[:, :columns]
     # At most 1,600 pixels wide, and no token smaller than 4 pixels.
     width = max(min(picture.width, 1600), 4 * columns)
@@ -53,10 +57,10 @@ def kept_tokens(
     light = np.asarray(tokens, np.float32)[..., None]
     shown = pixels * light + (1 - light) * (255 - DIMMED * (255 - pixels))
     left.imshow(shown.astype(np.uint8))
-    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens", fontsize=10)
+    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens by {selector}", fontsize=10)
     for row, column in np.argwhere(mask):
       left.add_patch(
-        plt.Rectangle(
+        patches.Rectangle(
           (column * picture.width / columns - 0.5, row * picture.height / rows - 0.5),
           picture.width / columns,
           picture.height / rows,
@@ -68,13 +72,12 @@ def kept_tokens(
     image = right.imshow(
       scores[here].reshape(rows, -1)[:, :columns], cmap="viridis", extent=left.get_images()[0].get_extent(), **limits
     )
-    right.set_title("HAWK score", fontsize=10)
+    right.set_title(scored, fontsize=10)
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()
   figure.suptitle(title, fontsize=12, wrap=True)
   figure.savefig(path, dpi=110)
-  plt.close(figure)
 
 
 def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
@@ -87,7 +90,8 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
     x_label: of the axis.
     y_label: of the axis.
   """
-  figure, axes = plt.subplots(figsize=(9 if len(series) > _COLORS else 7, 4.5), layout="constrained")
+  figure = Figure(figsize=(9 if len(series) > _COLORS else 7, 4.5), layout="constrained")
+  axes = figure.subplots()
   left = int(np.argmin(x))
   for number, (name, values) in enumerate(sorted(series.items(), key=lambda item: -item[1][left])):
     axes.plot(
@@ -106,7 +110,6 @@ def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[flo
   else:
     axes.legend()
   figure.savefig(path, dpi=110)
-  plt.close(figure)
 
 
 def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
@@ -119,11 +122,11 @@ def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_labe
     y_label: of the axis.
   """
   count = len(next(iter(series.values())))
-  figure, axes = plt.subplots(figsize=(max(7, 0.16 * count * len(series)), 4.5), layout="constrained")
+  figure = Figure(figsize=(max(7, 0.16 * count * len(series)), 4.5), layout="constrained")
+  axes = figure.subplots()
   for number, (name, values) in enumerate(series.items()):
     axes.bar(np.arange(count) + (number - (len(series) - 1) / 2) * 0.8 / len(series), values, 0.8 / len(series), label=name)
   axes.set(xlabel=x_label, ylabel=y_label, xticks=np.arange(count))
   axes.axhline(0, color="black", linewidth=0.6)
   axes.legend(fontsize=8)
   figure.savefig(path, dpi=110)
-  plt.close(figure)

@@ -11,12 +11,12 @@
     command.main(Settings, run)
 
 Flags are defined only in a module that runs as a command, so that all commands can be imported and called in one process.
-Settings check themselves, whether they come from flags or from Python.
+Settings check themselves, whether they come from flags, from a config file (`configs`) or from Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import logging
 import sys
@@ -29,13 +29,16 @@ from absl import flags
 from absl import logging as absl_logging
 
 from experiments.running import compilation_cache
+from experiments.running import configs
 from experiments.running import processes
+from experiments.running import remote
 from experiments.running import settings as settings_lib
 from experiments.running.settings import option
 
 __all__ = ["MeshSettings", "Settings", "main", "option"]
 
 _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
 _DEFINE_MULTI = {str: flags.DEFINE_multi_string, int: flags.DEFINE_multi_integer, float: flags.DEFINE_multi_float}
 
 
@@ -66,6 +69,10 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """
   for each in (kind, processes.Options):
     define_flags(each)
+  # `experiments.sweep` has a config of its own, whose values are another command's but for those of the process.
+  own_config = "config" in names_of(kind)
+  if not own_config:
+    flags.DEFINE_string("config", None, configs.HELP, module_name=sys.argv[0])
 
   def parsed(argv):
     if len(argv) > 1:
@@ -74,12 +81,15 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
     if not flags.FLAGS["verbosity"].present:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
     try:
-      options, settings = read_flags(processes.Options), read_flags(kind)
+      config = configs.load(flags.FLAGS.config, None if own_config else [*names_of(kind), *names_of(processes.Options)])
+      options = read_flags(processes.Options, config=config.values)
+      settings = read_flags(kind, config=None if own_config else config.values)
       if options.compilation_cache:
         compilation_cache.keep(options.compilation_cache)
       processes.join(options)
       with processes.only_first_prints():
-        run(settings)
+        run(settings if own_config else remote.fetched(settings))
+        remote.close_all()
     except (ValueError, OSError) as error:
       if flags.FLAGS.pdb or flags.FLAGS.pdb_post_mortem:
         raise
@@ -110,18 +120,52 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
       (_DEFINE_MULTI if repeated else _DEFINE)[what](**arguments)
 
 
-def read_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> Any:
+def read_flags(
+  kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS, config: Mapping[str, Any] | None = None
+) -> Any:
   """Settings from the flags of `define_flags`, which have been parsed.
 
   Args:
     kind: the class of the settings.
     values: where the flags are defined.
+    config: values for flags that were not given.
 
   Raises:
-    ValueError: a setting that is not allowed, by name.
+    ValueError: a setting that is not allowed, or of the wrong type in `config`, by name.
   """
-  read = lambda value: tuple(value) if isinstance(value, list) else value
-  return kind(**{field.name: read(values[field.name].value) for field in dataclasses.fields(kind)})
+  config, found = config or {}, {}
+  for field in dataclasses.fields(kind):
+    flag = values[field.name]
+    if field.name in config and not flag.present:
+      found[field.name] = _typed(kind, field, config[field.name])
+    else:
+      found[field.name] = tuple(flag.value) if isinstance(flag.value, list) else flag.value
+  return kind(**found)
+
+
+def names_of(kind: type[settings_lib.Checked]) -> list[str]:
+  """Names of the settings of a class."""
+  return [field.name for field in dataclasses.fields(kind)]
+
+
+def _typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: Any) -> Any:
+  """A value of a config file as a field's type; one value stands for a list of one where a flag may be repeated.
+
+  Raises:
+    ValueError: a value of another type.
+  """
+  what, repeated = _type(kind, field)
+  several = repeated and isinstance(value, (list, tuple))
+  optional = type(None) in typing.get_args(typing.get_type_hints(kind)[field.name])
+  if value is None and optional:
+    return None
+  for one in value if several else (value,):
+    fits = isinstance(one, (int, float) if what is float else what) and (what is bool or not isinstance(one, bool))
+    if not fits:
+      allowed = _WORDS[what] + (", or a list of such" if repeated else " or None" if optional else "")
+      raise ValueError(f"{field.name}: got {one!r} in the config, must be {allowed}")
+  convert = float if what is float else lambda one: one
+  return tuple(map(convert, value if several else (value,))) if repeated else convert(value)
 
 
 def _type(kind, field) -> tuple[type, bool]:

@@ -21,7 +21,7 @@ def keep(directory: str) -> None:
 
 @contextlib.contextmanager
 def kept_in(directory: str | None, least_seconds: float = _LEAST_SECONDS) -> Iterator[None]:
-  """Within it, compiled programs are kept in a directory; None: nowhere, where seconds of compilation are measured.
+  """A context in which compiled programs are kept in a directory, or, if it is None, nowhere: to measure compile times.
 
   Args:
     directory: an existing directory, or None.

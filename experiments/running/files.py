@@ -10,11 +10,14 @@ import tempfile
 
 import jax
 
+from experiments.running import remote
+
 
 def output_directory(name: str, value: str, shared: bool = False) -> pathlib.Path:
   """Makes a directory and checks that it can be written to, before any work is done.
 
-  Results belong to the first process: the others get a directory that is deleted when they end.
+  Results belong to the first process: the others get a directory that is deleted when they end. Of a remote directory, such
+  as gs://bucket/name, it is a local mirror.
 
   Args:
     name: of the setting.
@@ -27,6 +30,8 @@ def output_directory(name: str, value: str, shared: bool = False) -> pathlib.Pat
   if jax.process_index() and not shared:
     value = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, value, ignore_errors=True)
+  if remote.is_remote(value):
+    return remote.Mirror(name, value, pull=shared).path
   path = pathlib.Path(value).expanduser().absolute()
   try:
     path.mkdir(parents=True, exist_ok=True)

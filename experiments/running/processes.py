@@ -34,7 +34,7 @@ class Options(settings.Checked):
   num_processes: int | None = option(None, "Number of processes.", least=1)
   process_id: int | None = option(None, "Number of this process, from 0.", least=0)
   heartbeat_seconds: int = option(
-    100, "A process that has not answered for so long counts as dead, and all others end with an error.", least=1
+    100, "After so many seconds without an answer a process counts as dead, and all others end with an error.", least=1
   )
 
 
@@ -61,7 +61,7 @@ def join(options: Options) -> None:
 
 @contextlib.contextmanager
 def only_first_prints():
-  """Within it, what processes other than the first print is discarded."""
+  """A context in which only the first process prints; what the others print is discarded."""
   with contextlib.ExitStack() as stack:
     if jax.process_index():
       stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -73,7 +73,7 @@ def mesh(spec: str | None, devices=None) -> jax.sharding.Mesh | None:
 
   Args:
     spec: as for `models.sharding.make_mesh`.
-    devices: to use instead, such as a process's own, where processes do not all run the same programs.
+    devices: the devices to use instead, such as those of this process, if processes do not all run the same programs.
 
   Raises:
     ValueError: a mesh that these devices cannot form.

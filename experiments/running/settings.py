@@ -17,7 +17,7 @@ def option(
   Args:
     default: its default; a tuple for a flag that may be repeated.
     help: one sentence for `--help`.
-    choices: the allowed strings, or a function of them where the table they come from may grow.
+    choices: the allowed strings, or a function that returns them if they come from a table that may grow.
     least: the lowest number that is allowed.
   """
   return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "least": least})

@@ -1,4 +1,4 @@
-"""Ablating all heads in one pass against a plain loop: the same numbers, in less time.
+"""Compares the ablation of all heads in one pass with a plain loop: the same numbers in less time.
 
   python -m experiments.speed.ablation
 
@@ -41,7 +41,7 @@ class Settings(command.MeshSettings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   examples: int = command.option(4, "Number of examples of each kind of question.", least=1)
-  batch_size: int = command.option(5, "Examples per batch, for ours.", least=1)
+  batch_size: int = command.option(5, "Examples per batch of the ablation in one pass.", least=1)
   metric: str = command.option("log_likelihood", "What the drop is measured of.", choices=_TOLERANCES)
   rounds: int = command.option(3, "Number of measurements behind each figure.", least=1)
 

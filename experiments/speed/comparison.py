@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import functools
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from experiments.speed import timing
 from experiments.speed.programs import Programs
 
 # Largest difference of logits, relative to the largest logit. float16 and bfloat16 round more than float32.
-_TOLERANCES = {"float32": 1e-4}
+_FLOAT32 = 1e-4
 _LOW_PRECISION = 5e-2
 
 
@@ -39,16 +39,17 @@ class Baseline(Protocol):
 
 
 def check_outputs(
-  ours: Sequence[Programs], baseline: Baseline, tensors: Any, steps: int, dtype: str
+  ours: Sequence[Programs], name: str, baseline: Baseline, arrays: dict[str, np.ndarray], steps: int, dtypes: Iterable[str]
 ) -> list[dict[str, Any]]:
   """Compares first logits and greedy tokens with the baseline's, which keeps the same tokens.
 
   Args:
     ours: our model on cases of one prompt.
+    name: of the baseline.
     baseline: what it is compared with.
-    tensors: the prompt, of `baseline.tensors`.
+    arrays: the prompt, of a processor.
     steps: decoding steps after the first token.
-    dtype: of the parameters. Greedy tokens must be equal only in float32.
+    dtypes: of the parameters of both. Greedy tokens must be equal only if all are float32.
 
   Returns:
     What was found for each case.
@@ -56,23 +57,27 @@ def check_outputs(
   Raises:
     ValueError: outputs that differ by more than the dtype's rounding explains.
   """
-  checks = []
+  checks, tensors = [], baseline.tensors(arrays)
+  exact = set(dtypes) == {"float32"}
   for programs in ours:
     expected, tokens = baseline.answer(tensors, programs.kept(0), steps)
     found = np.asarray(programs.language()[0][0])
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     same = int(np.cumprod(np.asarray(programs.answer().tokens)[0] == tokens).sum())
-    checks.append({"case": programs.case.name, "largest_logit_error": error, "equal_tokens": same, "of": steps + 1})
-    close = error <= _TOLERANCES.get(dtype, _LOW_PRECISION)  # False for NaN too
-    if not close or (dtype == "float32" and same != steps + 1):
+    checks.append(
+      {"baseline": name, "case": programs.case.name, "largest_logit_error": error, "equal_tokens": same, "of": steps + 1}
+    )
+    close = error <= (_FLOAT32 if exact else _LOW_PRECISION)  # False for NaN too
+    if not close or (exact and same != steps + 1):
       raise ValueError(f"baseline: outputs differ at {programs.case.name}: {checks[-1]}")
   return checks
 
 
 def add_baseline(
   clock: timing.Clock,
+  name: str,
   baseline: Baseline,
-  tensors: Any,
+  arrays: dict[str, np.ndarray],
   ours: Sequence[Programs],
   batch: Programs,
   rows: Sequence[dict[str, np.ndarray]],
@@ -82,18 +87,20 @@ def add_baseline(
 
   Args:
     clock: that measures our programs too.
+    name: of the baseline, with which the names of its functions begin.
     baseline: what is measured.
-    tensors: the prompt of `ours`.
+    arrays: the prompt of `ours`, of a processor.
     ours: cases of one prompt.
     batch: a case of several prompts.
     rows: arrays of each prompt of the batch.
     steps: decoding steps after the first token.
   """
-  add = functools.partial(clock.add, wait=baseline.wait)
-  add("torch vision", lambda: baseline.vision(tensors))
+  add = lambda function, *args, **options: clock.add(f"{name} {function}", *args, wait=baseline.wait, **options)
+  tensors = baseline.tensors(arrays)
+  add("vision", lambda: baseline.vision(tensors))
   for programs in ours:
     prefill = functools.partial(baseline.prefill, tensors, programs.kept(0))
-    add(f"torch first_token {programs.case.name}", prefill)
-    add(f"torch decode {programs.case.name}", lambda *state: baseline.decode(*state, steps), prepare=prefill)
+    add(f"first_token {programs.case.name}", prefill)
+    add(f"decode {programs.case.name}", lambda *state: baseline.decode(*state, steps), prepare=prefill)
   singles = [(baseline.tensors(arrays), batch.kept(row)) for row, arrays in enumerate(rows)]
-  add("torch batch", lambda: [baseline.decode(*baseline.prefill(*single), steps) for single in singles])
+  add("batch", lambda: [baseline.decode(*baseline.prefill(*single), steps) for single in singles])

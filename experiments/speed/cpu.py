@@ -39,7 +39,6 @@ class Settings(command.Settings):
 
   tokens: int = command.option(828, "Number of tokens in a prompt.", least=1)
   patches: int = command.option(3136, "Number of patches in a picture.", least=2)
-  dtype: str = command.option("float32", "Dtype of all arrays.", choices=_TOLERANCES)
   rounds: int = command.option(20, "Number of measurements behind each figure.", least=1)
 
 
@@ -48,10 +47,11 @@ class Case:
   """A workaround beside what it replaces.
 
   Attributes:
-    workaround: its name in models/cpu.py.
+    workaround: a key of `REPLACED`.
     shapes: what it is applied to.
     ours: the program with it.
     plain: the program without it.
+    dtype: of the arrays.
     read: the part of the results that counts.
   """
 
@@ -59,35 +59,41 @@ class Case:
   shapes: str
   ours: Callable[[], jax.Array]
   plain: Callable[[], jax.Array]
+  dtype: str
   read: Callable[[jax.Array], jax.Array] = lambda result: result
 
 
-# What each workaround replaces, in words.
+# The name in models/cpu.py of each workaround, and what it replaces, in words.
 REPLACED = {
-  "dot_general": "one row times a weight matrix, as one product",
-  "attend_by_head": "long rows with all heads at once, padding and masked keys included",
-  "kept": "cosines and sines computed again by every head, in one layer",
+  "row": ("dot_general", "one row times a weight matrix, as one product"),
+  "bfloat16 rows": ("dot_general", "one to four rows in bfloat16, as one product"),
+  "bfloat16 product": ("dot_general", "many rows in bfloat16, with a bfloat16 result"),
+  "bfloat16 logits": ("matmul", "many rows in float32, where the matmul precision is `bfloat16`"),
+  "attend_by_head": ("attend_by_head", "long rows with all heads at once, padding and masked keys included"),
+  "kept": ("kept", "cosines and sines computed again by every head, in one layer"),
 }
 
 
-def make_cases(tokens: int, patches: int, dtype: str) -> list[Case]:
+def make_cases(tokens: int, patches: int) -> list[Case]:
   """All measurements.
 
   Args:
     tokens: of a prompt.
     patches: of a picture.
-    dtype: of all arrays.
   """
-  draw = functools.partial(_draw, np.random.default_rng(0), dtype)
-  products = [
-    _product(draw(1, rows), draw(rows, columns))
-    for rows, columns in ((_HIDDEN, _INTERMEDIATE), (_INTERMEDIATE, _HIDDEN), (_HIDDEN, _VOCABULARY))
-  ]
-  prompt = (draw(1, tokens, _HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM), draw(1, tokens, _KV_HEADS, _HEAD_DIM))
-  pictures = tuple(draw(2, patches, _VISION_HEADS, _VISION_HEAD_DIM) for _ in range(3))
+  draw = functools.partial(_draw, np.random.default_rng(0))
+  sizes = ((_HIDDEN, _INTERMEDIATE), (_INTERMEDIATE, _HIDDEN), (_HIDDEN, _VOCABULARY))
+  product = lambda name, rows, size, dtype: _product(name, draw(dtype, rows, size[0]), draw(dtype, *size))
+  float32 = functools.partial(draw, "float32")
+  prompt = tuple(float32(1, tokens, heads, _HEAD_DIM) for heads in (_HEADS, _KV_HEADS, _KV_HEADS))
+  pictures = tuple(float32(2, patches, _VISION_HEADS, _VISION_HEAD_DIM) for _ in range(3))
   picture = tuple(x[:1] for x in pictures)
   return [
-    *products,
+    *(product("row", 1, size, "float32") for size in sizes),
+    *(product("bfloat16 rows", 1, size, "bfloat16") for size in sizes),
+    product("bfloat16 rows", 4, sizes[0], "bfloat16"),
+    *(product("bfloat16 product", tokens, size, "bfloat16") for size in sizes[:2]),
+    _low_precision(float32(tokens, sizes[0][0]), float32(*sizes[0])),
     _attention(f"a causal prompt of {tokens:,} tokens", *prompt, causal=True),
     _attention(f"a picture of {patches:,} patches", *picture),
     _attention(f"a picture of {patches:,} patches and one of half as many", *pictures, lengths=(patches, patches // 2)),
@@ -106,11 +112,20 @@ def _program(function, *args) -> Callable[[], jax.Array]:
   return lambda: jax.block_until_ready(jitted(*args))
 
 
-def _product(row, matrix) -> Case:
+def _product(workaround, rows, matrix) -> Case:
   numbers = (((1,), (0,)), ((), ()))
-  program = lambda product: _program(functools.partial(product, dimension_numbers=numbers), row, matrix)
-  shapes = f"a row times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
-  return Case("dot_general", shapes, program(cpu.dot_general), program(jax.lax.dot_general))
+  program = lambda product: _program(functools.partial(product, dimension_numbers=numbers), rows, matrix)
+  shapes = f"[{len(rows):,}, {matrix.shape[0]:,}] times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
+  return Case(workaround, shapes, program(cpu.dot_general), program(jax.lax.dot_general), rows.dtype.name)
+
+
+def _low_precision(rows, matrix) -> Case:
+  def in_bfloat16(rows, matrix):
+    with jax.default_matmul_precision("bfloat16"):
+      return cpu.matmul(rows, matrix)
+
+  shapes = f"[{len(rows):,}, {matrix.shape[0]:,}] times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
+  return Case("bfloat16 logits", shapes, _program(in_bfloat16, rows, matrix), _program(jnp.matmul, rows, matrix), "bfloat16")
 
 
 def _attention(shapes: str, query, key, value, causal: bool = False, lengths: Sequence[int] | None = None) -> Case:
@@ -125,7 +140,7 @@ def _attention(shapes: str, query, key, value, causal: bool = False, lengths: Se
   ours, plain = (_program(attend, query, key, value, mask) for attend in (by_head, at_once))
   # The queries after the end of a row are padding, whose results are not read.
   read = lambda out: out if real is None else jnp.where(real[:, None, None, :, None], out, 0)
-  return Case("attend_by_head", shapes, ours, plain, read)
+  return Case("attend_by_head", shapes, ours, plain, "float32", read)
 
 
 def _rotation(shapes: str, query, key) -> Case:
@@ -143,10 +158,11 @@ def _rotation(shapes: str, query, key) -> Case:
     shapes,
     program(functools.partial(cpu.kept, (jnp.cos, jnp.sin))),
     program(lambda angles: (jnp.cos(angles), jnp.sin(angles))),
+    "float32",
   )
 
 
-def check(case: Case, dtype: str) -> float:
+def check(case: Case) -> float:
   """Largest difference of a case's two results, relative to the largest value.
 
   Raises:
@@ -154,7 +170,7 @@ def check(case: Case, dtype: str) -> float:
   """
   found, expected = (np.asarray(case.read(program()), np.float32) for program in (case.ours, case.plain))
   difference = float(np.abs(found - expected).max() / np.abs(expected).max())
-  if not difference <= _TOLERANCES[dtype]:
+  if not difference <= _TOLERANCES[case.dtype]:
     raise ValueError(f"{case.workaround}: results differ by {difference:.1e} for {case.shapes}")
   return difference
 
@@ -162,8 +178,8 @@ def check(case: Case, dtype: str) -> float:
 def summarize(rows: Sequence[dict[str, Any]]) -> list[str]:
   """The table in models/cpu.py: for each workaround, its smallest and largest gain."""
   cells = []
-  for name, replaced in REPLACED.items():
-    gains = [f"{row['gain']:.1f}" for row in sorted(rows, key=lambda row: row["gain"]) if row["workaround"] == name]
+  for key, (name, replaced) in REPLACED.items():
+    gains = [f"{row['gain']:.1f}" for row in sorted(rows, key=lambda row: row["gain"]) if row["workaround"] == key]
     span = gains[0] if gains[0] == gains[-1] else f"{gains[0]} to {gains[-1]}"
     cells.append([f"`{name}`", replaced, f"{span} times"])
   return tables.table(["workaround", "replaces", "gain"], cells, left=3)
@@ -173,8 +189,8 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   """Compares, measures, and returns a row per case: seconds with and without the workaround, and the gain."""
   if jax.default_backend() != "cpu":
     raise ValueError(f"platform: got {jax.default_backend()}, the workarounds are for CPUs; set JAX_PLATFORMS=cpu")
-  cases = make_cases(settings.tokens, settings.patches, settings.dtype)
-  differences = [check(case, settings.dtype) for case in cases]
+  cases = make_cases(settings.tokens, settings.patches)
+  differences = [check(case) for case in cases]
   clock = timing.Clock()
   for number, case in enumerate(cases):
     clock.add(f"{number} ours", case.ours)
@@ -187,20 +203,19 @@ def run(settings: Settings) -> list[dict[str, Any]]:
       {
         "workaround": case.workaround,
         "shapes": case.shapes,
+        "dtype": case.dtype,
         "seconds": ours,
         "plain_seconds": plain,
         "gain": plain / ours,
         "difference": difference,
       }
     )
-  print(
-    f"\n{settings.dtype}, medians of {settings.rounds} rounds; {environment.device()}, {environment.today()}; "
-    f"{environment.versions()}.\n"
-  )
+  print(f"\nMedians of {settings.rounds} rounds; {environment.device()}, {environment.today()}; {environment.versions()}.\n")
   cells = [
     [
-      f"`{row['workaround']}`",
+      f"`{REPLACED[row['workaround']][0]}`",
       row["shapes"],
+      row["dtype"],
       f"{1e3 * row['seconds']:.3f}",
       f"{1e3 * row['plain_seconds']:.3f}",
       f"{row['gain']:.2f}",
@@ -208,7 +223,11 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     ]
     for row in rows
   ]
-  print("\n".join(tables.table(["workaround", "applied to", "ms", "without it, ms", "gain", "difference"], cells, left=2)))
+  print(
+    "\n".join(
+      tables.table(["workaround", "applied to", "dtype", "ms", "without it, ms", "gain", "difference"], cells, left=3)
+    )
+  )
   print("\n" + "\n".join(summarize(rows)))
   return rows
 

@@ -26,9 +26,16 @@ def language_prefill(text: DecoderConfig, tokens: int) -> float:
 
 
 def scoring(text: DecoderConfig, visual_tokens: int) -> float:
-  """FLOPs of HAWK's scores for one prompt: a query per head, folded into the key projection."""
-  folding = 2 * text.hidden_size * text.num_attention_heads * 2 * text.head_dim
-  return folding + 2 * visual_tokens * text.hidden_size * text.num_attention_heads
+  """FLOPs of HAWK's scores for one prompt: a query per head, folded into the key projection.
+
+  Where queries and keys are normalized, every key is computed instead; a single query token is counted.
+  """
+  width = text.num_attention_heads * text.head_dim
+  query = 2 * text.hidden_size * width
+  if text.qk_norm:
+    keys = 2 * visual_tokens * text.hidden_size * text.num_key_value_heads * text.head_dim
+    return query + keys + 2 * visual_tokens * width
+  return query + 2 * text.hidden_size * width + 2 * visual_tokens * text.hidden_size * text.num_attention_heads
 
 
 def decode_bytes(text: DecoderConfig, cached: int, batch: int, itemsize: int) -> float:

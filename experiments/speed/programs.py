@@ -18,14 +18,14 @@ def _prune(params, prompt, features, plan, *, model):
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _language(params, sequence, *, model):
+def _language(params, sequence, features, *, model):
   """[B, vocab] logits of each row's next token, and keys and values."""
 
-  def call(module, sequence):
-    out = module.run(sequence)
+  def call(module):
+    out = module.run(sequence, features)
     return module.logits(out.last), out.keys_values
 
-  return model.apply({"params": params}, sequence, method=call)
+  return model.apply({"params": params}, method=call)
 
 
 class Programs:
@@ -84,7 +84,7 @@ class Programs:
   @functools.cached_property
   def language(self):
     """The decoder over the compacted prompt alone, and the head on the last token of each row."""
-    return self._compile("language", _language, self._params, self.prune(), model=self._model)
+    return self._compile("language", _language, self._params, self.prune(), self._features, model=self._model)
 
   def first_token(self):
     """Vision and prefill as `generate` runs them: nothing waits in between."""

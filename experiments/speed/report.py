@@ -16,7 +16,7 @@ class _Measured:
 
   def __init__(self, report: dict[str, Any]):
     self.seconds, self.steps = report["seconds"], report["steps"]
-    self.baseline = "torch vision" in self.seconds
+    self.baselines = report["baselines"]
 
   def median(self, name: str) -> float:
     return float(np.median(self.seconds[name]))
@@ -66,10 +66,11 @@ def _stages(report, measured) -> list[str]:
     f"whole answer ({report['steps'] + 1} tokens)",
     "KV cache, MB",
     "temporaries, MB",
+    "process at its peak, MB",
     "compilation, s",
   ]
-  if measured.baseline:
-    columns += ["transformers: first token", "times ours", "decoding, per token", "times ours"]
+  for baseline in measured.baselines:
+    columns += [f"{baseline}: first token", "times ours", "decoding, per token", "times ours"]
   rows = []
   for case in report["cases"]:
     name = f"{case['keep_ratio']:g}"
@@ -87,18 +88,42 @@ def _stages(report, measured) -> list[str]:
       measured.spread(f"answer {name}"),
       f"{case['cache_bytes'] / 1e6:.1f}",
       f"{max(value or 0 for value in case['temporary_bytes'].values()) / 1e6:.0f}",
+      _megabytes(case["peak_bytes"]),
       f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}",
     ]
-    if measured.baseline:
-      other = measured.step(f"torch decode {name}")
+    for baseline in measured.baselines:
+      other = measured.step(f"{baseline} decode {name}")
       row += [
-        measured.spread(f"torch first_token {name}"),
-        f"{measured.median(f'torch first_token {name}') / first:.2f}",
+        measured.spread(f"{baseline} first_token {name}"),
+        f"{measured.median(f'{baseline} first_token {name}') / first:.2f}",
         f"{1e3 * other:.2f}",
         f"{other / step:.2f}",
       ]
     rows.append(row)
   return tables.table(columns, rows, left=0)
+
+
+def _megabytes(peak: dict[str, int | None]) -> str:
+  """The device's memory where it counts it, else the process's."""
+  value = peak["device"] or peak["process"]
+  return "-" if value is None else f"{value / 1e6:.0f}"
+
+
+def check_limits(report: dict[str, Any]) -> None:
+  """Checks that no stage is faster than the machine's limits, which would then be none.
+
+  Raises:
+    ValueError: for such a stage.
+  """
+  measured, rate = _Measured(report), report["matmul_flops_per_second"]
+  shares = {"vision": report["vision_flops"] / measured.median("vision") / rate}
+  for case in report["cases"]:
+    name = f"{case['keep_ratio']:g}"
+    shares[f"language prefill {name}"] = case["language_flops"] / measured.median(f"language {name}") / rate
+    bandwidth = case["decode_bytes"] / measured.step(f"decode {name}")
+    shares[f"decoding {name}"] = bandwidth / report["bandwidth_bytes_per_second"]
+  if above := {name: f"{100 * share:.0f} %" for name, share in shares.items() if not share <= 1}:
+    raise ValueError(f"limits: stages are faster than the machine's limits, which must be measured better: {above}")
 
 
 def _shares(report, measured) -> list[str]:
@@ -158,9 +183,10 @@ def _notes(report, measured) -> list[str]:
   text = (
     f"Four pictures of different sizes in one batch, {steps + 1} tokens each: {4 / measured.median('batch'):.2f} samples/s"
   )
-  if measured.baseline:
-    ratio = measured.median("torch batch") / measured.median("batch")
-    text += f"; transformers one by one {4 / measured.median('torch batch'):.2f}, {ratio:.2f} times our seconds"
+  text += f"; one by one {4 / measured.median('one by one'):.2f}"
+  for baseline in measured.baselines:
+    ratio = measured.median(f"{baseline} batch") / measured.median("batch")
+    text += f"; {baseline} one by one {4 / measured.median(f'{baseline} batch'):.2f}, {ratio:.2f} times the batch's seconds"
   lines.append(text + ".")
   pruned = f"{cases[min(1, len(cases) - 1)]['keep_ratio']:g}"
   speeds = [f"{1 / measured.step(f'decode {pruned}'):.1f} at batch 1"]
@@ -168,11 +194,11 @@ def _notes(report, measured) -> list[str]:
   lines.append(f"Decoded tokens per second with {pruned} kept: {', '.join(speeds)}.")
   if report["checks"]:
     checks = "; ".join(
-      f"kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
+      f"{check['baseline']}, kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
       f"{check['equal_tokens']} of {check['of']} tokens are equal"
       for check in report["checks"]
     )
-    lines.append(f"Compared with transformers before: {checks}.")
+    lines.append(f"Outputs, compared before: {checks}.")
   return lines
 
 
@@ -182,8 +208,8 @@ def plot(path: pathlib.Path, report: dict[str, Any]) -> None:
   shares = [case["keep_ratio"] for case in cases]
   firsts = lambda prefix: [measured.median(f"{prefix}first_token {share:g}") for share in shares]
   lines = {"ours": firsts("")}
-  if measured.baseline:
-    lines["transformers"] = firsts("torch ")
+  for baseline in measured.baselines:
+    lines[baseline] = firsts(f"{baseline} ")
   work = [report["vision_flops"] + case["language_flops"] for case in cases]
   lines["ours, if time followed FLOPs"] = [lines["ours"][0] * some / work[0] for some in work]
   figures.lines(path, shares, lines, "share of visual tokens kept", "seconds to the first token")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -69,6 +70,10 @@ class Clock:
     """Median seconds of a function."""
     return float(np.median(self.seconds[name]))
 
+  def best_rate(self, limits: Mapping[str, Limit]) -> float:
+    """Most work per second of any limit in any round."""
+    return max(limit.work / min(self.seconds[name]) for name, limit in limits.items())
+
 
 def _time(entry: _Entry) -> float:
   arguments = entry.prepare() or ()
@@ -92,17 +97,42 @@ class Limit:
   work: float
 
 
-def multiplication(dtype: str) -> Limit:
-  """A large matrix product, limited by arithmetic."""
-  rows, size = (1024, 2048) if jax.default_backend() == "cpu" else (8192, 8192)
-  a, b = jnp.ones([rows, size], dtype), jnp.ones([size, size], dtype)
-  product = jax.jit(lambda a, b: a @ b)
-  return Limit(lambda: jax.block_until_ready(product(a, b)), 2.0 * rows * size * size)
+def multiplications(dtype: str) -> dict[str, Limit]:
+  """Matrix products, limited by arithmetic, in several sizes and by several libraries; the fastest is the machine's limit.
+
+  Args:
+    dtype: of the operands; results are float32, which is faster than a result in bfloat16 on some machines.
+  """
+  cpu = jax.default_backend() == "cpu"
+  sizes = ((1024, 2048, 2048), (3136, 640, 1712), (832, 2816, 1024)) if cpu else ((8192, 8192, 8192),)
+  product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
+  limits = {}
+  for rows, inner, columns in sizes:
+    work, shape = 2.0 * rows * inner * columns, f"{rows} x {inner} x {columns}"
+    a, b = jnp.ones([rows, inner], dtype), jnp.ones([inner, columns], dtype)
+    limits[f"product {shape}"] = Limit(lambda a=a, b=b: jax.block_until_ready(product(a, b)), work)
+    if cpu and dtype == "float32":
+      x, y = np.ones([rows, inner], np.float32), np.ones([inner, columns], np.float32)
+      limits[f"product {shape}, NumPy"] = Limit(lambda x=x, y=y: x @ y, work)
+  return limits
 
 
-def reading(dtype: str) -> Limit:
-  """The product of a large matrix and a vector, limited by memory bandwidth."""
-  matrix = jnp.ones([8192 if jax.default_backend() == "cpu" else 16384, 8192], dtype)
-  vector = jnp.ones([8192], dtype)
-  product = jax.jit(lambda matrix, vector: matrix @ vector)
-  return Limit(lambda: jax.block_until_ready(product(matrix, vector)), float(matrix.nbytes))
+def readings() -> dict[str, Limit]:
+  """Programs that read a large array once, limited by memory bandwidth; the fastest is the machine's limit."""
+  rows, columns = 8192 if jax.default_backend() == "cpu" else 65536, 8192
+  matrix, vector = jnp.ones([rows, columns], jnp.float32), jnp.ones([columns], jnp.float32)
+  row = jnp.ones([1, rows], jnp.float32)
+  programs = {
+    "read by matrix times vector": (lambda matrix, vector, row: matrix @ vector),
+    "read by row times matrix": (lambda matrix, vector, row: row @ matrix),
+    "read by sum": (lambda matrix, vector, row: matrix.sum()),
+    "read by sum of rows": (lambda matrix, vector, row: matrix.sum(axis=1)),
+    "read by maximum": (lambda matrix, vector, row: matrix.max(axis=1)),
+  }
+  work = float(matrix.nbytes)
+  run = lambda program: lambda: jax.block_until_ready(program(matrix, vector, row))
+  limits = {name: Limit(run(jax.jit(program)), work) for name, program in programs.items()}
+  if jax.default_backend() == "cpu":
+    array = np.ones([rows, columns], np.float32)
+    limits["read by NumPy"] = Limit(lambda: array @ np.ones(columns, np.float32), work)
+  return limits

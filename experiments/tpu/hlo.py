@@ -77,7 +77,7 @@ class Collective:
 
   @property
   def moved(self) -> float:
-    """Bytes that a chip receives, on a ring."""
+    """Bytes that a chip receives if the chips form a ring."""
     if self.kind == "all-reduce":
       return 2 * self.result * (self.group - 1) / self.group
     if self.kind == "reduce-scatter":
@@ -93,7 +93,7 @@ class Cost:
     flops: floating-point operations, kernels included.
     kernel_flops: those of kernels, which count whole squares of attention.
     bytes_accessed: in the chip's memory.
-    collectives: each kind of message to their number and the bytes that a chip receives; None: unknown, since libtpu's
+    collectives: for each kind of message, their number and the bytes that a chip receives; None: unknown, since libtpu's
       program is in a form that this jaxlib cannot read.
     temporaries: bytes in use while it runs, beside arguments and results.
     outputs: bytes of results that do not replace arguments.
@@ -164,7 +164,7 @@ def collectives(text: str) -> list[Collective]:
   """Messages in a program's HLO, the text of `compiled.as_text()`."""
   found, channels = [], set()
   for shapes, kind, started, rest in _COLLECTIVE.findall(text):
-    # XLA writes a message that runs beside several fusions in each of them.
+    # XLA repeats a message in every fusion beside which it runs, so each channel counts once.
     channel = re.search(r"channel_id=(\d+)", rest)
     if channel and (kind, channel[1]) in channels:
       continue

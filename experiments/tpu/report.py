@@ -100,5 +100,5 @@ def _ratios(prefills) -> list[str]:
     for row in prefills
   ]
   return tables.table(
-    ["kept", "tokens", "prefill, ms", f"share of that at {whole['keep_ratio']:g}", "FLOPs, share"], rows, left=0
+    ["kept", "tokens", "prefill, ms", f"share of the time at {whole['keep_ratio']:g}", "FLOPs, share"], rows, left=0
   ) + [""]

@@ -10,6 +10,8 @@ from einops import rearrange
 import jax
 import jax.numpy as jnp
 
+from models import cpu
+
 _MASKED = -1e30
 
 
@@ -28,7 +30,7 @@ def attend(query, key, value, mask, bias) -> jax.Array:
   """
   queries = query.shape[3]
   merge = lambda x: rearrange(x, "B G M T d -> B G (M T) d")
-  logits = jnp.matmul(merge(query), key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+  logits = cpu.matmul(merge(query), key) * query.shape[-1] ** -0.5
   logits = rearrange(logits, "B G (M T) S -> B G M T S", T=queries)
   if bias is not None:
     logits += bias[:, None, None, None]
@@ -36,7 +38,7 @@ def attend(query, key, value, mask, bias) -> jax.Array:
     logits = jnp.where(mask[:, None, None], logits, _MASKED)
   weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
   # Dividing the result takes T x d divisions instead of T x S.
-  out = jnp.matmul(merge(weights.astype(value.dtype)), value, preferred_element_type=jnp.float32)
+  out = cpu.matmul(merge(weights.astype(value.dtype)), value)
   out = rearrange(out, "B G (M T) d -> B G M T d", T=queries) / weights.sum(axis=-1, keepdims=True)
   return out.astype(value.dtype)
 

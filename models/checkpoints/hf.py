@@ -21,11 +21,13 @@ from models.checkpoints import params as params_lib
 from models.checkpoints import sharded
 from models.checkpoints.sharded import Tally
 
-# Of safetensors files.
+# The dtypes of safetensors files, by their names there.
 _STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Last component of tensors that are no parameters: older checkpoints store what models compute.
+# Last component of tensors that are not parameters: older checkpoints also store values that models compute themselves.
 _COMPUTED = ("position_ids", "inv_freq")
+_HEAD, _TABLE = "lm_head.weight", "language_model.embed_tokens.weight"
+_COMPARED = 16  # rows of a head that should equal the embedding table
 
 
 def load(directory: pathlib.Path, model, dtype: str = "float32", tally: Tally | None = None) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
     for name, found in tensors.items()
     if name not in dotted.values() and not model.leaves_out(name)
   ]
+  if model.leaves_out(_HEAD) and _differ(*(tensors.get(name) for name in (_HEAD, _TABLE))):
+    problems.append(f"contradiction: {tensors[_HEAD][0][0]} is not the embedding table, the config says tie_word_embeddings")
   for path, value in wanted.items():
     for tensor, source in tensors.get(dotted[path], [])[:1]:
       shape = tuple(source.get_slice(tensor).get_shape())
@@ -96,6 +100,18 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
   if problems:
     raise ValueError(f"model: {directory} does not fit its config:\n  " + "\n  ".join(problems))
   return {path: tensors[dotted[path]][0] for path in wanted}
+
+
+def _differ(head, table) -> bool:
+  """Whether two matrices, as `find_tensors` holds them, differ in some evenly spaced rows; False where one is not stored."""
+  if not head or not table:
+    return False
+  first, second = (source.get_slice(name) for name, source in (head[0], table[0]))
+  if first.get_shape() != second.get_shape():
+    return True
+  count = first.get_shape()[0]
+  rows = range(0, count, -(-count // _COMPARED))
+  return any(not np.array_equal(first[row : row + 1], second[row : row + 1]) for row in rows)
 
 
 def read_param(path, shape, tensor: str, source, dtype: str, tally: Tally) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Parameters that no file has yet: their shapes, random ones, and their dtypes."""
+"""Parameters without a checkpoint: their shapes, random values, and their dtypes."""
 
 from __future__ import annotations
 

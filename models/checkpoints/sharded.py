@@ -1,8 +1,8 @@
 """Tensors of a safetensors file to parameters on a mesh.
 
 Every byte is read once, by one process, in whole rows as they are stored: each device gets an equal part of a tensor's
-rows, and the devices then exchange them for the slices that they hold. If each device read its own slices, columns among
-them, every process would touch nearly every page of the file.
+rows, and the devices then exchange rows for the slices that they are to hold. If each device read its slices directly, some
+would be columns, and every process would touch nearly every page of the file.
 """
 
 from __future__ import annotations

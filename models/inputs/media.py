@@ -13,10 +13,13 @@ from PIL import Image
 
 from hawk_jax import checks
 from models import foreign
+from models.inputs import video as video_lib
 from models.inputs.video import Video
 
 # Those that image processors are made from.
 FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+# The pictures and videos of each prompt of a batch, in the order of their placeholders.
+Rows = Sequence[Sequence[Image.Image | Video]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +67,15 @@ class MediaProcessor:
       ValueError: names the picture or video.
     """
 
-  def __call__(
-    self,
-    images: Sequence[Sequence[Image.Image]],
-    videos: Sequence[Sequence[Video]],
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-  ) -> Media:
+  def sample(self, total: int, rate: float, fps: float, max_frames: int) -> np.ndarray:
+    """Which frames of a video the model gets; see `models.inputs.video.sample`, the rule of most models."""
+    return video_lib.sample(total, rate, fps, max_frames)
+
+  def __call__(self, rows: Rows, min_pixels: int | None = None, max_pixels: int | None = None) -> Media:
     """Arrays and texts of a batch.
 
     Args:
-      images: for each prompt its RGB pictures.
-      videos: for each prompt its videos.
+      rows: for each prompt its RGB pictures and its videos, in the order of their placeholders.
       min_pixels: smaller pictures and frames are scaled up to this many pixels; None: as the checkpoint says.
       max_pixels: larger ones are scaled down to this many pixels; None: as the checkpoint says.
 
@@ -100,13 +100,27 @@ def check_normalization(processor) -> None:
   Raises:
     ValueError: names the key of preprocessor_config.json.
   """
-  for name in ("image_mean", "image_std"):
-    values = checks.real_array(f"{FILES[0]}: {name}", getattr(processor, name), "three numbers")
+  check_moments(FILES[0], processor.image_mean, processor.image_std)
+  checks.real(f"{FILES[0]}: rescale_factor", processor.rescale_factor, "a positive number of at most 1", 1e-6, 1.0)
+
+
+def check_moments(file: str, mean, deviation) -> None:
+  """Refuses means and deviations of pixels that are not three numbers each.
+
+  Args:
+    file: that they are from.
+    mean: its image_mean.
+    deviation: its image_std.
+
+  Raises:
+    ValueError: names the file and the key.
+  """
+  for name, value in (("image_mean", mean), ("image_std", deviation)):
+    values = checks.real_array(f"{file}: {name}", value, "three numbers")
     if values.shape != (3,) or not np.isfinite(values).all() or (name == "image_std" and values.min() <= 0):
       raise ValueError(
-        f"{FILES[0]}: {name}: got {checks.show(values.tolist())}, must be three finite numbers, deviations positive"
+        f"{file}: {name}: got {checks.show(values.tolist())}, must be three finite numbers, deviations positive"
       )
-  checks.real(f"{FILES[0]}: rescale_factor", processor.rescale_factor, "a positive number of at most 1", 1e-6, 1.0)
 
 
 def check_setting(processor, name: str, expected: int | None) -> None:
@@ -125,6 +139,22 @@ def check_setting(processor, name: str, expected: int | None) -> None:
     raise ValueError(f"{FILES[0]}: {name} is {value}, must be {expected}, as in config.json")
 
 
+def check_tile(processor, side: int) -> None:
+  """Refuses an image processor of transformers whose tiles are not the tower's.
+
+  Args:
+    processor: of transformers.
+    side: of the tower's tiles, in pixels.
+
+  Raises:
+    ValueError: names the key of preprocessor_config.json.
+  """
+  size = dict(processor.size or {})
+  height, width = (checks.whole(f"{FILES[0]}: size.{name}", size.get(name), 1) for name in ("height", "width"))
+  if (height, width) != (side, side):
+    raise ValueError(f"{FILES[0]}: size makes tiles of {height} x {width} pixels, the tower takes {side}")
+
+
 def _token(config, tokenizer, *names) -> str | None:
   """The placeholder whose id a config holds under one of several names."""
   for name in names:
@@ -134,3 +164,26 @@ def _token(config, tokenizer, *names) -> str | None:
         raise ValueError(f"config: {name} is {config[name]}, the tokenizer has no such token")
       return token
   return None
+
+
+def pictures(rows: Rows) -> list[Image.Image]:
+  """All pictures of a batch, in order."""
+  return [item for row in rows for item in row if isinstance(item, Image.Image)]
+
+
+def videos(rows: Rows) -> list[Video]:
+  """All videos of a batch, in order."""
+  return [item for row in rows for item in row if isinstance(item, Video)]
+
+
+def check_no_limits(min_pixels: int | None, max_pixels: int | None) -> None:
+  """Refuses limits of pixels, for models whose tiles have one size.
+
+  Raises:
+    ValueError: one of them is given.
+  """
+  if min_pixels is not None or max_pixels is not None:
+    raise ValueError(
+      f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
+      "picture to tiles of one size; leave them out"
+    )

@@ -27,13 +27,16 @@ class Pictures:
   """The pictures, or the videos, of a batch that share a placeholder, in the order of their placeholders.
 
   Attributes:
-    kind: what to call one of them: image or video.
+    kind: what to call one of them, for messages: image or video.
     argument: the array that holds their sizes.
-    noun: what to call a row of that array.
+    noun: what to call a row of that array, for messages.
     sizes: for each picture, its row.
-    slots: for each picture, [count] row of the encoder's output for each visual token.
+    slots: for each picture, [count] rows of the encoder's output, one for each of its visual tokens.
     positions: for each picture, [count, A] rotary position ids, counted from where the picture begins.
     views: for each picture, (rows, columns, newlines) of its views; each temporal slice of a video is a list of its own.
+    places: for each video, [count] ids that only tokens at the same place in its frames share; None: no token shares its
+      place.
+    drawn: for each picture, [count] numbers of its visual tokens in the order of its views' cells; None: they are in it.
     used: how many have been matched with their placeholders.
   """
 
@@ -44,6 +47,8 @@ class Pictures:
   slots: Sequence[np.ndarray]
   positions: Sequence[np.ndarray]
   views: Sequence[Sequence[Sequence[tuple[int, int, bool]]]]
+  places: Sequence[np.ndarray] | None = None
+  drawn: Sequence[np.ndarray] | None = None
   used: int = 0
 
 
@@ -156,7 +161,7 @@ def plan_prompts(
 ) -> tuple[Prompt, tuple[tuple[View, ...], ...]]:
   """Lays out a batch of prompts: positions, slots and query tokens, padded to buckets.
 
-  Positions count up over text. After a picture, text continues from the picture's largest position plus one.
+  Positions grow by one per text token. After a picture, text continues from the picture's largest position plus one.
 
   Args:
     text: the decoder.
@@ -189,8 +194,8 @@ def plan_prompts(
 def _plan_row(tokens, number, pictures, axes):
   """One prompt's arrays except its query, the position of its answer, and the views of its pictures."""
   visual = np.isin(tokens, list(pictures))
-  positions = np.zeros([len(tokens), axes], np.int32)
-  slots = np.zeros(len(tokens), np.int32)
+  positions = np.zeros([len(tokens), axes], np.int64)  # beyond int32 only in prompts that are refused
+  slots, places, drawn = np.zeros(len(tokens), np.int32), np.arange(len(tokens)), np.arange(len(tokens))
   at, position, shown = 0, 0, []
   while at < len(tokens):
     if not visual[at]:
@@ -212,13 +217,18 @@ def _plan_row(tokens, number, pictures, axes):
         f"{some.argument}: {some.kind} {some.used} has {some.noun} {list(some.sizes[some.used])}, so {count} "
         f"placeholders, but prompt {number} has {found}"
       )
-    positions[at : at + count] = some.positions[some.used] + position
+    positions[at : at + count] = np.add(some.positions[some.used], position, dtype=np.int64)
     slots[at : at + count] = some.slots[some.used]
+    if some.places is not None:
+      places[at : at + count] = len(tokens) + some.places[some.used]
+    if some.drawn is not None:
+      drawn[at : at + count] = at + some.drawn[some.used]
     shown += some.views[some.used]
     some.used += 1
     position = int(positions[at : at + count].max()) + 1
     at += count
-  return dict(tokens=tokens, visual=visual, slots=slots, positions=positions), position, shown
+  plan = dict(tokens=tokens, visual=visual, drawn=drawn[visual], slots=slots, positions=positions, places=places)
+  return plan, position, shown
 
 
 def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], max_positions: int) -> Prompt:
@@ -226,7 +236,8 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
 
   Args:
     rows: for each prompt, arrays over its S real tokens: `tokens` int, `visual` bool, `slots` int (encoder row of each
-      visual token), `positions` [S, A] int, `query` bool.
+      visual token), `positions` [S, A] int, `places` int (see `Prompt`), `query` bool; and `drawn`, indices of the visual
+      tokens in the order in which they fill the slots.
     next_positions: rotary position at which each prompt's answer starts.
     max_positions: the model's limit.
 
@@ -250,9 +261,9 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
 
   rows = [{**row, "order": np.arange(len(row["tokens"]))} for row in rows]
   is_text = lambda row: ~row["visual"]
-  is_visual = lambda row: row["visual"]
+  is_visual = lambda row: row["drawn"]
   text = bucket(max(int(is_text(row).sum()) for row in rows), TEXT_MINIMUM)
-  visual = bucket(max(int(is_visual(row).sum()) for row in rows), VISUAL_MINIMUM)
+  visual = bucket(max(len(is_visual(row)) for row in rows), VISUAL_MINIMUM)
   return Prompt(
     text_tokens=pad("tokens", is_text, text),
     text_order=pad("order", is_text, text, -1),
@@ -261,5 +272,6 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
     visual_slots=pad("slots", is_visual, visual),
     visual_order=pad("order", is_visual, visual, -1),
     visual_positions=pad("positions", is_visual, visual),
+    visual_places=pad("places", is_visual, visual),
     next_position=np.asarray(next_positions, np.int32),
   )

@@ -1,8 +1,12 @@
-"""Video files to sampled frames, and frames to files, with PyAV."""
+"""Video files to sampled frames, and frames to files, with PyAV.
+
+The tests compare with transformers' Qwen2-VL video processor which frames are sampled, and when. The decoded pixels are not
+compared: transformers reads files with other decoders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import os
@@ -69,20 +73,36 @@ class Video:
 
 
 def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int = 2) -> np.ndarray:
-  """Which frames to take, as transformers' Qwen2-VL video processor does.
+  """Which frames to take: those that transformers' Qwen2-VL video processor samples.
+
+  For a few videos, such as 899 frames at 29.97 per second with fps=1, its float32 steps ask for a frame past the end. Here
+  no such frame is taken.
 
   Args:
     total: frames of the video.
     rate: its frames per second.
     fps: frames per second to sample.
     max_frames: most frames.
-    multiple: the number of frames is rounded down to a multiple of it, where the video has as many.
+    multiple: the number of frames is rounded down to a multiple of it, if the video has at least that many frames.
 
   Returns:
     [T] int64, evenly spread.
 
   Raises:
     ValueError: fps or max_frames out of range, or a video without frames.
+  """
+  check_sampling(total, fps, max_frames, multiple)
+  most = min(max_frames, total) // multiple * multiple
+  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
+  # Rounding may add a step to arange; the multiple must hold.
+  return np.arange(0, total, total / count)[:count].astype(np.int64)
+
+
+def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -> None:
+  """Refuses arguments of `sample`.
+
+  Raises:
+    ValueError: as `sample`.
   """
   if checks.real("fps", fps, "positive and finite", 0.0) == 0.0:
     raise ValueError(f"fps: got {fps}, must be positive and finite")
@@ -91,10 +111,6 @@ def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int =
     raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
   if total < 1:
     raise ValueError("videos: the video has no frame")
-  most = min(max_frames, total) // multiple * multiple
-  count = int(min(max(total / rate * fps, MINIMUM_FRAMES), most, total) // multiple * multiple) or 1
-  # Rounding may add a step to arange; the multiple must hold.
-  return np.arange(0, total, total / count)[:count].astype(np.int64)
 
 
 def probe(path) -> Info:
@@ -121,13 +137,14 @@ def probe(path) -> Info:
   return info
 
 
-def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
+def read(path, fps: float = 2.0, max_frames: int = 64, sample: Callable[..., np.ndarray] = sample) -> Video:
   """Samples a file's frames.
 
   Args:
     path: as for `probe`.
     fps: frames per second to sample.
     max_frames: most frames; longer videos are sampled more sparsely.
+    sample: which frames to take, with the arguments of `sample`.
 
   Raises:
     ValueError: as `probe` and `sample`, or frames that cannot be decoded.
@@ -149,7 +166,7 @@ def read(path, fps: float = 2.0, max_frames: int = 64) -> Video:
 
 
 def write(path, frames: Sequence[np.ndarray], fps: int) -> None:
-  """Writes a file in H.264, or VP8 for webm; the same frames give the same bytes.
+  """Writes a file in H.264, or VP8 for webm. Writing the same frames again on the same machine gives the same bytes.
 
   Args:
     path: of the file; its suffix names the container.

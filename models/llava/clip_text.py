@@ -35,15 +35,14 @@ from models.checkpoints import hf
 from models.checkpoints import tokenizer as tokenizer_lib
 from models.checkpoints.names import Names
 from models.inputs import templates
-from models.llava import config as config_lib
 from models.llava.model import Llava
-from models.llava.vision import Encoder
-from models.llava.vision import EncoderConfig
-from models.llava.vision import layer_norm
 from models.llava.vision import VisionConfig
+from models.vision_encoder import Encoder
+from models.vision_encoder import EncoderConfig
+from models.vision_encoder import layer_norm
 from models.vision_language import Inputs
 
-# What older configs say, whichever id the end token has.
+# Older configs hold this number, whatever the id of the end token is.
 _LEGACY_END = 2
 
 
@@ -53,7 +52,7 @@ class TextConfig(EncoderConfig):
 
   Attributes:
     max_position_embeddings: S.
-    eos_token_id: of the token whose state represents the text; 2: the token with the highest id.
+    eos_token_id: id of the token whose state represents the text; 2 stands for the token with the highest id in the text.
   """
 
   vocab_size: int = 49_408
@@ -93,9 +92,10 @@ def from_hf(content: dict[str, Any]) -> ClipConfig:
     vision=hf_config.make(VisionConfig, "vision_config", vision),
     projection_dim=checks.whole("config: projection_dim", config.projection_dim, 1, 2**20),
   )
-  config_lib.check_encoder("text_config", clip.text)
-  config_lib.check_encoder("vision_config", clip.vision)
-  config_lib.check_tiles(clip.vision)
+  hf_config.divides(
+    "text_config", "hidden_size", clip.text.hidden_size, "num_attention_heads", clip.text.num_attention_heads
+  )
+  hf_config.check_tiles("vision_config", clip.vision)
   return clip
 
 

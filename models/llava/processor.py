@@ -51,18 +51,14 @@ class Processor(MediaProcessor):
         f"{name} is {width} x {height} pixels, must have at most {pictures.MAX_PIXELS:,} when it is padded to a square"
       )
 
-  def __call__(self, images, videos, min_pixels=None, max_pixels=None) -> Media:
+  def __call__(self, rows, min_pixels=None, max_pixels=None) -> Media:
     """Adds `pixel_values`, and `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them.
 
     Raises:
       ValueError: min_pixels or max_pixels given.
     """
-    if min_pixels is not None or max_pixels is not None:
-      raise ValueError(
-        f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
-        "picture to tiles of one size; leave them out"
-      )
-    flat = sum(map(list, images), [])
+    media.check_no_limits(min_pixels, max_pixels)
+    flat = media.pictures(rows)
     if not flat:
       return Media({})
     if self.config.grid_pinpoints:

@@ -9,31 +9,15 @@ from transformers import Qwen2_5_VLConfig as HFConfig
 from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen2_5_vl.vision import VisionConfig
-
-_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+from models.qwen_vl import config as qwen_vl_config
+from models.qwen_vl.config import QwenVLConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen2_5_VLConfig:
-  """A whole model.
+class Qwen2_5_VLConfig(QwenVLConfig):
+  """A whole model."""
 
-  Attributes:
-    text: the decoder.
-    vision: the tower.
-    image_token_id: placeholder of a picture's visual tokens.
-    video_token_id: placeholder of a video's visual tokens.
-    vision_start_token_id: precedes a picture or video.
-    vision_end_token_id: follows it.
-    eos_token_ids: <|im_end|> and others, which end a message or an answer.
-  """
-
-  text: DecoderConfig
   vision: VisionConfig
-  image_token_id: int = 151655
-  video_token_id: int = 151656
-  vision_start_token_id: int = 151652
-  vision_end_token_id: int = 151653
-  eos_token_ids: tuple[int, ...] = (151645,)
 
 
 def from_hf(content: dict) -> Qwen2_5_VLConfig:
@@ -52,35 +36,19 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   config = HFConfig(**{**content, "vision_config": vision})
   text, vision = config.text_config, config.vision_config
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "silu")
-  eos = text.eos_token_id if text.eos_token_id is not None else content.get("eos_token_id")
-  eos = () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
   decoder = hf_config.decoder(
     text,
     attention_bias=True,
     tie_word_embeddings=bool(config.tie_word_embeddings),
     mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
   )
-  if config.image_token_id == config.video_token_id:
-    raise ValueError(f"config: image_token_id and video_token_id are both {config.image_token_id}, must differ")
   tower = hf_config.make(VisionConfig, "vision_config", vision)
-  _check_tower(tower, decoder.hidden_size)
-  return Qwen2_5_VLConfig(
-    text=decoder,
-    vision=tower,
-    eos_token_ids=tuple(hf_config.token_id("eos_token_id", token) for token in eos),
-    **{name: hf_config.token_id(name, getattr(config, name)) for name in _TOKENS},
-  )
-
-
-def _check_tower(tower: VisionConfig, hidden_size: int) -> None:
-  """Refuses sizes of the tower that do not fit one another or the decoder."""
-  hf_config.divides("vision_config", "hidden_size", tower.hidden_size, "num_heads", tower.num_heads)
-  hf_config.divides("vision_config", "hidden_size / num_heads", tower.hidden_size // tower.num_heads, "rotary axes", 4)
-  hf_config.require("vision_config.out_hidden_size", tower.out_hidden_size, hidden_size)
+  qwen_vl_config.check_tower(tower, decoder.hidden_size)
   side = tower.patch_size * tower.spatial_merge_size
   if tower.window_size < side:
     raise ValueError(f"config: vision_config.window_size is {tower.window_size}, must be at least {side}, one visual token")
   hf_config.bound("vision_config's window", tower.window_side**2 * tower.merge_unit * tower.patch_dim)
+  return Qwen2_5_VLConfig(text=decoder, vision=tower, **qwen_vl_config.special_tokens(config, content))
 
 
 def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 from flax import linen as nn
 import numpy as np
 
-from hawk_jax import checks
 from models import sharding
-from models.decoder import Decoder
 from models.qwen2_5_vl import cost
 from models.qwen2_5_vl import inputs as inputs_lib
 from models.qwen2_5_vl.axes import AXES
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
-from models.qwen2_5_vl.names import NAMES
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
+from models.qwen_vl.model import QwenVL
 from models.vision_language import Features
 from models.vision_language import Inputs
-from models.vision_language import make_lm_head
-from models.vision_language import VisionLanguageModel
-
-# Synthetic pictures are at most this many times as long as wide.
-_LONGEST = 4
-_TYPICAL_TOKENS = 4096
 
 
-class Qwen2_5_VL(VisionLanguageModel):
+class Qwen2_5_VL(QwenVL):
   """All sizes of the family."""
 
   config: Qwen2_5_VLConfig
-  names = NAMES
   axes = AXES
-
-  def setup(self):
-    self.visual = VisionTower(self.config.vision, self.mesh)
-    self.language_model = Decoder(self.config.text, self.mesh)
-    if not self.config.text.tie_word_embeddings:
-      self.lm_head = make_lm_head(self.config.text.vocab_size)
+  tower = VisionTower
 
   def encode(self, vision: VisionInputs) -> Features:
     return Features(self.visual(vision))
@@ -84,48 +68,5 @@ class Qwen2_5_VL(VisionLanguageModel):
     )
 
   @nn.nowrap
-  def example(self) -> Inputs:
-    vision = self.config.vision
-    side = vision.spatial_merge_size
-    return self.pack(
-      input_ids=[[self.config.image_token_id]],
-      pixel_values=np.zeros([side * side, vision.patch_dim], np.float32),
-      image_grid_thw=[[1, side, side]],
-    )
-
-  @nn.nowrap
-  def synthetic_batch(self, sizes, text_tokens, rng=None):
-    return inputs_lib.synthetic_batch(self.config, sizes, text_tokens, rng)
-
-  @nn.nowrap
-  def picture_size(self, visual_tokens=None):
-    tokens = _TYPICAL_TOKENS if visual_tokens is None else checks.whole("visual_tokens", visual_tokens, 1)
-    unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
-    for rows in range(math.isqrt(tokens), 0, -1):
-      if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:
-        return unit * rows, unit * (tokens // rows)
-    raise ValueError(
-      f"visual_tokens: got {tokens}, must be rows times columns of a picture at most {_LONGEST} times as long "
-      f"as wide, such as {math.isqrt(tokens) ** 2}"
-    )
-
-  @nn.nowrap
   def vision_flops(self, arrays):
     return cost.vision_flops(self.config.vision, np.asarray(arrays["image_grid_thw"]).tolist())
-
-  @nn.nowrap
-  def vision_heads(self):
-    return self.config.vision.num_heads
-
-  @nn.nowrap
-  def stored_shapes(self):
-    vision = self.config.vision
-    return {
-      "visual.patch_embed.proj.weight": (
-        vision.hidden_size,
-        vision.in_channels,
-        vision.temporal_patch_size,
-        vision.patch_size,
-        vision.patch_size,
-      )
-    }

@@ -17,44 +17,27 @@ from einops import rearrange
 from flax import linen as nn
 from flax import struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hawk_jax.buckets import bucket
 from models import rope
 from models import sharding
-from models.attention import attention
+from models.cpu import dot_general
 from models.decoder import MLP
-
-_HEADS = ("tensor", "fsdp", "data")  # mesh axes that full attention splits its heads over
+from models.qwen_vl import config as qwen_vl_config
+from models.qwen_vl import grids as grids_lib
+from models.qwen_vl.vision import PatchEmbed
+from models.qwen_vl.vision import plan_slices
+from models.qwen_vl.vision import VisionAttention
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(qwen_vl_config.VisionConfig):
   """Shapes of the tower; names follow the checkpoints' config.json."""
 
-  depth: int
-  hidden_size: int
-  intermediate_size: int
-  num_heads: int
-  out_hidden_size: int
   fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
-  in_channels: int = 3
-  patch_size: int = 14
-  temporal_patch_size: int = 2
-  spatial_merge_size: int = 2
   window_size: int = 112
   tokens_per_second: int = 2
-
-  @property
-  def patch_dim(self) -> int:
-    """C, values per patch."""
-    return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-  @property
-  def merge_unit(self) -> int:
-    """U, patches per merged token."""
-    return self.spatial_merge_size**2
 
   @property
   def window_side(self) -> int:
@@ -107,8 +90,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
   start = 0
   for frames, height, columns in np.asarray(grids).tolist():
     rows, cols = height // merge, columns // merge
-    place = np.stack(np.meshgrid(np.arange(height), np.arange(columns), indexing="ij"), axis=-1)
-    place = rearrange(place, "(h i) (w j) a -> (h w) (i j) a", i=merge, j=merge)
+    place = grids_lib.places(height, columns, merge)
     for _ in range(frames):
       tokens = np.arange(start, start + rows * cols, dtype=np.int32).reshape(rows, cols)
       for top in range(0, rows, side):
@@ -135,12 +117,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
   slot_of_token = np.zeros(start, np.int32)
   slot_of_token[tokens] = np.flatnonzero(real)
 
-  slice_length = bucket(max(map(len, slices)))
-  slice_slots = np.full([bucket(len(slices), minimum=1), slice_length], -1, np.int32)
-  place_of_token = np.zeros(start, np.int32)
-  for number, members in enumerate(slices):
-    slice_slots[number, : len(members)] = slot_of_token[members]
-    place_of_token[members] = number * slice_length + np.arange(len(members))
+  slice_slots, place_of_token = plan_slices(slices, slot_of_token)
 
   def lay_out(values, shape):
     out = np.zeros((row_count * width,) + shape, values.dtype)
@@ -173,48 +150,6 @@ def _fill_rows(windows: list[np.ndarray], width: int) -> list[list[np.ndarray]]:
   return rows
 
 
-class VisionAttention(nn.Module):
-  """Self-attention of patches, within windows or within whole temporal slices."""
-
-  config: VisionConfig
-  full: bool
-  mesh: jax.sharding.Mesh | None = None
-
-  def setup(self):
-    # Query, key and value have an axis of their own, so that heads can be split over devices.
-    self.qkv = nn.DenseGeneral((3, self.config.hidden_size))
-    self.proj = nn.Dense(self.config.hidden_size)
-
-  def __call__(self, x, rotation, inputs):
-    """Attends.
-
-    Args:
-      x: [R, W * U, D].
-      rotation: cosine and sine, [R, W * U, d/2] each.
-      inputs: the layout.
-
-    Returns:
-      [R, W * U, D].
-    """
-    unit = self.config.merge_unit
-    split = rearrange(self.qkv(x), "R P three (N d) -> three R P N d", N=self.config.num_heads)
-    query, key, value = (sharding.heads(y, self.mesh) for y in split)
-    query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
-    if not self.full:
-      ids = jnp.repeat(inputs.window_ids, unit, axis=1)
-      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
-    else:
-      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
-      # Slices gather patches from all rows, so heads are split instead: every device has all patches of its heads.
-      by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
-      in_slices = lambda y: rearrange(by_slot(by_head(y))[inputs.slice_slots], "I L U N d -> I (L U) N d")
-      lengths = (inputs.slice_slots >= 0).sum(-1) * unit
-      out = attention(in_slices(query), in_slices(key), in_slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
-      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[inputs.slot_places.reshape(-1)]
-      out = by_head(out.reshape(query.shape))
-    return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
-
-
 class VisionBlock(nn.Module):
   """Pre-norm transformer block."""
 
@@ -225,25 +160,15 @@ class VisionBlock(nn.Module):
   def setup(self):
     config = self.config
     self.norm1 = nn.RMSNorm(1e-6)
-    self.attn = VisionAttention(config, self.full, self.mesh)
+    self.attn = VisionAttention(config, self.mesh)
     self.norm2 = nn.RMSNorm(1e-6)
     self.mlp = MLP(config.hidden_size, config.intermediate_size, use_bias=True, mesh=self.mesh)
 
   def __call__(self, x, rotation, inputs):
-    x = sharding.residual(x + self.attn(self.norm1(x), rotation, inputs), self.mesh)
+    windows = None if self.full else inputs.window_ids
+    attended = self.attn(self.norm1(x), rotation, inputs.slice_slots, inputs.slot_places, windows)
+    x = sharding.residual(x + attended, self.mesh)
     return sharding.residual(x + self.mlp(self.norm2(x)), self.mesh)
-
-
-class PatchEmbed(nn.Module):
-  """Linear embedding of patches; the checkpoints' Conv3d with stride = kernel."""
-
-  config: VisionConfig
-
-  def setup(self):
-    self.proj = nn.Dense(self.config.hidden_size, use_bias=False)
-
-  def __call__(self, patches):
-    return self.proj(patches)
 
 
 class PatchMerger(nn.Module):
@@ -255,9 +180,9 @@ class PatchMerger(nn.Module):
     self.ln_q = nn.RMSNorm(1e-6)
     # A list names its layers as the checkpoints do: mlp.0, (gelu), mlp.2.
     self.mlp = [
-      nn.Dense(self.config.hidden_size * self.config.merge_unit),
+      nn.Dense(self.config.hidden_size * self.config.merge_unit, dot_general=dot_general),
       lambda x: nn.gelu(x, approximate=False),
-      nn.Dense(self.config.out_hidden_size),
+      nn.Dense(self.config.out_hidden_size, dot_general=dot_general),
     ]
 
   def __call__(self, x):
@@ -289,8 +214,7 @@ class VisionTower(nn.Module):
     Returns:
       [R * W, O] features, one row per slot; those of padding slots have no meaning.
     """
-    dtype = self.patch_embed.proj.variables["params"]["kernel"].dtype if not self.is_initializing() else jnp.float32
-    x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C").astype(dtype))
+    x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C"))
     x = sharding.residual(x, self.mesh)
     frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
     rotation = rope.rotation(rearrange(inputs.positions, "R W U A -> R (W U) A"), frequencies)

@@ -16,6 +16,8 @@ from absl.testing import absltest
 
 from experiments import evaluate
 from experiments.running import compilation_cache
+from experiments.running import watching
+from tests.reference import browser
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -87,12 +89,49 @@ class EvaluateTest(absltest.TestCase):
     table = (directory / "table.md").read_text()
     self.assertRegex(table, r"\| 100 % \| unpruned \| [\d.]+ \(100.0 %\) \| 100.0 % \|\n\| 20 % \| hawk \| [\d.]+ \(")
     self.assertIn("1 of 10 questions could not be asked", table)
-    self.assertEqual({path.name for path in directory.iterdir()}, {*RESULTS, "journal", "seconds.jsonl"})
+    self.assertEqual({path.name for path in directory.iterdir()}, {*RESULTS, "journal", "metrics.jsonl", "seconds.jsonl"})
     page = (directory / "report.html").read_text()
     self.assertNotRegex(page, r"""(src|href)=["']?http|url\(|@import""")
     self.assertLen(self.whole.prunings, 2)
     written = json.loads((directory / "scores.json").read_text())["digits"]["settings"].values()
     self.assertEqual([setting["scores"] for setting in written], self.whole.results[0].totals)
+
+  def test_metrics(self):
+    lines = watching.read(self.whole.directory / "metrics.jsonl")
+    self.assertEqual([line["step"] for line in lines], [1, 2, 3, 4, 5, 5])
+    self.assertEqual(lines[4]["questions"], 10)
+    self.assertIn("seconds/vision", lines[0])
+    self.assertEqual(lines[5]["digits"], self.whole.results[0].headlines[1])
+
+  @absltest.skipIf(browser.find() is None, "there is no Chromium")
+  def test_the_page_in_a_browser(self):
+    page = browser.Browser((self.whole.directory / "report.html").as_uri())
+    self.addCleanup(page.close)
+    page.wait("document.body && document.body.dataset.ready")
+    shown = lambda selector: page.run(f"[...document.querySelectorAll('{selector}')].filter(e => e.offsetParent).length")
+    change = lambda id, script: page.run(f"e = document.getElementById('{id}'); {script}; filter()")
+    self.assertRegex(
+      page.run("document.getElementById('summary').innerText"), r"(?s)setting.*all tokens.*100 %.*hawk 0.2\s*20 %"
+    )
+    self.assertEqual((shown("article"), shown("figure")), (2, 4))  # the third question has a broken picture
+    change("maps", "e.checked = true")
+    self.assertEqual(shown("figure"), 6)
+    change("maps", "e.checked = false")
+    change("sides", "e.checked = true")
+    self.assertEqual(shown(".two figure"), 4)
+    self.assertEqual(shown(".answers figure"), 0)
+    change("sides", "e.checked = false")
+    question = page.run("data.questions[0].question")
+    change("search", f"e.value = {json.dumps(question.upper())}")
+    self.assertEqual(shown("article"), 1)
+    change("search", "e.value = ''")
+    # Beside an answer that pruning lost, the page shows the one from all tokens.
+    page.run(
+      "for (const figures of document.querySelectorAll('.answers')) figures.children[1].dataset.verdicts = 'wrong lost'; "
+      "document.querySelector('input[value=lost]').checked = true; filter()"
+    )
+    self.assertEqual(shown("figure"), 4)
+    self.assertEmpty(page.errors)
 
   def test_killed_and_started_again_equals_undisturbed(self):
     path = self.directory / "killed" / "journal" / "00000.jsonl"

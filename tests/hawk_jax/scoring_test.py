@@ -111,6 +111,39 @@ class HeadScoresTest(parameterized.TestCase):
     self.assertTrue((scores[0] != 0).all())
 
 
+class NormedHeadScoresTest(parameterized.TestCase):
+  """Models that normalize each head's queries and keys (Qwen3)."""
+
+  def inputs(self, heads, groups, bias):
+    projections, *rest = make_inputs(heads, groups, bias)
+    rng = np.random.default_rng(3)
+    norm = lambda: jnp.asarray(rng.uniform(0.2, 2, d), jnp.float32)
+    return projections.replace(query_norm=norm(), key_norm=norm()), *rest
+
+  @parameterized.product(heads_groups=[(8, 8), (8, 2), (7, 1)], bias=[True, False])
+  def test_equal_the_mean_of_all_logits(self, heads_groups, bias):
+    projections, text, visual, query_mask, visual_mask = self.inputs(*heads_groups, bias)
+    scores = np.asarray(scoring.head_scores(projections, text, visual, query_mask))
+    wide = lambda x: np.asarray(x, np.float64)
+
+    def project(x, kernel, bias, norm):
+      x = np.einsum("tD,DNd->tNd", wide(x), wide(kernel)) + (0 if bias is None else wide(bias))
+      return x / np.sqrt((x**2).mean(-1, keepdims=True) + projections.epsilon) * wide(norm)
+
+    for row in range(B):
+      queries = project(text[row][query_mask[row]], projections.query, projections.query_bias, projections.query_norm)
+      keys = project(visual[row][visual_mask[row]], projections.key, projections.key_bias, projections.key_norm)
+      keys = np.repeat(keys, heads_groups[0] // heads_groups[1], axis=1)
+      expected = np.einsum("nhd,vhd->nhv", queries, keys).mean(0) / np.sqrt(d)
+      np.testing.assert_allclose(scores[row, :, : VISUAL_COUNTS[row]], expected, rtol=1e-5, atol=1e-5)
+
+  def test_folding_would_rank_differently(self):
+    projections, text, visual, query_mask, _ = self.inputs(8, 2, True)
+    exact = np.asarray(scoring.head_scores(projections, text, visual, query_mask))
+    folded = np.asarray(scoring.head_scores(projections.replace(query_norm=None, key_norm=None), text, visual, query_mask))
+    self.assertTrue((exact[0].argsort(-1) != folded[0].argsort(-1)).any(-1).all())
+
+
 class NormalizeTest(parameterized.TestCase):
   @parameterized.parameters(*scoring.NORMALIZATIONS)
   def test_equals_numpy(self, normalization):

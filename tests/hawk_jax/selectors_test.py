@@ -105,15 +105,14 @@ class SelectorsTest(parameterized.TestCase):
     self.counts = np.asarray([9, 12, 3, 0], np.int32)
     self.seeds = np.arange(BATCH, dtype=np.uint32)
     number = np.cumsum(self.mask, axis=1) - 1
-    places = np.stack([3 * (number // PLACES), 7 + number % PLACES // 2, 7 + number % 2], axis=-1)
-    self.positions = np.where(self.mask[..., None], places, 0).astype(np.int32)
+    self.places = np.where(self.mask, 7 + number % PLACES, 0).astype(np.int32)
 
   def select(self, name, rows=slice(None), **changes):
     arguments = (
       dict(features=self.features, scores=self.scores, visual_mask=self.mask, counts=self.counts, seeds=self.seeds) | changes
     )
-    if "positions" in selectors.SELECTORS[name].needs:
-      arguments["positions"] = self.positions
+    if "places" in selectors.SELECTORS[name].needs:
+      arguments["places"] = self.places
     function = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
     return np.asarray(function(**{key: jnp.asarray(value[rows]) for key, value in arguments.items()}, keep_count=KEEP))
 
@@ -157,7 +156,7 @@ class SelectorsTest(parameterized.TestCase):
         self.assertContainsSubset(few[row], [*many[row], -1])
 
   def test_evs_keeps_one_frame_from_the_start(self):
-    self.positions[..., 1:] = np.arange(SLOTS)[:, None]  # no place occurs twice: a picture
+    self.places[:] = np.arange(SLOTS)  # no place occurs twice: a picture
     kept = self.select("evs")
     for row in range(BATCH):
       np.testing.assert_array_equal(kept[row, : self.counts[row]], np.flatnonzero(self.mask[row])[: self.counts[row]])

@@ -1,6 +1,10 @@
 """The CPU workarounds compute what they replace, at sizes at which they are used."""
 
 import functools
+import pathlib
+import re
+import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -24,7 +28,7 @@ def draw(dtype, *shape, seed=0):
 
 def split(function, *args) -> bool:
   """Whether a function sums the parts of a product."""
-  return f"tensor<{cpu._PRODUCT_PARTS}x{COLUMNS}x" in jax.jit(function).lower(*args).as_text()
+  return bool(re.search(f"tensor<{cpu._PRODUCT_PARTS}x[1-9]x{COLUMNS}xf32>", jax.jit(function).lower(*args).as_text()))
 
 
 class DotGeneralTest(parameterized.TestCase):
@@ -43,6 +47,15 @@ class DotGeneralTest(parameterized.TestCase):
     self.assert_close(
       jax.jit(multiply)(inputs, kernel), jax.lax.dot_general(inputs, kernel, numbers, preferred_element_type=result), dtype
     )
+
+  @parameterized.parameters((1, True), (2, True), (cpu._FEW_ROWS, True), (cpu._FEW_ROWS + 1, False))
+  def test_a_few_bfloat16_rows(self, rows, is_split):
+    inputs, kernel = draw("bfloat16", rows, ROWS), draw("bfloat16", ROWS, COLUMNS, seed=1)
+    multiply = functools.partial(cpu.dot_general, dimension_numbers=NUMBERS)
+    self.assertEqual(split(multiply, inputs, kernel), is_split)
+    exact = np.asarray(inputs, np.float64) @ np.asarray(kernel, np.float64)
+    # The sum is rounded once, at the end: to half of bfloat16's last place.
+    np.testing.assert_allclose(np.asarray(jax.jit(multiply)(inputs, kernel), np.float64), exact, rtol=2**-8, atol=1e-4)
 
   @parameterized.parameters(((2, ROWS), (ROWS, COLUMNS)), ((1, ROWS - 8), (ROWS - 8, COLUMNS)), ((1, 516), (516, COLUMNS)))
   def test_other_products_are_not_split(self, inputs, kernel):
@@ -72,6 +85,66 @@ class DotGeneralTest(parameterized.TestCase):
     self.assertTrue(split(layers[0].apply, params, inputs))
     found, expected = (jax.jit(layer.apply)(params, inputs) for layer in layers)
     self.assert_close(found, expected, dtype)
+
+
+class OperandTest(parameterized.TestCase):
+  """Which dtype a large product is computed in, by what the CPU can do and what precision is asked for."""
+
+  CASES = (
+    # dtype, whether the CPU multiplies bfloat16, default matmul precision, dtype of the operands
+    ("float32", True, None, "float32"),
+    ("float32", False, None, "float32"),
+    ("float32", True, "highest", "float32"),
+    ("float32", True, "bfloat16", "bfloat16"),
+    ("float32", False, "bfloat16", "float32"),
+    ("bfloat16", True, None, "bfloat16"),
+    ("bfloat16", False, None, "float32"),
+  )
+
+  @parameterized.parameters(
+    ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", True),
+    ("flags\t\t: fpu amx_bf16", True),
+    ("flags\t\t: fpu avx2 avx512_bf16_not", False),
+    ("Features\t: fp asimd bf16", True),
+    ("model name\t: bf16", False),
+    (None, False),
+  )
+  def test_features(self, line, expected):
+    holder = tempfile.TemporaryDirectory()
+    self.addCleanup(holder.cleanup)
+    path = pathlib.Path(holder.name) / "cpuinfo"
+    if line is not None:
+      path.write_text(f"processor\t: 0\n{line}\nprocessor\t: 1\n")
+    self.assertEqual(cpu.multiplies_bfloat16(str(path)), expected)
+
+  @parameterized.parameters(*CASES)
+  def test_products(self, dtype, able, precision, operands):
+    inputs, kernel = draw(dtype, 16, 96), draw(dtype, 96, 24, seed=1)
+    exact = np.asarray(inputs, np.float64) @ np.asarray(kernel, np.float64)
+    with mock.patch.object(cpu, "multiplies_bfloat16", lambda: able), jax.default_matmul_precision(precision):
+      self.assertEqual(cpu.operand_dtype(dtype).name, operands)
+      dense = functools.partial(cpu.dot_general, dimension_numbers=NUMBERS)
+      compiled = jax.jit(lambda a, b: (cpu.matmul(a, b), dense(a, b))).lower(inputs, kernel).compile()
+    batched, found = compiled(inputs, kernel)
+    products = [line for line in compiled.as_text().splitlines() if " dot(" in line]
+    self.assertTrue(products)
+    for line in products:
+      self.assertIn("f32[16,24]", line.partition("dot(")[0])
+    self.assertEqual((found.dtype, batched.dtype), (jnp.dtype(dtype), jnp.dtype("float32")))
+    scale = np.abs(exact).max()
+    largest = 1e-6 if operands == dtype or dtype == "bfloat16" else 1e-2
+    self.assertLessEqual(np.abs(np.asarray(batched, np.float64) - exact).max() / scale, largest)
+    self.assertLessEqual(
+      np.abs(np.asarray(found, np.float64) - exact).max() / scale, max(largest, 2**-8 if dtype == "bfloat16" else 0)
+    )
+    if operands != dtype and dtype == "float32":
+      self.assertGreater(np.abs(np.asarray(batched, np.float64) - exact).max() / scale, 1e-5)
+
+  def test_explicit_precision_is_kept(self):
+    inputs, kernel = draw("float32", 16, 96), draw("float32", 96, 24, seed=1)
+    with mock.patch.object(cpu, "multiplies_bfloat16", lambda: True), jax.default_matmul_precision("bfloat16"):
+      found = cpu.dot_general(inputs, kernel, NUMBERS, precision=jax.lax.Precision.HIGHEST)
+    np.testing.assert_allclose(found, np.asarray(inputs, np.float64) @ np.asarray(kernel, np.float64), rtol=1e-4, atol=1e-5)
 
 
 class KeptTest(absltest.TestCase):

@@ -13,18 +13,26 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 
+from hawk_jax import selectors
 from hawk_jax.buckets import bucket
 from hawk_jax.pruning import Plan
+from hawk_jax.pruning import Pruning
 import models
+from models import generation
 from models import registry
 from models import stages
 from models.checkpoints import hf
 from models.inputs import packing
+from models.internvl import inputs as internvl_inputs
 from models.llava import inputs as llava_inputs
+from models.llava_onevision import inputs as llava_onevision_inputs
 from tests.reference import checks
+from tests.reference import internvl
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import numpy_hawk
 from tests.reference import qwen2_5_vl
+from tests.reference import qwen3_vl
 
 NEW_TOKENS = 6
 
@@ -58,11 +66,13 @@ class Subject:
     return dict(visual_ids=self.visual_ids, vision_end_id=self.vision_end_id, im_end_id=self.im_end_id)
 
 
-def _qwen_picture(height, width):
-  grid = np.array([[1, 2 * (height // 28), 2 * (width // 28)]])
+def _qwen_picture(height, width, patch=14):
+  grid = np.array([[1, *(2 * max(side // (2 * patch), 1) for side in (height, width))]])
   count = int(grid.prod())
   tokens = [qwen2_5_vl.VISION_START] + [qwen2_5_vl.IMAGE] * (count // 4) + [qwen2_5_vl.VISION_END, 5, 6]
-  return dict(input_ids=np.array([tokens]), pixel_values=np.ones([count, 1176], np.float32), image_grid_thw=grid)
+  return dict(
+    input_ids=np.array([tokens]), pixel_values=np.ones([count, 3 * 2 * patch * patch], np.float32), image_grid_thw=grid
+  )
 
 
 def _llava_picture(height, width):
@@ -79,9 +89,48 @@ def _llava_next_picture(height, width):
   )
 
 
+def _internvl_picture(height, width):
+  grid = internvl_inputs.grid(height, width, internvl.TILE)
+  tiles = internvl_inputs.tiles_of(*grid)
+  tokens = [internvl.START] + [internvl.IMAGE] * internvl.TILE_TOKENS * tiles + [internvl.END, 5, 6]
+  return dict(
+    input_ids=np.array([tokens]),
+    pixel_values=np.ones([tiles, 3, internvl.TILE, internvl.TILE], np.float32),
+    tile_grids=[grid],
+  )
+
+
+def _llava_onevision_picture(height, width):
+  layout = llava_onevision_inputs.picture_layout(load("llava_onevision")[0].config, height, width)
+  return dict(
+    input_ids=np.array([[llava_onevision.IMAGE] * layout.count + [5, 6]]),
+    image_sizes=np.array([[height, width]]),
+    pixel_values=np.ones([1, layout.tiles, 3, llava_onevision.TILE, llava_onevision.TILE], np.float32),
+  )
+
+
 SUBJECTS = {
+  "internvl": Subject(
+    internvl,
+    "qwen2",
+    ("two_pictures", "text_only", "picture_and_video"),
+    (internvl.IMAGE,),
+    _internvl_picture,
+    12,
+    internvl.END,
+    internvl.IM_END,
+  ),
   "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
   "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
+  "llava_onevision": Subject(
+    llava_onevision,
+    "untied",
+    ("several", "text_only", "image_and_video"),
+    (llava_onevision.IMAGE, llava_onevision.VIDEO),
+    _llava_onevision_picture,
+    30,
+    im_end_id=llava_onevision.IM_END,
+  ),
   "qwen2_5_vl": Subject(
     qwen2_5_vl,
     "gqa",
@@ -91,6 +140,16 @@ SUBJECTS = {
     30,
     qwen2_5_vl.VISION_END,
     qwen2_5_vl.IM_END,
+  ),
+  "qwen3_vl": Subject(
+    qwen3_vl,
+    "gqa",
+    ("two_images", "text_only", "images_and_video"),
+    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
+    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
+    15,
+    qwen3_vl.VISION_END,
+    qwen3_vl.IM_END,
   ),
 }
 PORTS = [dict(testcase_name=f"_{name}", name=name) for name in registry.PORTS]
@@ -188,6 +247,20 @@ class PortContractTest(parameterized.TestCase):
     checks.close(ends, np.asarray(whole.logits)[np.arange(len(lengths)), np.asarray(lengths) - 1], "last token")
 
   @parameterized.named_parameters(*PORTS)
+  def test_every_selector(self, name):
+    (model, params), subject = load(name), SUBJECTS[name]
+    inputs = model.pack(**subject.reference.batch(subject.prompts))
+    features = jax.eval_shape(functools.partial(generation.encode, model=model), params, inputs.vision)
+    text, visual = inputs.prompt.text_order.shape[1], inputs.prompt.visual_order.shape
+    for selector, rule in selectors.SELECTORS.items():
+      settings = Pruning(keep_count=8, selector=selector, prune_layer=1)
+      scores = np.zeros(visual, np.float32) if "scores" in rule.needs else None
+      plan = generation.make_plan(model, inputs.prompt, settings, scores=scores)
+      prefill = functools.partial(model.apply, method=stages.prefill)
+      order = jax.eval_shape(prefill, {"params": params}, inputs.prompt, features, plan).order
+      self.assertEqual(order.shape, (len(subject.prompts), text + 8), msg=selector)
+
+  @parameterized.named_parameters(*PORTS)
   def test_features(self, name):
     """One row of the decoder's width for every slot the prompt names, and padding takes none of them."""
     (model, params), subject = load(name), SUBJECTS[name]
@@ -251,7 +324,7 @@ class PortContractTest(parameterized.TestCase):
   def test_synthetic_batch(self, name):
     """A batch for measurements has the text and visual tokens that are asked for, and the FLOPs grow with the pictures."""
     (model, _), rng = load(name), np.random.default_rng(0)
-    size = model.picture_size(36 if name == "qwen2_5_vl" else None)
+    size = model.picture_size(36 if name.startswith("qwen") else None)
     arrays = model.synthetic_batch([size, size], 14, rng)
     prompt = model.pack(**arrays).prompt
     np.testing.assert_array_equal(prompt.text_counts, [14, 14])

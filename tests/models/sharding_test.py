@@ -21,7 +21,7 @@ import numpy as np
 from models import registry
 from models import sharding
 from models.checkpoints import params as params_lib
-from tests.reference import llava
+from tests.reference import ports
 from tests.reference import process_checks
 from tests.reference import qwen2_5_vl
 
@@ -74,7 +74,7 @@ class ShardingTest(parameterized.TestCase):
       self.assertEqual(dict(sharding.make_mesh(spec, jax.devices()[:1]).shape), {"data": 1, "fsdp": 1, "tensor": 1})
 
   def test_every_matrix_of_every_port_has_its_place(self):
-    references = {reference for reference in (llava, qwen2_5_vl)}
+    references = ports.REFERENCES.values()
     families = {config["model_type"] for reference in references for config in reference.CONFIGS.values()}
     self.assertEqual(families, {*registry.PORTS})
     for reference in references:
@@ -101,7 +101,10 @@ class ShardingTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+    ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
     ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
+    ("internvl/qwen3/4", "fsdp:2,tensor:2"),
+    ("llava_onevision/untied/5", "data:2,fsdp:2"),
   )
   def test_generation_equals_one_device(self, name, spec):
     self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))

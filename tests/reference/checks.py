@@ -11,10 +11,12 @@ import json
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
 
 import models
+from models.decoder import DeepStack
 from tests.reference import numpy_hawk
 
 TOLERANCE = 1e-4
@@ -84,9 +86,15 @@ def close(actual, expected, name):
 
 @functools.partial(jax.jit, static_argnames="model")
 def features_and_logits(params, inputs, *, model):
-  """Features by slot (None without pictures), and logits with their order."""
-  # The same encoder runs in both; XLA keeps one.
-  call = lambda module, inputs: (None if inputs.vision is None else module.encode(inputs.vision).tokens, module(inputs))
+  """Features by slot (None without pictures), those of DeepStack beside the others, and logits with their order."""
+
+  def call(module, inputs):
+    # The same encoder runs in both; XLA keeps one.
+    if inputs.vision is None:
+      return None, module(inputs)
+    features = module.encode(inputs.vision)
+    return jnp.concatenate([features.tokens, *features.levels], axis=-1), module(inputs)
+
   return model.apply({"params": params}, inputs, method=call)
 
 
@@ -99,7 +107,8 @@ def run(model, params, arrays):
     arrays: raw Hugging Face arrays.
 
   Returns:
-    For each row, [V, D] features of its visual tokens in prompt order, and [S, vocab] logits.
+    For each row, [V, D] features of its visual tokens in prompt order (with DeepStack D for every level), and [S, vocab]
+    logits.
   """
   inputs = model.pack(**arrays)
   prompt = inputs.prompt
@@ -109,7 +118,7 @@ def run(model, params, arrays):
     np.testing.assert_array_equal(output.order[number, :length], np.arange(length))
     np.testing.assert_array_equal(output.order[number, length:], -1)
     slots = prompt.visual_slots[number, prompt.visual_order[number] >= 0]
-    features = np.zeros([0, model.config.text.hidden_size], np.float32) if encoded is None else encoded[slots]
+    features = encoded[slots] if len(slots) else np.zeros([0, model.config.text.hidden_size], np.float32)
     rows.append((features, output.logits[number, :length]))
   return rows
 
@@ -132,18 +141,20 @@ class Merged:
     ids: [S].
     embeddings: [S, D], text and visual.
     positions: [S, A].
+    levels: [DeepStack levels, S, D], zeros on text.
   """
 
   ids: np.ndarray
   embeddings: np.ndarray
   positions: np.ndarray
+  levels: np.ndarray
 
 
 def merged(model, params, arrays) -> list[Merged]:
   """The prompts of a batch, from what `pack` and `encode` give."""
   inputs = model.pack(**arrays)
   prompt, table = inputs.prompt, np.asarray(params["language_model"]["embed_tokens"]["embedding"])
-  features = None if inputs.vision is None else np.asarray(models.generation.encode_pictures(model, params, inputs).tokens)
+  features = None if inputs.vision is None else jax.device_get(models.generation.encode_pictures(model, params, inputs))
   rows = []
   for number, (ids, mask) in enumerate(zip(arrays["input_ids"], arrays["attention_mask"].astype(bool))):
     ids = ids[mask]
@@ -151,9 +162,13 @@ def merged(model, params, arrays) -> list[Merged]:
     text, visual = prompt.text_order[number], prompt.visual_order[number]
     positions[text[text >= 0]] = prompt.text_positions[number, text >= 0]
     positions[visual[visual >= 0]] = prompt.visual_positions[number, visual >= 0]
+    levels = np.zeros([0 if features is None else len(features.levels), *embeddings.shape], np.float32)
     if features is not None:
-      embeddings[visual[visual >= 0]] = features[prompt.visual_slots[number, visual >= 0]]
-    rows.append(Merged(ids, embeddings, positions))
+      slots = prompt.visual_slots[number, visual >= 0]
+      embeddings[visual[visual >= 0]] = features.tokens[slots]
+      for level, added in zip(levels, features.levels):
+        level[visual[visual >= 0]] = added[slots]
+    rows.append(Merged(ids, embeddings, positions, levels))
   return rows
 
 
@@ -176,9 +191,9 @@ def expected_positions(
   text = model.config.text
   layer = params["language_model"]["layers_0"]
   attention = {}
-  for name in ("q_proj", "k_proj"):
-    for kind, value in layer["self_attn"][name].items():
-      attention[f"{name}.{ {'kernel': 'weight'}.get(kind, kind) }"] = np.asarray(value).T
+  for name in ("q_proj", "k_proj", "q_norm", "k_norm"):
+    for kind, value in layer["self_attn"].get(name, {}).items():
+      attention[f"{name}.{ {'kernel': 'weight', 'scale': 'weight'}.get(kind, kind) }"] = np.asarray(value).T
   importance = np.broadcast_to(head_importance, (len(rows), text.num_attention_heads))
   positions = []
   for number, (row, weights) in enumerate(zip(rows, importance, strict=True)):
@@ -194,6 +209,7 @@ def expected_positions(
       visual_ids=visual_ids,
       vision_end_id=vision_end_id,
       im_end_id=im_end_id,
+      epsilon=text.rms_norm_eps,
       **keep,
     )
     if gap < LEAST_SCORE_GAP:
@@ -202,10 +218,19 @@ def expected_positions(
   return positions
 
 
+def deepstack(levels: np.ndarray) -> DeepStack | None:
+  """Levels [n, B, T, D] of whole sequences, in which every token has a row of its own; None if there are none."""
+  count, batch, length, width = levels.shape
+  if not count:
+    return None
+  slots = np.arange(batch * length).reshape(batch, length)
+  return DeepStack(tuple(levels.reshape(count, batch * length, width)), slots, np.ones([batch, length], bool))
+
+
 @functools.partial(jax.jit, static_argnames="model")
-def _whole_sequences(params, x, positions, *, model):
-  """Embeddings [B, T, D] and positions [B, T, A] to logits [B, T, vocab]; no cache."""
-  call = lambda module, x, positions: module.logits(module.language_model.prefill(x, positions)[0])
+def _whole_sequences(params, x, positions, added, *, model):
+  """Embeddings [B, T, D], positions [B, T, A] and `deepstack` to logits [B, T, vocab]; no cache."""
+  call = lambda module, x, positions: module.logits(module.language_model.prefill(x, positions, deepstack=added)[0])
   return model.apply({"params": params}, x, positions, method=call)
 
 
@@ -223,15 +248,17 @@ def recompute(model, params, rows, kept, new_tokens):
   length = max(len(row.ids) for row in rows) + new_tokens
   x = np.zeros([len(rows), length, table.shape[1]], np.float32)
   positions = np.zeros([len(rows), length, rows[0].positions.shape[1]], np.int32)
+  levels = np.zeros([len(rows[0].levels), *x.shape], np.float32)
   ends = np.array([len(row) for row in kept])
   following = np.array([row.positions.max() + 1 for row in rows])
   for number, (here, row) in enumerate(zip(kept, rows, strict=True)):
     x[number, : len(here)] = row.embeddings[here]
     positions[number, : len(here)] = row.positions[here]
+    levels[:, number, : len(here)] = row.levels[:, here]
   tokens = []
-  every = np.arange(len(rows))
+  every, added = np.arange(len(rows)), deepstack(levels)
   for step in range(new_tokens):
-    logits = np.asarray(_whole_sequences(params, x, positions, model=model))[every, ends + step - 1]
+    logits = np.asarray(_whole_sequences(params, x, positions, added, model=model))[every, ends + step - 1]
     best = np.sort(logits, axis=-1)
     if (best[:, -1] - best[:, -2]).min() < LEAST_LOGIT_LEAD:
       raise AssertionError(f"step {step}: the two best logits are too close, choose another importance")

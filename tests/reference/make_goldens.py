@@ -1,6 +1,6 @@
-"""Writes the golden arrays: what transformers' torch models say of the prompts in `qwen2_5_vl.py` and `llava.py`.
+"""Writes the golden arrays: what transformers' torch models say of the prompts of each port's reference.
 
-Needs torch, so it runs in development only: python -m tests.reference.make_goldens [qwen2_5_vl llava]
+Needs torch, so it runs in development only: python -m tests.reference.make_goldens [qwen2_5_vl llava ...]
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ from safetensors.numpy import save_file
 import torch
 import transformers
 
-from tests.reference import llava
-from tests.reference import qwen2_5_vl
+from tests.reference.ports import REFERENCES
 
-REFERENCES = {"qwen2_5_vl": qwen2_5_vl, "llava": llava}
-MODELS = {
-  "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
-  "llava": (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration),
-  "llava_next": (transformers.LlavaNextConfig, transformers.LlavaNextForConditionalGeneration),
-}
+# Logits of the two ways in which transformers computes attention may differ by this much.
+LARGEST_DIFFERENCE = 1e-4
 
 
-def build(reference, config: dict) -> transformers.PreTrainedModel:
+def build(reference, config: dict, attention: str = "eager") -> transformers.PreTrainedModel:
   """The torch model with the reference weights, in float32."""
-  config_class, model_class = MODELS[config["model_type"]]
-  model = model_class._from_config(config_class(**config), attn_implementation="eager", dtype=torch.float32).eval()
+  model = transformers.AutoModelForImageTextToText.from_config(
+    transformers.AutoConfig.for_model(**config), attn_implementation=attention, dtype=torch.float32
+  ).eval()
   weights = reference.weights(config)
   expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
   if config["tie_word_embeddings"]:
@@ -42,7 +38,7 @@ def build(reference, config: dict) -> transformers.PreTrainedModel:
 def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
   """Arrays of a prompt as the torch model takes them."""
   out = {name: torch.from_numpy(value) for name, value in arrays.items()}
-  if reference is qwen2_5_vl:
+  if any(name.endswith("grid_thw") for name in out):
     ids = out["input_ids"]
     out["mm_token_type_ids"] = (ids == reference.IMAGE).int() + 2 * (ids == reference.VIDEO).int()
   if "second_per_grid_ts" in out:
@@ -51,18 +47,23 @@ def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
 
 
 def features(reference, model, inputs) -> np.ndarray:
-  """[V, D] visual tokens in the order of their placeholders."""
+  """[V, D] visual tokens in the order of their placeholders; D times the levels and one where the model has DeepStack."""
   ids = inputs["input_ids"][0]
-  videos = ids == getattr(reference, "VIDEO", None) if hasattr(reference, "VIDEO") else torch.zeros_like(ids, dtype=bool)
-  images = ids == reference.IMAGE
-  out = torch.zeros(len(ids), model.config.text_config.hidden_size)
+  rows, given = {}, lambda *names: {name: inputs[name] for name in names if name in inputs}
   if "pixel_values" in inputs:
-    sizes = [inputs[name] for name in ("image_grid_thw", "image_sizes") if name in inputs]
-    out[images] = torch.cat(list(model.get_image_features(inputs["pixel_values"], *sizes).pooler_output))
+    rows[reference.IMAGE] = model.get_image_features(
+      inputs["pixel_values"], **given("image_grid_thw", "image_sizes", "batch_num_images")
+    )
   if "pixel_values_videos" in inputs:
-    pooled = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output
-    out[videos] = torch.cat(pooled)
-  return out[images | videos].numpy()
+    rows[reference.VIDEO] = model.get_video_features(inputs["pixel_values_videos"], **given("video_grid_thw"))
+  if not rows:
+    return np.zeros([0, model.config.text_config.hidden_size], np.float32)
+  levels = lambda found: (found.pooler_output, *getattr(found, "deepstack_features", ()))
+  rows = {token: torch.cat([torch.cat(list(level)) for level in levels(found)], -1) for token, found in rows.items()}
+  out = torch.zeros(len(ids), next(iter(rows.values())).shape[1])
+  for token, values in rows.items():
+    out[ids == token] = values
+  return out[torch.isin(ids, torch.tensor(list(rows)))].numpy()
 
 
 def greedy(reference, model, inputs) -> tuple[np.ndarray, float]:
@@ -91,13 +92,15 @@ def make(reference) -> None:
   """Writes one reference's file."""
   goldens, names = {}, {}
   for config_name, config in reference.CONFIGS.items():
-    model = build(reference, config)
+    model, other = build(reference, config), build(reference, config, "sdpa")
     names[config_name] = sorted(reference.shapes(config))
     goldens[f"{config_name}/fingerprint"] = reference.fingerprint(config_name)
     alone = {}
     for case in reference.PARITY_CASES[config_name]:
       inputs = tensors(reference, reference.case(case))
       alone[case] = logits(model, inputs)[0]
+      if (error := np.abs(logits(other, inputs)[0] - alone[case]).max()) > LARGEST_DIFFERENCE:
+        raise ValueError(f"{config_name}/{case}: logits with sdpa attention differ by {error}")
       tokens, lead = greedy(reference, model, inputs)
       if lead < 1e-3:
         raise ValueError(f"{config_name}/{case}: the two best tokens of a step are {lead} apart, choose other weights")

@@ -1,4 +1,5 @@
-"""Writes the scores and prompts of VLMEvalKit's own code for the cases below: tests/experiments/goldens/metrics.json.
+"""Writes the scores and prompts of VLMEvalKit's own code for the cases below: tests/experiments/goldens/metrics.json,
+and the prompts of families that it asks in their own words in family_prompts.json.
 
 It needs the package vlmeval, so it runs in development only: python -m tests.reference.make_metric_goldens. The package must
 be that of VLMEvalKit's repository: release 0.0.20 on PyPI lacks the rule that "the answer is d" names an option.
@@ -19,9 +20,13 @@ from vlmeval.dataset.utils import videomme
 from vlmeval.dataset.utils import vqa_eval
 from vlmeval.dataset.utils import yorn
 from vlmeval.dataset.videomme import VideoMME
+from vlmeval.vlm.internvl.internvl_chat import InternVLChat
+from vlmeval.vlm.internvl.utils import build_video_prompt
 from vlmeval.vlm.llava.llava import LLaVA
+from vlmeval.vlm.qwen3_vl.prompt import Qwen3VLPromptMixin
 
 PATH = pathlib.Path(__file__).parents[1] / "experiments" / "goldens" / "metrics.json"
+FAMILIES_PATH = PATH.with_name("family_prompts.json")
 
 _TEN = lambda *pairs: [answer for answer, count in pairs for _ in range(count)]
 CONSENSUS = [
@@ -390,6 +395,36 @@ def prompts() -> list[tuple[str, dict, str, str]]:
   return result
 
 
+def qwen3_prompts(others) -> list[str]:
+  """For every case of `prompts` that of Qwen3-VL, which asks about videos as the others do."""
+  model = Qwen3VLPromptMixin(use_custom_prompt=True)
+  model.set_dump_image(lambda line: ["x.png"])
+  result = []
+  for name, row, plain, _ in others:
+    if not model.use_custom_prompt(name):
+      result.append(plain)
+      continue
+    asked = model.build_prompt(row, name)
+    result.append("".join(part["value"] for part in asked if part["type"] == "text"))
+  return result
+
+
+def internvl_prompts(others) -> list[str]:
+  """For every case of `prompts` that of InternVL."""
+  model = object.__new__(InternVLChat)
+  model.use_mpo_prompt = model.use_cot = False
+  model._use_custom_prompt = True
+  model.dump_image = lambda line, dataset: ["x.png"]
+  result = []
+  for name, row, plain, _ in others:
+    if model.use_custom_prompt(name):
+      asked = model.build_prompt(pd.Series(row), name)
+      result.append("".join(part["value"] for part in asked if part["type"] == "text"))
+    else:
+      result.append(build_video_prompt(plain, name))
+  return result
+
+
 def main():
   option = lambda text, options: multiple_choice.extract_answer_from_item(
     None, {"question": "Which?", "prediction": text, **options}
@@ -417,7 +452,9 @@ def main():
     "circular": {"rows": circular_rows(), "result": {str(index): whole(group) for index, group in groups}},
     "prompts": prompts(),
   }
-  PATH.write_text(json.dumps(goldens, indent=0, ensure_ascii=False) + "\n")
+  families = {"internvl": internvl_prompts(goldens["prompts"]), "qwen3": qwen3_prompts(goldens["prompts"])}
+  for path, content in ((PATH, goldens), (FAMILIES_PATH, families)):
+    path.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n")
   print({name: len(cases) if isinstance(cases, list) else len(cases["rows"]) for name, cases in goldens.items()})
 
 

@@ -19,6 +19,8 @@ def rotate(x: np.ndarray, positions: np.ndarray, text) -> np.ndarray:
   """[S, H, d] rotated by positions [S, A], whose axes share the frequencies as the decoder's config says."""
   half = x.shape[-1] // 2
   axis = np.repeat(np.arange(positions.shape[1]), text.mrope_section or half)
+  if text.mrope_interleaved:
+    axis = np.array([i % 3 if i < 3 * text.mrope_section[i % 3] else 0 for i in range(half)])
   angles = (positions[:, axis] * text.rope_theta ** (-np.arange(half) / half))[:, None]
   first, second = x[..., :half], x[..., half:]
   return np.concatenate(
@@ -41,8 +43,14 @@ def attention(layer, text, x, positions, key_bias) -> np.ndarray:
     positions: [S, A].
     key_bias: [S].
   """
-  split = lambda name: project(layer["self_attn"][name], x).reshape(len(x), -1, text.head_dim)
-  query, key = (rotate(split(name), positions, text) for name in ("q_proj", "k_proj"))
+
+  def split(name):
+    heads = project(layer["self_attn"][f"{name}_proj"], x).reshape(len(x), -1, text.head_dim)
+    if not text.qk_norm:
+      return heads
+    return numpy_hawk.rms_norm(heads, layer["self_attn"][f"{name}_norm"]["scale"], text.rms_norm_eps)
+
+  query, key = (rotate(split(name), positions, text) for name in ("q", "k"))
   logits = np.zeros([text.num_attention_heads, len(x), len(x)])
   for head in range(text.num_attention_heads):
     group = head * text.num_key_value_heads // text.num_attention_heads
@@ -50,7 +58,7 @@ def attention(layer, text, x, positions, key_bias) -> np.ndarray:
   return np.where(np.tril(np.ones([len(x), len(x)], bool)), logits, -np.inf)
 
 
-def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -> tuple[np.ndarray, np.ndarray]:
+def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None, levels=()) -> tuple[np.ndarray, np.ndarray]:
   """A whole sequence.
 
   Args:
@@ -61,6 +69,7 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
     gates: [layers, H]; 1 leaves a head, 0 ablates it.
     hidden: [S] bool, keys that an ablated head does not see; None: it puts out nothing.
     key_bias: [S] added to all logits of a key.
+    levels: [S, D] each, added after the first layers (DeepStack).
 
   Returns:
     [S, vocab] logits, and [H, S, S] attention of the first layer.
@@ -87,11 +96,12 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None) -
     normed, mlp = norm(x, layer["post_attention_layernorm"]), layer["mlp"]
     gated = project(mlp["gate_proj"], normed)
     x = x + project(mlp["down_proj"], gated / (1 + np.exp(-gated)) * project(mlp["up_proj"], normed))
+    x = x + levels[number] if number < len(levels) else x
   tied = {"kernel": np.asarray(decoder["embed_tokens"]["embedding"]).T}
   return project(params.get("lm_head", tied), norm(x, decoder["norm"])), first
 
 
-def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bool]:
+def judge(params, text, x, positions, answer, levels=(), **intervention) -> tuple[float, bool]:
   """Log-likelihood of an answer after a prompt, and whether each of its tokens is the likeliest.
 
   Args:
@@ -100,6 +110,7 @@ def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bo
     x: [S, D] the prompt's embeddings.
     positions: [S, A] its positions; the answer continues from the largest.
     answer: token ids.
+    levels: as in `run`, over the prompt's tokens.
     **intervention: of `run`, over the prompt's tokens.
   """
   table, more = np.asarray(params["language_model"]["embed_tokens"]["embedding"]), len(answer) - 1
@@ -109,7 +120,8 @@ def judge(params, text, x, positions, answer, **intervention) -> tuple[float, bo
   for name in ("hidden", "key_bias"):
     if intervention.get(name) is not None:
       intervention[name] = np.pad(intervention[name], (0, more))
-  logits, _ = run(params, text, x, positions, **intervention)
+  levels = [np.pad(level, ((0, more), (0, 0))) for level in levels]
+  logits, _ = run(params, text, x, positions, levels=levels, **intervention)
   logits = logits[len(x) - more - 1 :]
   chosen = np.log(softmax(logits))[np.arange(len(answer)), list(answer)]
   return float(chosen.sum()), bool((logits.argmax(axis=-1) == answer).all())

@@ -15,7 +15,7 @@ FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
 def rms_norm(x: np.ndarray, scale: np.ndarray, epsilon: float) -> np.ndarray:
-  """[S, D] embeddings to the [S, D] that the first layer projects."""
+  """x over the root mean square of its last axis, times a scale."""
   x = np.asarray(x, np.float64)
   return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon) * np.asarray(scale, np.float64)
 
@@ -49,6 +49,9 @@ def head_scores(
   key_bias: np.ndarray | None,
   num_heads: int,
   num_key_value_heads: int,
+  query_norm: np.ndarray | None = None,
+  key_norm: np.ndarray | None = None,
+  epsilon: float = 0.0,
 ) -> np.ndarray:
   """Mean pre-RoPE attention logit of the query tokens to each visual token.
 
@@ -61,6 +64,9 @@ def head_scores(
     key_bias: [G * d] or None.
     num_heads: H.
     num_key_value_heads: G.
+    query_norm: [d] scale of an RMSNorm of each head's queries, or None.
+    key_norm: [d] scale of an RMSNorm of each head's keys, or None.
+    epsilon: of these norms.
 
   Returns:
     [H, V] float64.
@@ -79,6 +85,8 @@ def head_scores(
     group = head // (num_heads // num_key_value_heads)
     q = query[:, head * head_dim : (head + 1) * head_dim]
     k = key[:, group * head_dim : (group + 1) * head_dim]
+    q = q if query_norm is None else rms_norm(q, query_norm, epsilon)
+    k = k if key_norm is None else rms_norm(k, key_norm, epsilon)
     logits = q @ k.T / math.sqrt(head_dim)
     assert logits.shape == (len(text), len(visual))
     scores[head] = logits.mean(axis=0)
@@ -151,13 +159,15 @@ def prune(
   keep_ratio: float | None = None,
   keep_count: int | None = None,
   rounding: str = "ceil",
+  epsilon: float = 0.0,
 ) -> tuple[list[int], float]:
   """The whole of sections 3 and 4 for one prompt.
 
   Args:
     input_ids: [S] without padding.
     normed: [S, D] merged embeddings after the first layer's input norm.
-    tensors: `q_proj.weight`, `k_proj.weight` and, if there are any, `q_proj.bias`, `k_proj.bias` of the first layer.
+    tensors: `q_proj.weight`, `k_proj.weight` and, if there are any, `q_proj.bias`, `k_proj.bias`, `q_norm.weight`,
+      `k_norm.weight` of the first layer.
     num_heads: H.
     num_key_value_heads: G.
     head_importance: [H].
@@ -168,6 +178,7 @@ def prune(
     keep_ratio: in (0, 1].
     keep_count: number to keep instead; a prompt with fewer keeps all.
     rounding: of a ratio, ceil or floor.
+    epsilon: of the norms of queries and keys.
 
   Returns:
     Prompt positions of all tokens kept, text and visual, ascending; and the score gap at the cut.
@@ -187,6 +198,9 @@ def prune(
     tensors.get("k_proj.bias"),
     num_heads,
     num_key_value_heads,
+    tensors.get("q_norm.weight"),
+    tensors.get("k_norm.weight"),
+    epsilon,
   )
   fused = fuse(normalize(raw, normalization), head_importance)
   fused = fused[first][group]  # equal tokens score equally, to the last bit

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import zlib
 
 import numpy as np
+from safetensors.numpy import load_file
 from safetensors.numpy import save_file
 
 
@@ -16,13 +18,49 @@ def linear(name: str, size_in: int, size_out: int, bias: bool = True) -> dict[st
   return {**out, f"{name}.bias": (size_out,)} if bias else out
 
 
-def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str, tuple[int, ...]]:
+def tower_shapes(name: str, size: int, mlp: int, layers: int, norms: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+  """Tensors of the blocks and norms of CLIP's and SigLIP's towers, as torch lays them out.
+
+  Args:
+    name: of the tower.
+    size: hidden size.
+    mlp: intermediate size.
+    layers: how many blocks.
+    norms: names of the norms outside the blocks.
+  """
+  out, norms = {}, [f"{name}.{norm}" for norm in norms]
+  for number in range(layers):
+    layer = f"{name}.encoder.layers.{number}"
+    norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+      out |= linear(f"{layer}.self_attn.{projection}", size, size)
+    out |= linear(f"{layer}.mlp.fc1", size, mlp) | linear(f"{layer}.mlp.fc2", mlp, size)
+  for norm in norms:
+    out[f"{norm}.weight"] = out[f"{norm}.bias"] = (size,)
+  return out
+
+
+def llava_hub_name(name: str) -> str:
+  """A tensor's name in the published checkpoints of the LLaVA family."""
+  for new, old in (
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.language_model.", "language_model.model."),
+    ("model.", ""),
+  ):
+    if name.startswith(new):
+      return old + name.removeprefix(new)
+  return name
+
+
+def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool, qk_norm: bool = False) -> dict[str, tuple[int, ...]]:
   """Every tensor of a decoder, by its newer name, as torch lays it out.
 
   Args:
     text: a text config.
     attention_bias: of the query, key and value projections.
     tied: no lm_head.
+    qk_norm: with norms of each head's queries and keys.
   """
   hidden, mlp = text["hidden_size"], text["intermediate_size"]
   head_dim = text.get("head_dim", hidden // text["num_attention_heads"])
@@ -35,6 +73,8 @@ def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool) -> dict[str,
     out |= linear(f"{layer}.self_attn.k_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.v_proj", hidden, key_value, attention_bias)
     out |= linear(f"{layer}.self_attn.o_proj", query, hidden, False)
+    if qk_norm:
+      out[f"{layer}.self_attn.q_norm.weight"] = out[f"{layer}.self_attn.k_norm.weight"] = (head_dim,)
     out |= linear(f"{layer}.mlp.gate_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.up_proj", hidden, mlp, False)
     out |= linear(f"{layer}.mlp.down_proj", mlp, hidden, False)
@@ -74,6 +114,17 @@ def write(directory, config: dict, tensors: dict[str, np.ndarray]) -> None:
   save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def split(directory) -> None:
+  """Turns a checkpoint's file of tensors into two, and an index."""
+  directory = pathlib.Path(directory)
+  tensors = load_file(directory / "model.safetensors")
+  (directory / "model.safetensors").unlink()
+  where = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+  for file in set(where.values()):
+    save_file({name: tensors[name] for name in where if where[name] == file}, directory / file)
+  (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
 def stack(cases: list[dict[str, np.ndarray]], padding: str = "right") -> dict[str, np.ndarray]:
   """Several prompts' ids and mask in one padded batch.
 
@@ -103,3 +154,13 @@ def logit_rows(length: int) -> np.ndarray:
 def fingerprint(arrays) -> np.ndarray:
   """Mean of absolute values of each array: do goldens belong to these weights and prompts?"""
   return np.array([np.abs(value).mean(dtype=np.float64) for value in arrays], np.float32)
+
+
+def digest(shapes) -> str:
+  """A short string that differs for other tensors.
+
+  Args:
+    shapes: of all tensors, by name.
+  """
+  lines = sorted(f"{name} {list(shape)}\n" for name, shape in shapes.items())
+  return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ from models.checkpoints import params as params_lib
 from models.checkpoints.names import Names
 from models.decoder import Decoder
 from models.decoder import DecoderConfig
+from models.inputs import media
 from models.inputs import packing
 from models.inputs import synthetic
 from models.inputs.media import Media
@@ -104,8 +105,8 @@ class Processor(MediaProcessor):
     del directory
     super().__init__(config, tokenizer)
 
-  def __call__(self, images, videos, min_pixels=None, max_pixels=None):
-    pictures = [picture.resize((2, 2)) for row in images for picture in row]
+  def __call__(self, rows, min_pixels=None, max_pixels=None):
+    pictures = [picture.resize((2, 2)) for picture in media.pictures(rows)]
     if not pictures:
       return Media({})
     colors = np.stack([np.asarray(picture, np.float32).reshape(QUADRANTS, CHANNELS) / 255 for picture in pictures])

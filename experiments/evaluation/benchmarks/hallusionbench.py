@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 import statistics
 
 from experiments.evaluation.benchmarks import metrics
@@ -53,6 +54,7 @@ BENCHMARK = Benchmark(
   pattern="HallusionBench",
   columns=("l2-category",),
   headline="average",
+  prompt=functools.partial(yes_no.prompt, internvl=" Please answer yes or no." + yes_no.SHORTLY),
   score=yes_no.score,
   aggregate=aggregate,
   check=check,

@@ -1,4 +1,4 @@
-"""What the scores of several benchmarks are made of; percentages are from 0 to 100."""
+"""Scores that several benchmarks use; percentages are from 0 to 100."""
 
 from __future__ import annotations
 

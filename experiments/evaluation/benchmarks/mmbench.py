@@ -18,7 +18,7 @@ def circular(indices: Sequence[str], scores: Sequence[float]) -> dict[str, float
   """For the index of each question 1 if all of its rotations are right, else 0.
 
   Args:
-    indices: numbers; the rotations of a question agree in the last six digits, and the question itself has no more.
+    indices: numbers; all rotations of a question have the same last six digits, and the question itself has only these.
     scores: 1 or 0.
   """
   whole = metrics.all_right((int(index) % _ROTATION for index in indices), scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 import statistics
 
 from experiments.evaluation.benchmarks.benchmark import Benchmark
@@ -49,6 +50,7 @@ BENCHMARK = Benchmark(
   pattern="MME",
   columns=("category", "image_path"),
   headline="total",
+  prompt=functools.partial(yes_no.prompt, internvl=yes_no.SHORTLY),
   score=yes_no.score,
   aggregate=aggregate,
   check=yes_no.check,

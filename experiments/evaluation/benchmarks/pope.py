@@ -48,6 +48,7 @@ BENCHMARK = Benchmark(
   pattern="POPE",
   columns=("category",),
   headline="F1",
+  prompt=yes_no.prompt,
   score=yes_no.score,
   aggregate=aggregate,
   check=yes_no.check,

@@ -12,7 +12,7 @@ from experiments.evaluation.benchmarks.tsv import Row
 
 
 def consensus(prediction: str, answers: Sequence[str]) -> float:
-  """Agreement with the people who answered, leaving each of them out in turn: three of the others who agree give 1."""
+  """Agreement with the people who answered, each left out in turn: to agree with three of the others gives 1."""
   given, said = [normalization.vqa(answer) for answer in answers], normalization.vqa(prediction)
   same = given.count(said)
   return statistics.fmean(min(1.0, (same - (answer == said)) / 3) for answer in given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import io
@@ -100,8 +100,12 @@ class Table:
     cell = cells[self.columns.index(column)]
     return [self._picture(row, column, value) for value in as_list(cell)]
 
-  def videos(self, row: Row, fps: float, max_frames: int) -> list[video_lib.Video]:
-    """A row's video, sampled as `models.inputs.video.read` does; empty if it has none.
+  def videos(self, row: Row, read: Callable[[pathlib.Path], video_lib.Video]) -> list[video_lib.Video]:
+    """A row's video; empty if it has none.
+
+    Args:
+      row: of the table.
+      read: a file's path to its sampled frames.
 
     Raises:
       RowError: it cannot be read.
@@ -110,7 +114,7 @@ class Table:
     if column is None:
       return []
     try:
-      return [video_lib.read(_beside(self.path, row.fields[column], column), fps, max_frames)]
+      return [read(_beside(self.path, row.fields[column], column))]
     except ValueError as error:
       raise RowError(self.describe(row, column, error)) from error
 

@@ -28,8 +28,8 @@ class Hawk(lmms):
 
     Args:
       batch_size: questions per batch.
-      device: of torch, which lmms-eval passes.
-      max_batch_size: of models that search for their batch size, which lmms-eval passes.
+      device: torch device that lmms-eval passes; not used.
+      max_batch_size: limit that lmms-eval passes to models that search for their batch size; not used.
       **settings: of `PrunedModel`.
     """
     del device, max_batch_size

@@ -13,7 +13,6 @@ from models import generate
 from models import load_processor
 from models import registry
 from models import stages
-from models.inputs import video
 
 
 class PrunedModel:
@@ -42,7 +41,7 @@ class PrunedModel:
       keep_ratio: share of the visual tokens to keep; None: all.
       selector: the rule that picks tokens.
       normalization: how each head's scores are normalized.
-      max_new_tokens: most tokens of an answer, unless the harness says it.
+      max_new_tokens: most tokens of an answer, unless the harness sets another limit.
       min_pixels: smaller pictures are scaled up to this many pixels; None: the checkpoint's own limit.
       max_pixels: larger pictures are scaled down to this many pixels; None: the checkpoint's own limit.
       fps: frames per second to take from videos.
@@ -75,7 +74,7 @@ class PrunedModel:
     content = lambda part: {"type": "text", "text": part["value"]} if part["type"] == "text" else {"type": part["type"]}
     arrays = self._processor(
       images=[values(parts, "image") for parts in questions],
-      videos=[[video.read(path, **self._frames) for path in values(parts, "video")] for parts in questions],
+      videos=[[self._processor.read_video(path, **self._frames) for path in values(parts, "video")] for parts in questions],
       messages=[[{"role": "user", "content": list(map(content, parts))}] for parts in questions],
       **self._pixels,
     )

@@ -7,7 +7,8 @@ where the configuration names the class `Hawk` and the arguments of `pruned_mode
   {"model": {"hawk-0.2": {"class": "Hawk", "model": "DIRECTORY", "keep_ratio": 0.2}},
    "data": {"MME": {"class": "ImageYORNDataset", "dataset": "MME"}}}
 
-Needs VLMEvalKit (requirements-harness.txt).
+docs/examples/vlmevalkit.json is one for digits.tsv; docs/evaluation.md says where the file must be. Needs VLMEvalKit
+(requirements-harness.txt).
 """
 
 from __future__ import annotations

@@ -14,21 +14,24 @@ from models import generation
 from models import load_model
 from models import load_processor
 from tests.reference import checks
-from tests.reference import llava as reference
+from tests.reference import llava
 from tests.reference import numpy_decoder
 from tests.reference import numpy_hawk
+from tests.reference import qwen3_vl
 
 ANSWERS = np.asarray([[17, 4, 60], [90, 33, -1]], np.int32)
 
 
-class TinyTest(parameterized.TestCase):
-  """A tiny random LLaVA."""
+class TinyTestCase(parameterized.TestCase):
+  """A tiny random model, with 8 query heads over 2 key heads."""
+
+  reference, config_name, prompts = llava, "mistral", ("two", "one")
 
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.model, cls.params = checks.load(reference, "mistral")  # 8 query heads over 2 key heads
-    arrays = reference.batch(("two", "one"))
+    cls.model, cls.params = checks.load(cls.reference, cls.config_name)
+    arrays = cls.reference.batch(cls.prompts)
     cls.inputs = cls.model.pack(**arrays)
     cls.features = generation.encode(cls.params, cls.inputs.vision, model=cls.model)
     cls.text = cls.model.config.text
@@ -40,7 +43,7 @@ class TinyTest(parameterized.TestCase):
   def plain(self, number, answers=ANSWERS, **intervention):
     row, answer = self.rows[number], answers[number]
     answer = answer[answer >= 0]
-    return numpy_decoder.judge(self.params, self.text, row.embeddings, row.positions, answer, **intervention)
+    return numpy_decoder.judge(self.params, self.text, row.embeddings, row.positions, answer, row.levels, **intervention)
 
   def gates(self, head, scope, value=0.0):
     gates = np.ones([self.text.num_hidden_layers, self.text.num_attention_heads])
@@ -50,19 +53,35 @@ class TinyTest(parameterized.TestCase):
   def drops(self, scope, mode, part, answers):
     found = np.zeros([self.text.num_attention_heads, 2])
     for number, row in enumerate(self.rows):
-      hidden = row.ids == reference.IMAGE if mode == "mask_visual" else None
+      hidden = row.ids == self.reference.IMAGE if mode == "mask_visual" else None
       base = self.plain(number, answers)[part]
       for head in range(len(found)):
         found[head, number] = base - self.plain(number, answers, gates=self.gates(head, scope), hidden=hidden)[part]
     return found
 
-  @parameterized.product(scope=["first_layer", "all_layers"], mode=["zero_output", "mask_visual"])
-  def test_ablation_of_likelihood(self, scope, mode):
+  def check_ablation(self, scope, mode):
     settings = estimators.Settings(scope=scope, mode=mode, metric="log_likelihood")
     found = estimators.ablation(self.model, self.params, self.batch(), settings)
     expected = self.drops(scope, mode, 0, ANSWERS)
     np.testing.assert_allclose(found, expected, atol=2e-4)
     self.assertGreater(np.abs(expected).max(), 0.01)
+
+
+class DeepStackTest(TinyTestCase):
+  """Qwen3-VL."""
+
+  reference, config_name, prompts = qwen3_vl, "gqa", ("two_images", "wide_4x20")
+
+  def test_ablation_of_likelihood(self):
+    self.check_ablation("all_layers", "mask_visual")
+
+
+class TinyTest(TinyTestCase):
+  """LLaVA."""
+
+  @parameterized.product(scope=["first_layer", "all_layers"], mode=["zero_output", "mask_visual"])
+  def test_ablation_of_likelihood(self, scope, mode):
+    self.check_ablation(scope, mode)
 
   def test_heads_at_once(self):
     settings = [estimators.Settings(metric="log_likelihood", heads_at_once=count) for count in (None, 4)]
@@ -89,7 +108,7 @@ class TinyTest(parameterized.TestCase):
     found = estimators.attention_mass(self.model, self.params, self.batch(), estimators.Settings())
     for number, row in enumerate(self.rows):
       _, weights = numpy_decoder.run(self.params, self.text, row.embeddings, row.positions)
-      visual = row.ids == reference.IMAGE
+      visual = row.ids == self.reference.IMAGE
       query = np.arange(len(row.ids)) > np.flatnonzero(visual)[-1]
       np.testing.assert_allclose(found[:, number], weights[:, query][..., visual].sum(-1).mean(-1), atol=1e-5)
 

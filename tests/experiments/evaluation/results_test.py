@@ -49,6 +49,8 @@ class ReportTest(absltest.TestCase):
         "| 20 % | hawk | 50.0 (50.0 %) | 50.0 (100.0 %) | 75.0 % |",
         "| 20 % | random | 0.0 (0.0 %) | 50.0 (100.0 %) | 50.0 % |",
         "| 20 % | paper: HAWK | 76.8 (89.1 %) | 83.0 (97.4 %) | 96.2 % |",
+        "| 20 % | paper: DivPrune |  |  | 91.6 % |",
+        "| 20 % | paper: FastV |  |  | 92.3 % |",
         "",
         "TextVQA: 1 of 2 questions could not be asked and count as wrong.",
         "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores.",

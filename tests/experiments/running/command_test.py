@@ -11,6 +11,14 @@ import tempfile
 from absl import flags
 from absl.testing import absltest
 
+from experiments import accuracy
+from experiments import compare
+from experiments import compile_tpu
+from experiments import evaluate
+from experiments import explore
+from experiments import generate
+from experiments import head_importance
+from experiments import study
 from experiments.running import command
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -117,6 +125,12 @@ class FlagsTest(absltest.TestCase):
   def test_bounds(self):
     with self.assertRaisesRegex(ValueError, "number: got 0, must be at least 1"):
       parse("--number=0")
+
+
+class CommandsTest(absltest.TestCase):
+  def test_commands_that_hold_a_model_spread_it_over_devices(self):
+    for module in (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study):
+      self.assertIn("mesh", command.names_of(module.Settings), module.__name__)
 
 
 class MainTest(absltest.TestCase):

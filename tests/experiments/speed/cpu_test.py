@@ -17,10 +17,10 @@ SETTINGS = measurement.Settings(tokens=400, patches=768, rounds=1)
 class CpuTest(parameterized.TestCase):
   def test_rows_and_the_table_of_the_module(self):
     rows = measurement.run(SETTINGS)
-    self.assertEqual([row["workaround"] for row in rows], ["dot_general"] * 3 + ["attend_by_head"] * 3 + ["kept"] * 2)
+    self.assertEqual(set(row["workaround"] for row in rows), set(measurement.REPLACED))
     for row in rows:
       self.assertEqual(row["gain"], row["plain_seconds"] / row["seconds"])
-      self.assertLess(row["difference"], 1e-5)
+      self.assertLess(row["difference"], {"float32": 1e-5, "bfloat16": 1e-2}[row["dtype"]])
     first_cells = lambda lines: [line.split("|")[1:3] for line in lines if line.startswith("|")]
     self.assertEqual(first_cells(inspect.getdoc(cpu).splitlines()), first_cells(measurement.summarize(rows)))
 
@@ -28,8 +28,11 @@ class CpuTest(parameterized.TestCase):
     rows = [
       {"workaround": name, "gain": gain}
       for name, gain in (
-        ("dot_general", 10.4),
-        ("dot_general", 2.0),
+        ("row", 10.4),
+        ("row", 2.0),
+        ("bfloat16 rows", 1.0),
+        ("bfloat16 product", 1.0),
+        ("bfloat16 logits", 1.0),
         ("attend_by_head", 1.234),
         ("kept", 3.0),
         ("kept", 2.96),
@@ -37,20 +40,15 @@ class CpuTest(parameterized.TestCase):
     ]
     self.assertEqual(
       [line.split("|")[3].strip() for line in measurement.summarize(rows)[2:]],
-      ["2.0 to 10.4 times", "1.2 times", "3.0 times"],
+      ["2.0 to 10.4 times", "1.0 times", "1.0 times", "1.0 times", "1.2 times", "3.0 times"],
     )
-
-  def test_results_agree_in_bfloat16(self):
-    for case in measurement.make_cases(8, 8, "bfloat16"):
-      with self.subTest(case.shapes):
-        self.assertLess(measurement.check(case, "bfloat16"), 2e-2)
 
   @parameterized.parameters((1.1, "1.0e-01"), (jnp.nan, "nan"))
   def test_wrong_results_are_refused(self, factor, difference):
-    case = measurement.make_cases(8, 8, "float32")[3]
+    case = next(case for case in measurement.make_cases(8, 8) if case.workaround == "attend_by_head")
     wrong = dataclasses.replace(case, ours=lambda: case.plain() * factor)
     with self.assertRaisesRegex(ValueError, f"attend_by_head: results differ by {difference} for a causal prompt of 8"):
-      measurement.check(wrong, "float32")
+      measurement.check(wrong)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The decoder's work, against XLA's own count and against numbers computed by hand."""
 
+import dataclasses
 import functools
 
 from absl.testing import absltest
@@ -59,11 +60,12 @@ class FlopsTest(absltest.TestCase):
     tokens = 128
 
     def prefill(params, sequence):
-      call = lambda module, sequence: module.logits(module.run(sequence).last)
+      call = lambda module, sequence: module.logits(module.run(sequence, None).last)
       return MODEL.apply({"params": params}, sequence, method=call)
 
+    order = integers(1, tokens)
     sequence = Sequence(
-      floats(1, tokens, 256), integers(1, tokens, 1), integers(1, tokens), jax.ShapeDtypeStruct((1, tokens), bool)
+      floats(1, tokens, 256), integers(1, tokens, 1), order, jax.ShapeDtypeStruct((1, tokens), bool), slots=order
     )
     found = xla_flops(prefill, params_lib.abstract(MODEL), sequence)
     # XLA computes the whole square of causal attention in the two layers before the last, we count half of it.
@@ -108,6 +110,9 @@ class FlopsTest(absltest.TestCase):
     self.assertEqual(flops.language_prefill(text, 3), first + last + 2 * 4 * 10)
     # Queries are projected to 2 heads of size 2, and folded into the key projection; then 5 tokens meet 2 vectors.
     self.assertEqual(flops.scoring(text, 5), 2 * 4 * 4 + 2 * 4 * 4 + 2 * 5 * 4 * 2)
+    # With norms, the keys of 5 tokens are computed, and each meets the 2 heads' queries of size 2.
+    normed = dataclasses.replace(text, qk_norm=True)
+    self.assertEqual(flops.scoring(normed, 5), 2 * 4 * 4 + 2 * 5 * 4 * 2 + 2 * 5 * 2 * 2)
     # Keys and values of 2 layers and 7 tokens, of one head of size 2.
     self.assertEqual(flops.kv_cache_elements(text, 7), 2 * 2 * 7 * 2)
     self.assertEqual(flops.decode_bytes(text, 7, 3, 4), 4 * (2 * 120 + 4 * 10 + 3 * 56))

@@ -18,7 +18,8 @@ REPORT = {
   "bandwidth_bytes_per_second": 1e10,
   "vision_flops": 1e11,
   "batch_sizes": [4],
-  "checks": [{"case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
+  "baselines": [],
+  "checks": [{"baseline": "transformers float32", "case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
   "cases": [
     {
       "keep_ratio": 1.0,
@@ -28,6 +29,7 @@ REPORT = {
       "decode_bytes": 1e8,
       "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
       "temporary_bytes": {"vision": 7e6, "prefill": 9e6, "decode": None, "prune": 1e6, "language": 2e6},
+      "peak_bytes": {"process": 5e8, "device": None},
     },
     {
       "keep_ratio": 0.2,
@@ -37,11 +39,13 @@ REPORT = {
       "decode_bytes": 5e7,
       "compile_seconds": {"vision": 1.0, "prefill": 2.0, "decode": 3.0, "prune": 4.0, "language": 5.0},
       "temporary_bytes": {"vision": 7e6, "prefill": 3e6, "decode": None, "prune": 1e6, "language": 2e6},
+      "peak_bytes": {"process": None, "device": None},
     },
   ],
   "seconds": {
     "vision": [2.0],
     "batch": [8.0],
+    "one by one": [10.0],
     "decode x4": [0.5],
     "first_token 1": [3.0, 2.9, 3.2],
     "prefill 1": [1.0],
@@ -58,12 +62,12 @@ REPORT = {
   },
 }
 TORCH = {
-  "torch vision": [2.0],
-  "torch batch": [16.0],
-  "torch first_token 1": [6.0],
-  "torch decode 1": [0.3],
-  "torch first_token 0.2": [1.2],
-  "torch decode 0.2": [0.3],
+  "transformers float32 vision": [2.0],
+  "transformers float32 batch": [16.0],
+  "transformers float32 first_token 1": [6.0],
+  "transformers float32 decode 1": [0.3],
+  "transformers float32 first_token 0.2": [1.2],
+  "transformers float32 decode 0.2": [0.3],
 }
 
 
@@ -91,6 +95,7 @@ class ReportTest(absltest.TestCase):
         "4000.0 (4000 to 4000)",
         "2.0",
         "9",
+        "500",
         "6.0",
       ],
     )
@@ -99,16 +104,22 @@ class ReportTest(absltest.TestCase):
     self.assertEqual(whole_shares[1:], ["1.000", "1.000", "1.00", "5.0 %", "50 %", "50 %", "100.0 %", "100.0 %", "55.0 %"])
     self.assertEqual(pruned_shares[1:], ["0.375", "0.250", "1.50", "10.0 %", "33 %", "50 %", "80.0 %", "75.0 %", "52.5 %"])
     self.assertIn("Vision: 100 GFLOP, at best 1000 ms, 50 % of that rate.", text)
-    self.assertIn("11 tokens each: 0.50 samples/s.", text)
+    self.assertIn("11 tokens each: 0.50 samples/s; one by one 0.40.", text)
     self.assertIn("with 0.2 kept: 100.0 at batch 1, 80.0 at batch 4.", text)
-    self.assertIn("kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal.", text)
+    self.assertIn("transformers float32, kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal.", text)
 
   def test_beside_a_baseline(self):
-    text = report_lib.summarize({**REPORT, "seconds": {**REPORT["seconds"], **TORCH}})
+    text = report_lib.summarize({**REPORT, "baselines": ["transformers float32"], "seconds": {**REPORT["seconds"], **TORCH}})
     whole, pruned, *_ = rows(text)
-    self.assertEqual(whole[12:], ["6000.0 (6000 to 6000)", "2.00", "30.00", "1.50"])
-    self.assertEqual(pruned[12:], ["1200.0 (1200 to 1200)", "0.50", "30.00", "3.00"])
-    self.assertIn("0.50 samples/s; transformers one by one 0.25, 2.00 times our seconds.", text)
+    self.assertEqual(whole[13:], ["6000.0 (6000 to 6000)", "2.00", "30.00", "1.50"])
+    self.assertEqual(pruned[13:], ["1200.0 (1200 to 1200)", "0.50", "30.00", "3.00"])
+    self.assertIn("one by one 0.40; transformers float32 one by one 0.25, 2.00 times the batch's seconds.", text)
+
+  def test_stages_faster_than_the_limits(self):
+    report_lib.check_limits(REPORT)
+    for name, value in (("matmul_flops_per_second", 4e10), ("bandwidth_bytes_per_second", 4e9), ("vision_flops", 3e11)):
+      with self.assertRaisesRegex(ValueError, "limits: stages are faster than the machine's limits"):
+        report_lib.check_limits({**REPORT, name: value})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import itertools
 from unittest import mock
 
 from absl.testing import absltest
+import numpy as np
 
 from experiments.speed import timing
 
@@ -38,10 +39,23 @@ class TimingTest(absltest.TestCase):
     self.assertEqual(clock.median("function"), 2.0)
 
   def test_limits(self):
-    product, reading = timing.multiplication("bfloat16"), timing.reading("bfloat16")
-    rows, columns = product.run().shape
-    self.assertEqual((product.work, columns), (2 * rows * columns * columns, 2048))
-    self.assertEqual(reading.work, 2 * reading.run().shape[0] * 8192)
+    products = {dtype: timing.multiplications(dtype) for dtype in ("float32", "bfloat16")}
+    self.assertEqual([name for name in products["float32"] if "NumPy" not in name], list(products["bfloat16"]))
+    for limits in products.values():
+      for name, limit in limits.items():
+        rows, inner, columns = map(int, name.removeprefix("product ").removesuffix(", NumPy").split(" x "))
+        self.assertEqual(limit.work, 2 * rows * inner * columns)
+        self.assertEqual((limit.run().shape, limit.run().dtype), ((rows, columns), "float32"))
+    readings = timing.readings()
+    self.assertEqual({limit.work for limit in readings.values()}, {4 * 8192 * 8192})
+    for limit in readings.values():
+      self.assertTrue((np.asarray(limit.run()) >= 1).all())
+
+  def test_best_rate(self):
+    clock = timing.Clock()
+    clock.seconds.update(slow=[3.0, 2.0], fast=[0.5, 1.0])
+    limits = {"slow": timing.Limit(lambda: None, 8.0), "fast": timing.Limit(lambda: None, 1.0)}
+    self.assertEqual(clock.best_rate(limits), 4.0)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,10 @@ class CheckpointTest(parameterized.TestCase):
     tensors["lm_head.weight"] = tensors["model.language_model.embed_tokens.weight"]
     save_file(tensors, self.directory / "model.safetensors")
     self.assertNotIn("lm_head", load_model(self.directory)[1])
+    tensors["lm_head.weight"] = 2 * tensors["lm_head.weight"]
+    save_file(tensors, self.directory / "model.safetensors")
+    with self.assertRaisesRegex(ValueError, "contradiction: lm_head.weight is not the embedding table, .* tie_word_emb"):
+      load_model(self.directory)
 
   def test_pickles_are_refused(self):
     self.write()

@@ -64,7 +64,7 @@ class FilesTest(parameterized.TestCase):
     total, _, _, rate, fps, most, low, high = reference.CLIPS[name]
     at = video.sample(total, rate, fps, most)
     clip = video.Video(reference.frames(name)[at], tuple(at / rate), total / rate / len(at))
-    media = self.processor([[]], [[clip]], low, high)
+    media = self.processor([[clip]], low, high)
     arrays = media.arrays
     np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS[f"{name}/grid"])
     np.testing.assert_allclose(clip.times, GOLDENS[f"{name}/times"], atol=1e-6)
@@ -86,7 +86,7 @@ class FilesTest(parameterized.TestCase):
     off = np.abs(clip.frames.astype(float) - frames[GOLDENS_AT]).mean()
     self.assertLess(off, 6)
     self.assertGreater(np.abs(frames[GOLDENS_AT].astype(float) - frames[GOLDENS_AT + 1]).mean(), 2 * off)
-    arrays = self.processor([[]], [[clip]], 1024, 262_144).arrays
+    arrays = self.processor([[clip]], 1024, 262_144).arrays
     np.testing.assert_array_equal(arrays["video_grid_thw"], GOLDENS["digits/grid"])
 
   def test_a_file_is_the_same_every_time(self):

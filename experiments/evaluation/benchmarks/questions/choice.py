@@ -9,8 +9,9 @@ from experiments.evaluation.benchmarks.tsv import Row
 
 NONE_OF_THEM = "Z"
 _CHINESE = re.compile("[\u4e00-\u9fff]")
-_LLAVA_ENDINGS = {  # by whether there are options, and whether the prompt is Chinese
-  (True, False): "Answer with the option's letter from the given choices directly.",
+DIRECTLY = "Answer with the option's letter from the given choices directly."
+_ENDINGS = {  # by whether there are options, and whether the prompt is Chinese
+  (True, False): DIRECTLY,
   (True, True): "请直接回答选项字母。",
   (False, False): "Answer the question directly.",
   (False, True): "请直接回答问题。",
@@ -27,21 +28,27 @@ _STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")
 
 
 def prompt(row: Row, family: str) -> str:
-  """Hint, question, options, and how to answer; LLaVA has a wording of its own."""
-  return (_llava if family == "llava" else _plain)(row, row.fields["question"], row.fields.get("hint", ""))
+  """Hint, question, options, and how to answer; some families have wordings of their own."""
+  return _WORDINGS.get(family, _plain)(row, row.fields["question"], row.fields.get("hint", ""))
 
 
-def _plain(row, question, hint):
+def _plain(row, question, hint, ending="Please select the correct answer from the options above. \n"):
   text = f"Hint: {hint}\n" * bool(hint) + f"Question: {question}\n"
   if row.options:
-    text += "Options:\n" + "".join(f"{letter}. {option}\n" for letter, option in row.options.items())
-    text += "Please select the correct answer from the options above. \n"
+    text += "Options:\n" + "".join(f"{letter}. {option}\n" for letter, option in row.options.items()) + ending
   return text
 
 
-def _llava(row, question, hint):
+def _qwen3(row, question, hint):
+  return _plain(row, question, hint, "Answer with the option letter only.").rstrip()
+
+
+def _direct(row, question, hint):
   text = f"{hint}\n" * bool(hint) + question + "".join(f"\n{letter}. {option}" for letter, option in row.options.items())
-  return f"{text}\n{_LLAVA_ENDINGS[bool(row.options), _CHINESE.search(text) is not None]}"
+  return f"{text}\n{_ENDINGS[bool(row.options), _CHINESE.search(text) is not None]}"
+
+
+_WORDINGS = {"internvl": _direct, "llava": _direct, "qwen3": _qwen3}
 
 
 def score(row: Row, prediction: str) -> float:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from experiments.evaluation.benchmarks.tsv import Row
 
+_ENDING = "Answer the question using a single word or phrase."
+_ENDINGS = {"qwen3": "Please answer concisely with short words or phrases when possible."}
+
 
 def prompt(row: Row, family: str) -> str:
-  """The question, and how to answer it; the same wording for all models."""
-  del family
-  return row.fields["question"] + "\nAnswer the question using a single word or phrase."
+  """The question, and how to answer it; Qwen3-VL has a wording of its own."""
+  return f"{row.fields['question']}\n{_ENDINGS.get(family, _ENDING)}"
 
 
 def score(row: Row, prediction: str) -> float:

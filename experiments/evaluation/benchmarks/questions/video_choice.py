@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from experiments.evaluation.benchmarks.questions import choice
 from experiments.evaluation.benchmarks.questions.choice import NONE_OF_THEM
 from experiments.evaluation.benchmarks.tsv import Row
 
@@ -25,9 +26,9 @@ _PREFIXES = (
 
 
 def prompt(row: Row, family: str) -> str:
-  """The question between instructions; the same wording for all models."""
-  del family
-  return _BEGINNING + "\n".join([row.fields["question"], *row.options.values()]) + "\nAnswer: "
+  """The question between instructions, of which InternVL has one of its own at the end."""
+  ending = f" \n{choice.DIRECTLY}" if family == "internvl" else "\nAnswer: "
+  return _BEGINNING + "\n".join([row.fields["question"], *row.options.values()]) + ending
 
 
 def score(row: Row, prediction: str) -> float:

@@ -1,4 +1,4 @@
-"""Questions that are answered with yes or no, and ask for it themselves."""
+"""Questions that are answered with yes or no, and mostly ask for it themselves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from experiments.evaluation.benchmarks.tsv import Row
 from experiments.evaluation.benchmarks.tsv import Table
 
 UNKNOWN = "Unknown"
+SHORTLY = " Answer the question using a single word or phrase."
+
+
+def prompt(row: Row, family: str, internvl: str = "") -> str:
+  """The question as the file has it, and what VLMEvalKit adds for some families.
+
+  Args:
+    row: of the file.
+    family: Qwen3-VL is asked once more for one of the two words.
+    internvl: added for InternVL, of which each benchmark asks something else.
+  """
+  return row.fields["question"] + {"qwen3": " Please answer yes or no.", "internvl": internvl}.get(family, "")
 
 
 def score(row: Row, prediction: str) -> float:

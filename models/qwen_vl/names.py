@@ -1,4 +1,4 @@
-"""Names of Qwen2.5-VL's tensors in checkpoints, over time."""
+"""Names of the tensors of Qwen-VL in checkpoints, over time."""
 
 from models.checkpoints.names import Names
 

@@ -1,0 +1,221 @@
+"""Chats: several turns about the same pictures. The vision encoder runs once per picture; every turn is pruned anew.
+
+chat = Chat(model, params, processor, head_importance, keep_ratio=0.2)
+turn = chat.ask("Which digit is red?", images=["photo.jpg"])
+turn = chat.ask("What is beside it?")
+print(turn.answer, turn.kept.sum(), "of", turn.kept.size)
+
+A turn's prompt is the whole chat up to its question, so its answer is that of a fresh prompt with the same messages.
+
+Axes: V visual tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from models import generation
+from models import sharding
+from models.inputs import messages as messages_lib
+from models.inputs.messages import Message
+from models.processor import open_picture
+from models.processor import Processor
+from models.vision_language import Features
+from models.vision_language import Inputs
+from models.vision_language import VisionLanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+  """The messages of a chat, and the encoded pictures in them.
+
+  Attributes:
+    model: a port.
+    processor: of the model.
+    encode: `Inputs.vision` to features; called once for each message with pictures.
+    min_pixels: smaller pictures are scaled up to this many pixels.
+    max_pixels: larger pictures are scaled down to this many pixels.
+    messages: so far.
+    pictures: what `View.picture` of the packed prompt counts: pictures, and a frame of each temporal slice of videos.
+    features: of each message with pictures, which was encoded on its own.
+    slots: for each of them, [V] int32 row among all features of each of its visual tokens.
+  """
+
+  model: VisionLanguageModel
+  processor: Processor
+  encode: Callable[[Any], Features]
+  min_pixels: int | None = None
+  max_pixels: int | None = None
+  messages: tuple[Message, ...] = ()
+  pictures: tuple[Image.Image, ...] = ()
+  features: tuple[Features, ...] = ()
+  slots: tuple[np.ndarray, ...] = ()
+
+  def add(self, message: Message) -> Conversation:
+    """With one more message, whose pictures are encoded.
+
+    Raises:
+      ValueError: pictures that the model does not take.
+    """
+    if not message.images and not message.videos:
+      return dataclasses.replace(self, messages=(*self.messages, message))
+    message = dataclasses.replace(message, images=tuple(map(open_picture, message.images)))
+    inputs = self._pack([message])
+    start = sum(len(features.tokens) for features in self.features)
+    slots = np.asarray(inputs.prompt.visual_slots)[np.asarray(inputs.prompt.visual_mask)] + start
+    return dataclasses.replace(
+      self,
+      messages=(*self.messages, message),
+      pictures=(*self.pictures, *_pictures(message, inputs)),
+      features=(*self.features, self.encode(inputs.vision)),
+      slots=(*self.slots, slots),
+    )
+
+  def pack(self) -> tuple[Inputs, Features | None]:
+    """The whole chat as a prompt that asks for the next answer, and the features of its pictures.
+
+    Raises:
+      ValueError: a prompt that the model does not take.
+    """
+    inputs = self._pack(self.messages)
+    if not self.features:
+      return inputs, None
+    # A token's features are elsewhere than if all pictures had been encoded in one batch.
+    slots = np.array(inputs.prompt.visual_slots)
+    slots[np.asarray(inputs.prompt.visual_mask)] = np.concatenate(self.slots)
+    prompt = dataclasses.replace(inputs.prompt, visual_slots=slots)  # type: ignore[arg-type]
+    joined = self.features[0] if len(self.features) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *self.features)
+    return dataclasses.replace(inputs, prompt=prompt), joined
+
+  def _pack(self, messages: Sequence[Message]) -> Inputs:
+    return self.model.pack(
+      **self.processor(
+        images=[[picture for message in messages for picture in message.images]],
+        videos=[[video for message in messages for video in message.videos]],
+        messages=[[message.template for message in messages]],
+        min_pixels=self.min_pixels,
+        max_pixels=self.max_pixels,
+      )
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """An answer, and what it was made from.
+
+  Attributes:
+    answer: as text.
+    tokens: its token ids.
+    inputs: the prompt, a batch of one.
+    kept_positions: prompt positions of all tokens that were kept.
+    kept: [V] bool, True on visual tokens that were kept.
+  """
+
+  answer: str
+  tokens: np.ndarray
+  inputs: Inputs
+  kept_positions: np.ndarray
+  kept: np.ndarray
+
+
+class Chat:
+  """A model that answers in turns.
+
+  Attributes:
+    conversation: so far.
+  """
+
+  def __init__(
+    self,
+    model: VisionLanguageModel,
+    params: dict[str, Any],
+    processor: Processor,
+    head_importance=None,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    **options: Any,
+  ):
+    """Starts without messages.
+
+    Args:
+      model: a port.
+      params: its parameters.
+      processor: of the model.
+      head_importance: as for `models.generate`.
+      min_pixels: smaller pictures are scaled up to this many pixels.
+      max_pixels: larger pictures are scaled down to this many pixels.
+      **options: other arguments of `models.generate`: of pruning, sampling and length.
+    """
+    self._model, self._params, self._processor = model, params, processor
+    self._options = {"head_importance": head_importance, "eos_token_ids": processor.eos_token_ids, **options}
+    encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model)
+    self.conversation = Conversation(model, processor, encode, min_pixels, max_pixels)
+
+  def add(self, message: Any) -> None:
+    """Adds a message without answering it: a system message, or a turn that is already answered.
+
+    Args:
+      message: {"role": ..., "content": ...}, see `models.inputs.messages.read`.
+
+    Raises:
+      ValueError: a message that cannot be read.
+    """
+    self.conversation = self.conversation.add(messages_lib.read(message, read_video=self._processor.read_video))
+
+  def ask(self, content: Any, images: Sequence[Any] = (), **options: Any) -> Turn:
+    """Adds a user's message and answers it.
+
+    Args:
+      content: text, or a content list.
+      images: pictures before the text.
+      **options: arguments of `models.generate` for this turn only.
+
+    Raises:
+      ValueError: a message that cannot be read, or an option that is not allowed; the chat is then what it was.
+    """
+    content = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    content = [{"type": "image", "image": picture} for picture in images] + content
+    message = {"role": "user", "content": content}
+    asked = self.conversation.add(messages_lib.read(message, read_video=self._processor.read_video))
+    inputs, features = asked.pack()
+    out = generation.generate(self._model, self._params, inputs, features=features, **{**self._options, **options})
+    turn = make_turn(self._processor, inputs, out)
+    self.conversation = asked.add(messages_lib.read({"role": "assistant", "content": turn.answer}))
+    return turn
+
+
+def make_turn(processor: Processor, inputs: Inputs, out: generation.Generation) -> Turn:
+  """The turn of a prompt and its generation, both a batch of one."""
+  positions = np.asarray(out.kept_positions)[0]
+  positions = positions[positions >= 0]
+  order = np.asarray(inputs.prompt.visual_order)[0]
+  return Turn(
+    answer=processor.decode(out.tokens, out.lengths)[0],
+    tokens=np.asarray(out.tokens)[0, : int(out.lengths[0])],
+    inputs=inputs,
+    kept_positions=positions,
+    kept=np.isin(order[order >= 0], positions),
+  )
+
+
+def _pictures(message: Message, inputs: Inputs) -> list[Image.Image]:
+  """A message's pictures in the order of its content; a video is the first frame of each temporal slice."""
+  frames = sum(len(video.frames) for video in message.videos)
+  slices = 1 + max(view.picture for view in inputs.views[0]) - len(message.images)
+  step = -(-frames // max(slices, 1))
+  images, videos = iter(message.images), iter(message.videos)
+  found: list[Image.Image] = []
+  for entry in message.content:
+    if entry["type"] == "image":
+      found.append(next(images))
+    elif entry["type"] == "video":
+      found += [Image.fromarray(frame) for frame in next(videos).frames[::step]]
+  return found

@@ -1,0 +1,102 @@
+"""What the towers share: patches in rows, and attention within temporal slices, which gathers each slice from the rows.
+
+Axes: R rows, W merged tokens per row, U patches per merged token (2 x 2), P = W * U patches of a row, I temporal slices, L
+merged tokens per slice, N heads, d head dim, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from einops import rearrange
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hawk_jax.buckets import bucket
+from models import rope
+from models import sharding
+from models.attention import attention
+from models.cpu import dot_general
+from models.qwen_vl.config import VisionConfig
+
+_HEADS = ("tensor", "fsdp", "data")  # mesh axes that attention within slices splits its heads over
+
+
+def plan_slices(slices: Sequence[np.ndarray], slot_of_token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Where the slots of each temporal slice are, padded to buckets.
+
+  Args:
+    slices: the merged tokens of each slice; every token is in one of them.
+    slot_of_token: [tokens] int32, the token's slot in the rows (r * W + w).
+
+  Returns:
+    [I, L] int32, the slots of each slice, padding last, -1; and [tokens] int32, the token's index in the flattened slices
+    (i * L + l).
+  """
+  length = bucket(max(map(len, slices)))
+  slots = np.full([bucket(len(slices), minimum=1), length], -1, np.int32)
+  places = np.zeros(len(slot_of_token), np.int32)
+  for number, members in enumerate(slices):
+    slots[number, : len(members)] = slot_of_token[members]
+    places[members] = number * length + np.arange(len(members))
+  return slots, places
+
+
+class VisionAttention(nn.Module):
+  """Self-attention of patches, within whole temporal slices or within windows."""
+
+  config: VisionConfig
+  mesh: jax.sharding.Mesh | None = None
+
+  def setup(self):
+    # Query, key and value have an axis of their own, so that heads can be split over devices.
+    self.qkv = nn.DenseGeneral((3, self.config.hidden_size), dot_general=dot_general)
+    self.proj = nn.Dense(self.config.hidden_size, dot_general=dot_general)
+
+  def __call__(self, x, rotation, slice_slots, slot_places, window_ids=None):
+    """Attends.
+
+    Args:
+      x: [R, W * U, D].
+      rotation: cosine and sine, [R, W * U, d/2] each.
+      slice_slots: [I, L] of `plan_slices`.
+      slot_places: [R, W] int32, index of each slot in the flattened slices; 0 on padding.
+      window_ids: [R, W] int32, where attention is within those slots of a row that have the same id; None: within slices.
+
+    Returns:
+      [R, W * U, D].
+    """
+    unit = self.config.merge_unit
+    split = rearrange(self.qkv(x), "R P three (N d) -> three R P N d", N=self.config.num_heads)
+    query, key, value = (sharding.heads(y, self.mesh) for y in split)
+    query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
+    if window_ids is not None:
+      ids = jnp.repeat(window_ids, unit, axis=1)
+      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
+    else:
+      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
+      # Slices gather patches from all rows, so heads are split instead: every device has all patches of its heads.
+      by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
+      in_slices = lambda y: rearrange(by_slot(by_head(y))[slice_slots], "I L U N d -> I (L U) N d")
+      lengths = (slice_slots >= 0).sum(-1) * unit
+      out = attention(in_slices(query), in_slices(key), in_slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
+      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[slot_places.reshape(-1)]
+      out = by_head(out.reshape(query.shape))
+    return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
+
+
+class PatchEmbed(nn.Module):
+  """Linear embedding of patches; the checkpoints' Conv3d with stride = kernel."""
+
+  config: VisionConfig
+  use_bias: bool = False
+
+  def setup(self):
+    self.proj = nn.Dense(self.config.hidden_size, use_bias=self.use_bias, dot_general=dot_general)
+
+  def __call__(self, patches):
+    """[..., C] pixels to [..., D], in the parameters' dtype."""
+    dtype = jnp.float32 if self.is_initializing() else self.proj.variables["params"]["kernel"].dtype
+    return self.proj(patches.astype(dtype))
