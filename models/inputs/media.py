@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 from typing import Any
@@ -52,8 +52,8 @@ class MediaProcessor:
       config: content of config.json.
       tokenizer: transformers' tokenizer.
     """
-    self.image_token = _token(config, tokenizer, "image_token_id", "image_token_index")
-    self.video_token = _token(config, tokenizer, "video_token_id", "video_token_index")
+    self.image_token = token(config, tokenizer, "image_token_id", "image_token_index")
+    self.video_token = token(config, tokenizer, "video_token_id", "video_token_index")
 
   def check_shape(self, name: str, width: int, height: int) -> None:
     """Refuses pictures and frames that the port cannot scale, before it tries.
@@ -155,14 +155,18 @@ def check_tile(processor, side: int) -> None:
     raise ValueError(f"{FILES[0]}: size makes tiles of {height} x {width} pixels, the tower takes {side}")
 
 
-def _token(config, tokenizer, *names) -> str | None:
-  """The placeholder whose id a config holds under one of several names."""
+def token(config: Mapping[str, Any], tokenizer, *names: str) -> str | None:
+  """The special token whose id a config holds under one of several names; None: under none of them.
+
+  Raises:
+    ValueError: names the key whose id is no token's.
+  """
   for name in names:
     if name in config:
-      token = tokenizer.convert_ids_to_tokens(checks.whole(f"config: {name}", config[name], 0, checks.INT32_MAX))
-      if token is None:
+      found = tokenizer.convert_ids_to_tokens(checks.whole(f"config: {name}", config[name], 0, checks.INT32_MAX))
+      if found is None:
         raise ValueError(f"config: {name} is {config[name]}, the tokenizer has no such token")
-      return token
+      return found
   return None
 
 

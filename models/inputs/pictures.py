@@ -67,7 +67,17 @@ def check_aspect(name: str, width: int, height: int) -> None:
     ValueError: names the picture.
   """
   if max(width, height) > _LONGEST * min(width, height):
-    raise ValueError(f"{name} is {width} x {height} pixels, one side may be at most {_LONGEST} times the other")
+    raise ValueError(f"{name} is {width} x {height} pixels, must be at most {_LONGEST} times as long as wide")
+
+
+def check_padded(name: str, width: int, height: int) -> None:
+  """Refuses pictures that are too large when they are padded to a square.
+
+  Raises:
+    ValueError: names the picture.
+  """
+  if max(width, height) ** 2 > MAX_PIXELS:
+    raise ValueError(f"{name} is {width} x {height} pixels, must have at most {MAX_PIXELS:,} when it is padded to a square")
 
 
 def _open(source, name) -> tuple[str, Image.Image]:

@@ -70,7 +70,6 @@ def from_hf(content: dict) -> InternVLConfig:
     vision,
     image_size=_side("image_size", vision.image_size),
     patch_size=_side("patch_size", vision.patch_size),
-    feature_layer=_feature_layer(config.vision_feature_layer, vision.num_hidden_layers),
   )
   hf_config.check_tiles("vision_config", tower)
   return InternVLConfig(
@@ -81,7 +80,7 @@ def from_hf(content: dict) -> InternVLConfig:
       tie_word_embeddings=bool(text.tie_word_embeddings),
       qk_norm=kind == "qwen3",
     ),
-    vision=tower,
+    vision=dataclasses.replace(tower, feature_layer=_feature_layer(config.vision_feature_layer, vision.num_hidden_layers)),
     # The two ids before it are <img> and </img>.
     image_token_id=hf_config.token_id("image_token_id", config.image_token_id, 2),
     eos_token_ids=hf_config.token_ids("eos_token_id", text.eos_token_id) or InternVLConfig.eos_token_ids,

@@ -46,10 +46,8 @@ class Processor(MediaProcessor):
     if self.config.grid_pinpoints:
       return  # tiles bound the size
     pictures.check_aspect(name, width, height)
-    if getattr(self.processor, "do_pad", False) and max(width, height) ** 2 > pictures.MAX_PIXELS:
-      raise ValueError(
-        f"{name} is {width} x {height} pixels, must have at most {pictures.MAX_PIXELS:,} when it is padded to a square"
-      )
+    if getattr(self.processor, "do_pad", False):
+      pictures.check_padded(name, width, height)
 
   def __call__(self, rows, min_pixels=None, max_pixels=None) -> Media:
     """Adds `pixel_values`, and `image_sizes` for LLaVA-NeXT, as the model's `pack` takes them.

@@ -7,6 +7,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from models.inputs import media
+from models.inputs import pictures as pictures_lib
 from models.inputs import video
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
@@ -49,9 +50,13 @@ class Processor(MediaProcessor):
     """The arrays of `LlavaOnevision.pack`; videos of fewer frames end in zeros.
 
     Raises:
-      ValueError: min_pixels or max_pixels given.
+      ValueError: min_pixels or max_pixels given, or one of several pictures that is too large when padded to a square.
     """
     media.check_no_limits(min_pixels, max_pixels)
+    for number, row in enumerate(rows):
+      if len(some := media.pictures([row])) > 1:
+        for at, picture in enumerate(some):
+          pictures_lib.check_padded(f"images: picture {at} of prompt {number}", *picture.size)
     arrays, image_texts, video_texts = {}, [], []
     if any(pictures := [media.pictures([row]) for row in rows]):
       arrays |= self.pictures(images=[row for row in pictures if row], return_tensors="np")

@@ -40,7 +40,7 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
     text,
     attention_bias=True,
     tie_word_embeddings=bool(config.tie_word_embeddings),
-    mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
+    mrope_section=qwen_vl_config.mrope_section(text, (16, 24, 24)),
   )
   tower = hf_config.make(VisionConfig, "vision_config", vision)
   qwen_vl_config.check_tower(tower, decoder.hidden_size)

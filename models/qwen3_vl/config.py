@@ -65,7 +65,7 @@ def from_hf(content: dict) -> Qwen3VLConfig:
     text,
     attention_bias=False,
     tie_word_embeddings=bool(config.tie_word_embeddings),
-    mrope_section=tuple(text.rope_parameters.get("mrope_section", _SECTION)),
+    mrope_section=qwen_vl_config.mrope_section(text, _SECTION),
     mrope_interleaved=True,
     qk_norm=True,
   )

@@ -33,8 +33,10 @@ class Processor(PatchProcessor):
     self.video_mean = video.get("image_mean") or self.video_mean
     self.video_std = video.get("image_std") or self.video_std
     media.check_moments(name, self.video_mean, self.video_std)
-    start, end = config.get("vision_start_token_id", 151652), config.get("vision_end_token_id", 151653)
-    self.start_token, self.end_token = tokenizer.convert_ids_to_tokens([start, end])
+    around = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, **config}
+    self.start_token, self.end_token = (
+      media.token(around, tokenizer, name) for name in ("vision_start_token_id", "vision_end_token_id")
+    )
 
   def sample(self, total, rate, fps, max_frames):
     video_lib.check_sampling(total, fps, max_frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hawk_jax import checks
 from models import hf_config
 from models.decoder import DecoderConfig
 
@@ -76,6 +77,21 @@ def special_tokens(config, content: dict[str, Any]) -> dict[str, Any]:
     **{name: hf_config.token_id(name, getattr(config, name)) for name in _TOKENS},
     "eos_token_ids": hf_config.token_ids("eos_token_id", eos),
   }
+
+
+def mrope_section(text, default: tuple[int, ...]) -> tuple[int, ...]:
+  """Frequencies of time, row and column in transformers' text config.
+
+  Raises:
+    ValueError: another number of axes.
+  """
+  section = text.rope_parameters.get("mrope_section", default)
+  if not isinstance(section, (list, tuple)) or len(section) != 3:
+    given = checks.show(section)
+    raise ValueError(
+      f"config: text_config.rope_parameters.mrope_section is {given}, must be three numbers: time, row, column"
+    )
+  return tuple(section)
 
 
 def check_tower(tower: VisionConfig, hidden_size: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
 import pathlib
 import tempfile
 
@@ -15,10 +13,11 @@ from models import load_model
 from models import load_processor
 from models import registry
 from models.checkpoints import params as params_lib
+from models.inputs.video import Video
+from tests.fuzz import files
 from tests.fuzz import spoil
-from tests.fuzz.inputs import EMBEDDED
-from tests.reference import llava
 from tests.reference import qwen2_5_vl
+from tests.reference.ports import REFERENCES
 
 # Keys that a config.json may have, too.
 _KEYS = (
@@ -33,17 +32,19 @@ _KEYS = (
 )
 _SETTINGS = ("do_pad", "resample", "rescale_factor", "min_pixels", "max_pixels", "crop_size", "image_std", "merge_size")
 _TOKENIZER = ("model_max_length", "added_tokens_decoder", "auto_map", "tokenizer_class", "chat_template", "bos_token")
+_CONFIGS = tuple((reference, name) for reference in REFERENCES.values() for name in reference.CONFIGS)
 _FILES = {
   "preprocessor_config.json": _SETTINGS,
   "tokenizer_config.json": _TOKENIZER,
   "generation_config.json": ("eos_token_id",),
   "tokenizer.json": (),
+  "video_preprocessor_config.json": _SETTINGS,
 }
 
 
 def config(rng: np.random.Generator) -> None:
   """A config.json, flat or nested: what is accepted can be built."""
-  reference, name = spoil.choose(rng, ((qwen2_5_vl, "gqa"), (qwen2_5_vl, "mha_tied"), (llava, "llama"), (llava, "next")))
+  reference, name = spoil.choose(rng, _CONFIGS)
   content = reference.CONFIGS[name]
   if reference is qwen2_5_vl and rng.integers(2):
     content = qwen2_5_vl.flat(content)
@@ -56,17 +57,18 @@ def config(rng: np.random.Generator) -> None:
 
 def processor(rng: np.random.Generator) -> None:
   """The other files: what is accepted prepares pictures."""
-  name = spoil.choose(rng, ("qwen2_5_vl", "llava"))
+  port = spoil.choose(rng, files.PORTS)
   with tempfile.TemporaryDirectory() as directory:
     directory = pathlib.Path(directory)
-    for file in (EMBEDDED / name).iterdir():
-      if file.name != "model.safetensors":
-        os.symlink(file, directory / file.name)
+    files.link(port, directory)
     changed = spoil.choose(rng, tuple(_FILES))
-    content = spoil.text(rng, _content(name, changed), _FILES[changed])
-    (directory / changed).unlink()
+    content = spoil.text(rng, files.content(port, changed), _FILES[changed])
+    (directory / changed).unlink(missing_ok=True)
     (directory / changed).write_bytes(content)
-    batch = load_processor(directory)(images=[[np.zeros([40, 50, 3], np.uint8)]], prompts=["Which digit is red?"])
+    loaded = load_processor(directory)
+    batch = loaded(images=[[np.zeros([40, 50, 3], np.uint8)]], prompts=["Which digit is red?"])
+    if loaded.media.video_token is not None:
+      loaded(videos=[[Video(np.zeros([2, 30, 40, 3], np.uint8), (0.0, 0.5), 0.5)]], prompts=["Which digit is red?"])
   assert np.isfinite(batch["pixel_values"]).all() and len(batch["input_ids"]) == 1
 
 
@@ -88,11 +90,6 @@ def weights(rng: np.random.Generator) -> None:
     _, params = load_model(directory)
   for found, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(_params()), strict=True):
     assert found.shape == wanted.shape
-
-
-@functools.cache
-def _content(name, file):
-  return json.loads((EMBEDDED / name / file).read_text())
 
 
 @functools.cache

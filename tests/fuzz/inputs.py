@@ -13,16 +13,23 @@ from models import load_processor
 from models import registry
 from models.inputs import pictures
 from models.inputs import templates
+from models.inputs.video import Video
+from tests.fuzz import files
 from tests.fuzz import spoil
+from tests.reference import internvl
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
+from tests.reference import qwen3_vl
 
-EMBEDDED = pathlib.Path(__file__).parents[2] / "experiments" / "embedded_models"
 # Configs and prompts of the tiny references: one and several pictures, tilings, videos, text alone.
 _BATCHES = {
   "gqa": (qwen2_5_vl, ("square", "two_images", "text_only", "image_and_video")),
   "llama": (llava, ("two", "text_only", "one")),
   "next": (llava, ("two_tilings", "text_only", "portrait")),
+  "qwen3": (internvl, ("two_pictures", "text_only", "picture_and_video")),
+  "tied": (qwen3_vl, ("exact_6x6", "two_images", "images_and_video")),
+  "untied": (llava_onevision, ("wide", "several", "image_and_video")),
 }
 _SNIPPETS = (
   "{% for a in range(100000) %}",
@@ -69,7 +76,7 @@ def pack(rng: np.random.Generator) -> None:
   limit = model.config.text.max_position_embeddings
   assert prompt.text_positions.max() < limit and prompt.visual_positions.max(initial=0) < limit
   pixels = [value for name, value in arguments.items() if name.startswith("pixel_values") and value is not None]
-  held = getattr(inputs.vision, "patches", inputs.vision)
+  held = getattr(inputs.vision, "patches", getattr(inputs.vision, "tiles", inputs.vision))
   assert (held is None) == (not pixels)
   if pixels:
     wanted = sum(np.abs(np.asarray(value, np.float64)).sum() for value in pixels)
@@ -89,14 +96,18 @@ def picture(rng: np.random.Generator) -> None:
 
 def prompts(rng: np.random.Generator) -> None:
   """A processor's arguments; what it returns can be packed."""
-  name = spoil.choose(rng, ("qwen2_5_vl", "llava"))
-  processor, model = _processor(name)
+  processor, model = _processor(spoil.choose(rng, files.PORTS))
   shape = spoil.choose(rng, ((40, 50), (40, 50), (40, 50), (1, 1), (3, 500), (1, 300), (200, 1), (2, 20_000), (0, 5)))
   image = Image.new("RGB", shape[::-1]) if rng.integers(2) else np.zeros([*shape, 3], np.uint8)
   chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "b"}]}]
   arguments = dict(images=[[image], []], prompts=["a", "b"]) if rng.integers(2) else dict(images=[[image]], messages=[chat])
   if rng.integers(3) == 0:
     arguments |= {limit: spoil.choose(rng, (None, 64, 4096, 100_000, *spoil.JUNK)) for limit in ("min_pixels", "max_pixels")}
+  elif processor.media.video_token is not None and rng.integers(4) == 0:
+    frames = np.zeros([int(rng.integers(4)), *shape, 3], np.uint8)
+    times = tuple(0.5 * number for number in range(int(rng.integers(len(frames), len(frames) + 2))))
+    clip = Video(frames, times, spoil.choose(rng, (0.5, 0.5, 0.0, 1e300, *spoil.JUNK)))
+    arguments = dict(videos=[[clip] * int(rng.integers(1, 3))], prompts=["a"])
   elif rng.integers(2):
     key = spoil.choose(rng, tuple(arguments))
     arguments[key] = _inside(rng, arguments[key])
@@ -144,7 +155,7 @@ def _batch(config, kind):
 
 @functools.cache
 def _processor(name):
-  directory = EMBEDDED / name
+  directory = files.directory(name)
   return load_processor(directory), registry.describe(directory)[1]
 
 

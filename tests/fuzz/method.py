@@ -97,9 +97,9 @@ def picks(rng: np.random.Generator) -> None:
   mask = rng.random([BATCH, SLOTS]) < rng.uniform(0, 1, [BATCH, 1])
   features, scores = _extreme(rng, [BATCH, SLOTS, WIDTH]), _extreme(rng, [BATCH, SLOTS])
   wanted = rng.integers(-1, KEEP + 1, BATCH).astype(np.int32)
-  positions = rng.integers(0, 4, [BATCH, SLOTS, 3]).astype(np.int32)
+  places = rng.integers(0, SLOTS, [BATCH, SLOTS]).astype(np.int32)
   seeds = rng.integers(0, 2**32, BATCH, np.uint32)
-  kept = np.asarray(_select(name)(features, scores, mask, wanted, seeds, keep_count=KEEP, positions=positions))
+  kept = np.asarray(_select(name)(features, scores, mask, wanted, seeds, keep_count=KEEP, places=places))
   assert kept.shape == (BATCH, KEEP)
   for row, real, count in zip(kept, mask, np.clip(wanted, 0, mask.sum(1))):
     assert (np.diff(row[:count]) > 0).all() and real[row[:count]].all() and (row[count:] == -1).all(), (name, row, count)
@@ -151,6 +151,7 @@ def _prompt(rng) -> prompt_lib.Prompt:
     visual_slots=zeros,
     visual_order=order,
     visual_positions=zeros[..., None],
+    visual_places=zeros,
     next_position=(order >= 0).sum(1).astype(np.int32) + 2,
   )
 

@@ -21,7 +21,7 @@ class ExtremeValuesTest(parameterized.TestCase):
     self.scores = rng.standard_normal([BATCH, SLOTS]).astype(np.float32)
     self.mask = np.arange(SLOTS) % 2 == np.asarray([[0], [1], [1]])
     self.mask[2, :8] = False
-    self.positions = rng.integers(0, 3, [BATCH, SLOTS, 3]).astype(np.int32)
+    self.places = rng.integers(0, 5, [BATCH, SLOTS]).astype(np.int32)
 
   @parameterized.parameters(*selectors.SELECTORS)
   def test_picks(self, name):
@@ -34,7 +34,7 @@ class ExtremeValuesTest(parameterized.TestCase):
           spread = np.broadcast_to(spread, [BATCH, SLOTS])
           features = np.where(spread[..., None], np.float32(value), self.features)
           scores = np.where(spread, np.float32(value), self.scores)
-          kept = np.asarray(select(features, scores, self.mask, counts, seeds, keep_count=KEEP, positions=self.positions))
+          kept = np.asarray(select(features, scores, self.mask, counts, seeds, keep_count=KEEP, places=self.places))
           for row, real, count in zip(kept, self.mask, np.minimum(counts, self.mask.sum(1))):
             self.assertTrue((np.diff(row[:count]) > 0).all(), row)
             self.assertTrue(real[row[:count]].all(), row)

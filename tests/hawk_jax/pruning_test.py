@@ -23,6 +23,7 @@ def make_prompt():
     visual_slots=visual - 2,
     visual_order=visual,
     visual_positions=visual[..., None],
+    visual_places=visual,
     next_position=np.full([BATCH], 2 + SLOTS, np.int32),
   )
 

@@ -88,7 +88,7 @@ class ProcessorTest(parameterized.TestCase):
     (dict(prompts=["a"], min_pixels=10**12), "min_pixels and max_pixels: got 1000000000000 and "),
     (
       dict(prompts=["a"], images=[[Image.new("RGB", (20_000, 2))]]),
-      "images: picture 0 of prompt 0 is 20000 x 2 pixels, one side may be at most 200 times the other",
+      "images: picture 0 of prompt 0 is 20000 x 2 pixels, must be at most 200 times as long as wide",
     ),
     (
       dict(messages=[[{"role": "user", "content": "a"}]], images=[[np.zeros([64, 64, 3], np.uint8)]]),
