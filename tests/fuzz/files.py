@@ -1,4 +1,4 @@
-"""A checkpoint of every port without weights: config, tokenizer, chat template and image processor."""
+"""Checkpoints of every port without weights: config, tokenizer, chat template and image processor."""
 
 from __future__ import annotations
 

@@ -11,8 +11,11 @@ from models import registry
 from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
+from tests.reference import internvl as internvl_reference
 from tests.reference import llava as llava_reference
+from tests.reference import llava_onevision as onevision_reference
 from tests.reference import qwen2_5_vl as reference
+from tests.reference import qwen3_vl as qwen3_reference
 
 
 def mask_with(value):
@@ -25,6 +28,35 @@ def pixels_with(value):
   pixels = reference.case("square")["pixel_values"].astype(complex if isinstance(value, complex) else np.float64)
   pixels[3, 5] = value
   return pixels
+
+
+def replaced(value):
+  """Makes a function that puts a value in the second place of an array's last row."""
+
+  def change(array):
+    array = np.array(array, np.result_type(array.dtype, np.min_scalar_type(value)))
+    array.reshape(len(array), -1)[-1, 1] = value
+    return array
+
+  return change
+
+
+# A config and a prompt with one picture of every port.
+PORTS = {
+  "internvl": (internvl_reference, "qwen2", "one_tile"),
+  "llava": (llava_reference, "llama", "one"),
+  "llava_onevision": (onevision_reference, "untied", "square"),
+  "qwen2_5_vl": (reference, "gqa", "square"),
+  "qwen3_vl": (qwen3_reference, "gqa", "exact_6x6"),
+}
+SPOILED = {
+  "nan": ("pixel_values", replaced(np.nan), "got numbers from nan to nan, must be finite"),
+  "infinity": ("pixel_values", replaced(np.inf), "got numbers from .* to inf, must be finite"),
+  "complex": ("pixel_values", replaced(1j), "got complex"),
+  "hole": ("attention_mask", replaced(0), "row 0 has 1 zeros that are not all at one end"),
+  "negative": ("attention_mask", replaced(-1), "holds other values than 0 and 1"),
+  "token": ("input_ids", replaced(2**40), "from .* to 1099511627776, the vocabulary has ids 0 to 159"),
+}
 
 
 class BadInputTest(parameterized.TestCase):
@@ -162,6 +194,35 @@ class BadInputTest(parameterized.TestCase):
   def test_pack(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):
       self.pack(**changes)
+
+  @parameterized.product(port=PORTS, spoiled=SPOILED)
+  def test_pack_of_every_port(self, port, spoiled):
+    subject, config, case = PORTS[port]
+    model = registry.build(pathlib.Path(port), subject.CONFIGS[config])
+    name, change, message = SPOILED[spoiled]
+    arrays = subject.case(case)
+    arrays[name] = change(arrays[name])
+    with self.assertRaisesRegex(ValueError, f"^{name}: {message}"):
+      model.pack(**arrays)
+
+  @parameterized.parameters(
+    ("internvl", dict(tile_grids=[[2**62, 4]]), r"tile_grids: .* are 18446744073709551617 tiles, pixel_values have"),
+    ("internvl", dict(tile_grids=[[1.0, 1.0]]), "tile_grids: got float64, must be|tile_grids: got float64 of shape"),
+    ("internvl", dict(videos=[2**40]), "videos: from 1099511627776 to 1099511627776, must be -1 for pictures"),
+    ("internvl", dict(videos=["a"]), "videos: got <U1 of shape"),
+    (
+      "llava_onevision",
+      dict(batch_num_images=[2**63, 2**63 + 1]),
+      "batch_num_images: got .*, must be the number of pictures",
+    ),
+    ("llava_onevision", dict(image_sizes=[["a", "b"]]), "image_sizes: got <U1 of shape"),
+    ("qwen3_vl", dict(image_grid_thw=[[2**62, 2, 2]]), r"pixel_values: got shape .* require \(18446744073709551616, "),
+  )
+  def test_pack_of_other_arrays(self, port, changes, message):
+    subject, config, case = PORTS[port]
+    model = registry.build(pathlib.Path(port), subject.CONFIGS[config])
+    with self.assertRaisesRegex(ValueError, f"^{message}"):
+      model.pack(**{**subject.case(case), **changes})
 
   @parameterized.parameters(1e9, 1e300)
   def test_video_longer_than_the_models_positions(self, seconds):

@@ -12,10 +12,14 @@ from models import load_processor
 from models import registry
 from models.llava import clip_text
 from tests.reference import clip
+from tests.reference import internvl
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
+from tests.reference import qwen3_vl
 
 QWEN, LLAVA, NEXT = qwen2_5_vl.CONFIGS["gqa"], llava.CONFIGS["llama"], llava.CONFIGS["next"]
+QWEN3, INTERNVL, ONEVISION = qwen3_vl.CONFIGS["gqa"], internvl.CONFIGS["qwen2"], llava_onevision.CONFIGS["untied"]
 
 
 class ConfigTest(parameterized.TestCase):
@@ -67,6 +71,47 @@ class ConfigTest(parameterized.TestCase):
     (LLAVA, "vision_feature_layer", [True], ".*vision_feature_layer"),
     (LLAVA, "image_token_index", None, ".*image_token_index"),
     (LLAVA, "model_type", ["llava"], r"has model_type \['llava'\], supported are llava"),
+    (QWEN, "text_config.rope_parameters.mrope_section", [4], r".*mrope_section is \[4\], must be three numbers"),
+    (QWEN3, "text_config.num_hidden_layers", 10**6, "config: text_config.num_hidden_layers: got 1000000, must be .* to 256"),
+    (
+      QWEN3,
+      "text_config.num_key_value_heads",
+      3,
+      ".*num_attention_heads is 8, must be a multiple of num_key_value_heads, 3",
+    ),
+    (QWEN3, "text_config.rope_parameters.mrope_section", [8], r".*mrope_section is \[8\], must be three numbers"),
+    (QWEN3, "vision_config.patch_size", 0, "config: vision_config.patch_size: got 0, must be a whole number from 1 to"),
+    (QWEN3, "vision_config.num_heads", 3, ".*vision_config.hidden_size is 40, must be a multiple of num_heads, 3"),
+    (QWEN3, "vision_config.out_hidden_size", 63, "config: vision_config.out_hidden_size is 63, supported is 64"),
+    (QWEN3, "vision_config.num_position_embeddings", -4, "config: vision_config.num_position_embeddings: got -4, must be"),
+    (QWEN3, "vision_config.num_position_embeddings", 2**20, "config: vision_config's table of positions has 41,943,040"),
+    (QWEN3, "vision_config.deepstack_visual_indexes", [1.5], r".*deepstack_visual_indexes is \[1.5\], must be ascending"),
+    (QWEN3, "video_token_id", QWEN3["image_token_id"], "config: image_token_id and video_token_id are both .*, must differ"),
+    (INTERNVL, "text_config.hidden_size", "64", "config: text_config.hidden_size: got '64', must be a whole number from 1"),
+    (INTERNVL, "text_config.rms_norm_eps", -1.0, "config: text_config.rms_norm_eps: got -1.0, must be a positive number"),
+    (INTERNVL, "vision_config.num_attention_heads", 3, ".*vision_config.hidden_size is 40, must be a multiple of .*, 3"),
+    (INTERNVL, "vision_config.patch_size", [0, 0], "config: vision_config.patch_size: got 0, must be a whole number"),
+    (INTERNVL, "vision_config.image_size", [28, 56], r".*vision_config.image_size is .28, 56., must be square"),
+    (INTERNVL, "vision_config.image_size", [14 * 2**15] * 2, ".*vision_config's tile has .* values, must have at most"),
+    (INTERNVL, "vision_feature_layer", True, ".*vision_feature_layer"),
+    (INTERNVL, "image_token_id", 1, "config: image_token_id: got 1, must be a whole number from 2"),
+    (INTERNVL, "text_config.eos_token_id", [-1], "config: eos_token_id: got -1, must be a whole number"),
+    (ONEVISION, "text_config.num_hidden_layers", 10**6, "config: text_config.num_hidden_layers: got 1000000, must be"),
+    (ONEVISION, "vision_config.num_attention_heads", 3, ".*vision_config.hidden_size is 40, must be a multiple of .*, 3"),
+    (ONEVISION, "vision_config.patch_size", 38, "config: vision_config.patch_size is 38, must be at most image_size, 37"),
+    (
+      ONEVISION,
+      "vision_aspect_ratio",
+      "anyres_max_" + "9" * 5000,
+      ".*vision_aspect_ratio is .*, must be like 'anyres_max_9'",
+    ),
+    (
+      ONEVISION,
+      "image_grid_pinpoints",
+      [[37 * 1000, 37]],
+      ".*image_grid_pinpoints are .*, in pairs .* of at most 100 tiles",
+    ),
+    (ONEVISION, "video_token_index", ONEVISION["image_token_index"], ".*image_token_index and video_token_index are both"),
     (NEXT, "image_grid_pinpoints", [[42, "84"]], ".*image_grid_pinpoints"),
     (NEXT, "image_grid_pinpoints", [[42 * 1000, 42]], ".*image_grid_pinpoints are .*, in pairs .* of at most 100 tiles"),
   )

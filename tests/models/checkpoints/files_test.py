@@ -11,9 +11,8 @@ from absl.testing import parameterized
 from models import load_model
 from models import load_processor
 from models.checkpoints import orbax
+from tests.fuzz import files
 from tests.reference import qwen2_5_vl as reference
-
-EMBEDDED = pathlib.Path(__file__).parents[3] / "experiments" / "embedded_models"
 
 
 class FilesTest(parameterized.TestCase):
@@ -24,9 +23,8 @@ class FilesTest(parameterized.TestCase):
     self.directory = pathlib.Path(holder.name)
 
   def refused(self, model, name, content, message):
-    for file in (EMBEDDED / model).iterdir():
-      if file.name != "model.safetensors":
-        shutil.copy(file, self.directory / file.name)
+    for file in files.directory(model).iterdir():
+      shutil.copy(file, self.directory / file.name)
     if isinstance(content, dict):
       path = self.directory / name
       content = json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **content})
@@ -95,6 +93,29 @@ class FilesTest(parameterized.TestCase):
   )
   def test_values_of_tiles(self, name, content, message):
     self.refused("llava", name, content, message)
+
+  @parameterized.parameters(
+    ("internvl", {"size": {"height": 28}}, "preprocessor_config.json"),
+    ("internvl", {"size": {"height": 384, "width": 384}}, "size makes tiles of 384 x 384 pixels, the tower takes 28"),
+    ("internvl", {"max_patches": 10**6, "min_patches": 10**5}, "so 100000 to 256 tiles .* at most 256, and in this order"),
+    ("internvl", {"max_patches": 1.5}, "preprocessor_config.json"),
+    ("internvl", {"image_mean": [0.5]}, "config.json: image_mean: got .0.5., must be three"),
+    ("llava_onevision", {"image_std": [0, 0, 0]}, "config.json: image_std: got .0, 0, 0., must be three"),
+    ("llava_onevision", {"image_grid_pinpoints": 5}, "preprocessor_config.json"),
+    ("llava_onevision", {"image_processor_type": 3}, "image_processor_type is '3', supported is Llava"),
+    ("qwen3_vl", {"patch_size": 7}, "preprocessor_config.json: patch_size is 7, must be 16, as in config"),
+    ("qwen3_vl", {"size": {"shortest_edge": 9, "longest_edge": 4}}, "got 9 and 4"),
+  )
+  def test_values_of_other_ports(self, model, content, message):
+    self.refused(model, "preprocessor_config.json", content, message)
+
+  @parameterized.parameters(
+    ({"size": 5}, "video_preprocessor_config.json: got 5, must be an object"),
+    ({"size": {"shortest_edge": -1}}, "video_preprocessor_config.json: size.shortest_edge: got -1, must be a whole number"),
+    ({"image_std": [0, 0, 0]}, "video_preprocessor_config.json: image_std: got .0, 0, 0., must be three"),
+  )
+  def test_values_of_videos(self, content, message):
+    self.refused("qwen3_vl", "video_preprocessor_config.json", content, message)
 
   def test_code_that_a_checkpoint_brings_along_is_not_run(self):
     (self.directory / "code.py").write_text(f"open({str(self.directory / 'ran')!r}, 'w')\nclass Tokenizer: pass\n")
