@@ -24,6 +24,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from hawk_jax import scoring
+
 
 @dataclasses.dataclass(frozen=True)
 class Selector:
@@ -42,7 +44,8 @@ class Selector:
   stage: str = "input"
 
   def __call__(self, features, scores, visual_mask, counts, seeds, *, keep_count, **needed):
-    """Calls `pick` with the entries of `needed` that are named in `needs`."""
+    """Calls `pick` with the entries of `needed` that are named in `needs`, for features and scores of any size."""
+    features, scores = scoring.bounded(features, visual_mask), scoring.bounded(scores, visual_mask)
     needed = {name: value for name, value in needed.items() if name in self.needs}
     return self.pick(features, scores, visual_mask, counts, seeds, keep_count=keep_count, **needed)
 
@@ -59,7 +62,8 @@ def top_k(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, keep_cou
   Returns:
     [B, K] int32 indices into V, ascending; unused slots come last and hold -1.
   """
-  scores = jnp.where(scores == 0, 0.0, scores)  # top_k ranks 0.0 above -0.0, which would break a tie
+  # No real token may rank as low as padding; and top_k ranks 0.0 above -0.0, which would break a tie.
+  scores = jnp.nan_to_num(jnp.where(scores == 0, 0.0, scores))
   _, index = jax.lax.top_k(jnp.where(visual_mask, scores, -jnp.inf), keep_count)
   return in_order(index, visual_mask, counts)
 

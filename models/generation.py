@@ -117,13 +117,14 @@ def generate(
   Raises:
     ValueError: an argument that is not allowed, by name; prompts that leave no positions for `max_new_tokens`.
   """
+  _check_arguments(model, params, inputs)
   end_ids = check_length(model, inputs.prompt, max_new_tokens, eos_token_ids)
   sampling = sampling_lib.make(temperature, top_k, top_p, seed)
   checks.flag("return_logits", return_logits)
   plan = make_plan(model, inputs.prompt, Pruning(**pruning), head_importance, scores=scores, seeds=selector_seed)
   if features is None:
     features = encode_pictures(model, params, inputs)
-  else:
+  if features is not None:
     _check_features(model, inputs.prompt, features)
   return prefill_and_decode(
     params,
@@ -150,9 +151,11 @@ def check_length(
   limit, last = model.config.text.max_position_embeddings, int(np.max(prompt.next_position))
   if last + max_new_tokens > limit:
     raise ValueError(
-      f"max_new_tokens: got {max_new_tokens}, but the longest prompt ends at position {last - 1} and the model "
+      f"max_new_tokens: got {checks.show(max_new_tokens)}, but the longest prompt ends at position {last - 1} and the model "
       f"has {limit} positions"
     )
+  if not isinstance(eos_token_ids, Iterable) or isinstance(eos_token_ids, (str, bytes)):
+    raise ValueError(f"eos_token_ids: got {checks.show(eos_token_ids)}, must be a list of token ids")
   return np.asarray([checks.whole("eos_token_ids", token, 0, checks.INT32_MAX) for token in eos_token_ids], np.int32)
 
 
@@ -260,8 +263,28 @@ def finish(state: State, order: jax.Array) -> Generation:
   return Generation(jnp.where(generated, state.tokens, last), state.lengths, order, logits)
 
 
+def _check_arguments(model, params, inputs) -> None:
+  """Refuses arguments in another order, and those of another model, as far as their types and shapes show it."""
+  for name, value, kind in (("model", model, VisionLanguageModel), ("inputs", inputs, Inputs)):
+    if not isinstance(value, kind):
+      raise ValueError(f"{name}: got {type(value).__name__}, must be {kind.__name__}")
+  text = model.config.text
+  try:
+    found = np.shape(params["language_model"]["embed_tokens"]["embedding"])
+  except (TypeError, LookupError) as error:
+    raise ValueError("params: must be the parameters of the model, of load_model; language_model is missing") from error
+  if found != (expected := (text.vocab_size, text.hidden_size)):
+    raise ValueError(f"params: belong to another model: the table of tokens has shape {found}, this model's has {expected}")
+  if (axes := inputs.prompt.text_positions.shape[-1]) != text.position_axes:
+    raise ValueError(f"inputs: were packed for a model with {axes} position axes, this one has {text.position_axes}")
+  if (largest := int(np.max(inputs.prompt.text_tokens))) >= text.vocab_size:
+    raise ValueError(f"inputs: were packed for another model, with token {largest}; this one has {text.vocab_size} tokens")
+
+
 def _check_features(model, prompt, features) -> None:
-  """Raises ValueError for features whose shape shows that they belong to other pictures."""
+  """Raises ValueError for features whose type or shape shows that they belong to other pictures."""
+  if not isinstance(features, Features):
+    raise ValueError(f"features: got {type(features).__name__}, must be the result of encode_pictures")
   rows, width = features.tokens.shape
   needed = int(np.max(prompt.visual_slots, initial=-1)) + 1
   if width != model.config.text.hidden_size or rows < needed:

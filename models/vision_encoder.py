@@ -131,7 +131,7 @@ def feature_layers(layers: int | Sequence[int], depth: int) -> tuple[int, ...]:
     ValueError: the tower has no such hidden state.
   """
   layers = [layers] if isinstance(layers, int) else layers
-  if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+  if not layers or not all(type(layer) is int and -depth - 1 <= layer <= depth for layer in layers):
     raise ValueError(f"config: vision_feature_layer is {layers}, the vision tower has hidden states {-depth - 1} to {depth}")
   return tuple(layer % (depth + 1) for layer in layers)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import json
 import os
 import pathlib
 from typing import Any
@@ -14,7 +13,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hawk_jax import checks
 from models import sharding
+from models.checkpoints import directory as directory_lib
 from models.checkpoints import names
 from models.checkpoints import params as params_lib
 from models.checkpoints import sharded
@@ -163,14 +164,25 @@ def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "f
     raise OSError(f"cannot write {path} ({error})") from error
 
 
+def _shards(index: pathlib.Path) -> set[str]:
+  """The files that an index names, which are beside it."""
+  weight_map = directory_lib.read_json(index).get("weight_map")
+  if not isinstance(weight_map, dict):
+    raise ValueError(f"model: {index}: weight_map: got {checks.show(weight_map)}, must be an object: tensor to file")
+  for tensor, name in weight_map.items():
+    if not isinstance(name, str) or name != os.path.basename(name) or not name.endswith(".safetensors"):
+      raise ValueError(
+        f"model: {index}: weight_map of {checks.show(tensor)}: got {checks.show(name)}, must be a .safetensors file in the "
+        "same directory"
+      )
+  return set(weight_map.values())
+
+
 def _open(directory: pathlib.Path) -> dict[str, Any]:
   """Every tensor's name and the open file that holds it."""
   index = directory / "model.safetensors.index.json"
   if index.is_file():
-    try:
-      shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-      raise ValueError(f"model: {index} is not a safetensors index ({error})") from error
+    shards = sorted(_shards(index))
     missing = [name for name in shards if not (directory / name).is_file()]
     if missing:
       raise ValueError(f"model: {directory} lacks files that its index names: {', '.join(missing)}")

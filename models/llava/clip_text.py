@@ -26,12 +26,15 @@ import jax.numpy as jnp
 import numpy as np
 import transformers
 
+from hawk_jax import checks
 from hawk_jax.pruning import Pruning
 from models import hf_config
 from models import sharding
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
+from models.checkpoints import tokenizer as tokenizer_lib
 from models.checkpoints.names import Names
+from models.inputs import templates
 from models.llava.model import Llava
 from models.llava.vision import VisionConfig
 from models.vision_encoder import Encoder
@@ -84,11 +87,16 @@ def from_hf(content: dict[str, Any]) -> ClipConfig:
   text, vision = config.text_config, config.vision_config
   for name, part in (("text_config", text), ("vision_config", vision)):
     hf_config.require(f"{name}.hidden_act", part.hidden_act, "quick_gelu")
-  return ClipConfig(
-    text=TextConfig(**hf_config.matching(TextConfig, text)),
-    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    projection_dim=config.projection_dim,
+  clip = ClipConfig(
+    text=hf_config.make(TextConfig, "text_config", text),
+    vision=hf_config.make(VisionConfig, "vision_config", vision),
+    projection_dim=checks.whole("config: projection_dim", config.projection_dim, 1, 2**20),
   )
+  hf_config.divides(
+    "text_config", "hidden_size", clip.text.hidden_size, "num_attention_heads", clip.text.num_attention_heads
+  )
+  hf_config.check_tiles("vision_config", clip.vision)
+  return clip
 
 
 class TextEmbedding(nn.Module):
@@ -217,8 +225,10 @@ class Scorer:
     """
     _check_fits(self.clip, model)
     slots = inputs.prompt.visual_slots
-    if isinstance(questions, str) or len(questions) != len(slots):
-      raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one per prompt")
+    if not isinstance(questions, (list, tuple)) or len(questions) != len(slots):
+      raise ValueError(f"questions: got {checks.show(questions)}, must be a list of {len(slots)}, one per prompt")
+    for number, question in enumerate(questions):
+      templates.check_text(f"questions: prompt {number}", question)
     if inputs.vision is None:
       return np.zeros(slots.shape, np.float32)
     vision = sharding.place(inputs.vision, model.mesh)
@@ -248,14 +258,12 @@ def load(path_or_hub_id: str, model=None) -> Scorer:
   """
   try:
     directory = directory_lib.resolve(path_or_hub_id)
-    clip = Clip(from_hf(directory_lib.read_config(directory)))
+    clip = Clip(hf_config.read(directory, directory_lib.read_config(directory), from_hf))
     if model is not None:
       _check_fits(clip, model)
-    params = hf.load(directory, clip)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-  except Exception as error:  # transformers' classes raise many kinds
+    return Scorer(clip, hf.load(directory, clip), tokenizer_lib.load(directory))
+  except ValueError as error:
     raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ').removeprefix('clip: ')}") from error
-  return Scorer(clip, params, tokenizer)
 
 
 def check_given(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> None:
