@@ -95,7 +95,10 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
 
   abstract = params_lib.abstract(model)
   wanted = {"/".join(path): value for path, value in traverse_util.flatten_dict(abstract).items()}
-  stored = _read_manifest(directory / MANIFEST)
+  try:
+    stored = _read_manifest(directory / MANIFEST)
+  except ValueError as error:
+    raise ValueError(f"model: {directory / MANIFEST} is not a manifest of parameters ({error})") from error
   problems = [f"missing: {path}" for path in wanted if path not in stored]
   problems += [f"unexpected: {path}" for path in stored if path not in wanted]
   problems += [

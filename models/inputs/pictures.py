@@ -22,16 +22,17 @@ MAX_PIXELS = 100_000_000
 _LONGEST = 200  # times as long as wide
 
 
-def open_picture(source: Any, name: str = "images") -> Image.Image:
+def open_picture(source: Any, name: str | None = None) -> Image.Image:
   """A picture as an RGB image.
 
   Args:
     source: PIL image, [H, W, 3] uint8 array, path, or a file's bytes.
-    name: what to call the picture in messages; a path is added.
+    name: what to call the picture in messages; a path is added. None: `images`, or `the content` for bytes.
 
   Raises:
     ValueError: it is missing, no picture in one of `FORMATS`, truncated, empty, or has more than 100 million pixels.
   """
+  name = _name(source, name)
   if isinstance(source, np.ndarray):
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[-1] != 3:
       raise ValueError(f"{name}: got a {source.dtype} array of shape {source.shape}, must be uint8 [H, W, 3]")
@@ -50,12 +51,12 @@ def open_picture(source: Any, name: str = "images") -> Image.Image:
     raise ValueError(f"{name} cannot be read, it may be truncated ({foreign.reason(error)})") from error
 
 
-def picture_size(source: Any, name: str = "images") -> tuple[int, int]:
+def picture_size(source: Any, name: str | None = None) -> tuple[int, int]:
   """Width and height of a picture as stored, from its header; arguments and errors as for `open_picture`.
 
   A file's first bytes are enough.
   """
-  name, picture = _open(source, name)
+  name, picture = _open(source, _name(source, name))
   _check_size(name, *picture.size)
   return picture.size
 
@@ -78,6 +79,10 @@ def check_padded(name: str, width: int, height: int) -> None:
   """
   if max(width, height) ** 2 > MAX_PIXELS:
     raise ValueError(f"{name} is {width} x {height} pixels, must have at most {MAX_PIXELS:,} when it is padded to a square")
+
+
+def _name(source, name) -> str:
+  return name or ("the content" if isinstance(source, bytes) else "images")
 
 
 def _open(source, name) -> tuple[str, Image.Image]:
@@ -103,7 +108,7 @@ def _open(source, name) -> tuple[str, Image.Image]:
   except Image.DecompressionBombError as error:
     raise ValueError(f"{name} must have 1 to {MAX_PIXELS:,} pixels ({error})") from error
   except foreign.ERRORS as error:
-    raise ValueError(f"{name} is not a picture in one of the formats {', '.join(FORMATS)}") from error
+    raise ValueError(f"{name} is not a picture Pillow can read as {', '.join(FORMATS)}") from error
 
 
 def _check_size(name, width, height) -> None:

@@ -23,3 +23,6 @@ class Processor(PatchProcessor):
   def frame_size(self, shape, min_pixels, max_pixels):
     low, high = self.limits(min_pixels, max_pixels)
     return smart_resize(*shape[1:], factor=self.unit, min_pixels=low, max_pixels=high)
+
+  def video_text(self, video, grid):
+    return self.video_token * self.tokens(grid)

@@ -20,6 +20,7 @@ from experiments.digits import embedded
 from experiments.reporting.explorer import server
 from hawk_jax import importance
 from models import generation
+from models.inputs import pictures
 from tests.reference import browser
 
 PICTURE = embedded.DIRECTORY / "picture.png"
@@ -249,7 +250,8 @@ class BrowserTest(absltest.TestCase):
     (self.directory / "text.png").write_text("no picture")
     page.give_files("#file", self.directory / "text.png")
     page.wait("$('status').className === 'error'")
-    self.assertEqual(self.text("#status"), "the content is not a picture Pillow can read")
+    formats = ", ".join(pictures.FORMATS)
+    self.assertEqual(self.text("#status"), f"the content is not a picture Pillow can read as {formats}")
     self.act("$('example').click()")
     self.assertEqual(self.text("#unpruned p"), self.text("#rounds tr:last-child td:last-child"))
 

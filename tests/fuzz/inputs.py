@@ -125,7 +125,8 @@ def template(rng: np.random.Generator) -> None:
     source = processor.chat_template[:at] + source + processor.chat_template[at:]
   templates.check_source(source)
   text = templates.render(processor.tokenizer, source, templates.user_message(1, 0, "a"), seconds=0.2)
-  assert isinstance(text, str) and text.encode()
+  assert isinstance(text, str)
+  text.encode()
 
 
 def _inside(rng, value):

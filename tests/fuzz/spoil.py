@@ -107,6 +107,6 @@ def text(rng: np.random.Generator, content: dict[str, Any], more: tuple[str, ...
 
 def _json_value(rng, value):
   """A value near the one that is there, or any other."""
-  if type(value) is int and rng.integers(2):
+  if type(value) is int and abs(value) < 2**64 and rng.integers(2):
     return choose(rng, (value + 1, value - 1, 2 * value, -value, value // 2, float(value), str(value), 3 * value + 1))
   return choose(rng, JSON_JUNK)

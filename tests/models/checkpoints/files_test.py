@@ -140,7 +140,7 @@ class OrbaxTest(parameterized.TestCase):
   )
   def test_manifest(self, content, message):
     (self.directory / orbax.MANIFEST).write_text(content)
-    with self.assertRaisesRegex(ValueError, f"model: .*/orbax.json:? {message}"):
+    with self.assertRaisesRegex(ValueError, f"model: .*/orbax.json is not a manifest .*orbax.json:? {message}"):
       load_model(self.directory)
 
 
