@@ -63,7 +63,7 @@ def configure(directory: pathlib.Path, config: dict[str, Any] | None = None) -> 
   return port, config, hf_config.read(directory, config, port.from_hf)
 
 
-def build(directory: pathlib.Path, config: dict[str, Any], mesh=None) -> VisionLanguageModel:
+def build(directory: pathlib.Path, config: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> VisionLanguageModel:
   """The model that a config.json describes, on a mesh or on one device; no weights are read.
 
   Raises:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import csv
 import dataclasses
-import io
 import os
 import pathlib
 import string
@@ -21,7 +20,7 @@ import sys
 
 from PIL import Image
 
-from models import processor as processor_lib
+from models.inputs import pictures
 from models.inputs import video as video_lib
 
 LETTERS = string.ascii_uppercase
@@ -104,7 +103,7 @@ class Table:
     cell = cells[self.columns.index(column)]
     with self._named(row, column):
       sources = [self._file(value, column) if column == "image_path" else _decode(value) for value in as_list(cell)]
-      return [processor_lib.open_picture(source) for source in sources]
+      return [pictures.open_picture(source) for source in sources]
 
   def videos(self, row: Row, read: Callable[[pathlib.Path], video_lib.Video]) -> list[video_lib.Video]:
     """A row's video; empty if it has none.
@@ -308,10 +307,12 @@ def _decode(value: str) -> bytes:
 @_decoding()
 def _size(source: str | pathlib.Path) -> tuple[int, int]:
   """Width and height of a base64 picture or a file, from its first bytes where they are enough."""
+  if isinstance(source, pathlib.Path):
+    return pictures.picture_size(source)
   try:
-    return Image.open(source if isinstance(source, pathlib.Path) else io.BytesIO(_decode(source[:65_536]))).size
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-    return processor_lib.open_picture(source if isinstance(source, pathlib.Path) else _decode(source)).size
+    return pictures.picture_size(_decode(source[:65_536]))
+  except ValueError:
+    return pictures.open_picture(_decode(source)).size
 
 
 def find_file(path: pathlib.Path, value: str, column: str, outside: bool) -> pathlib.Path:

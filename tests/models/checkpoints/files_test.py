@@ -119,7 +119,15 @@ class FilesTest(parameterized.TestCase):
 
   def test_code_that_a_checkpoint_brings_along_is_not_run(self):
     (self.directory / "code.py").write_text(f"open({str(self.directory / 'ran')!r}, 'w')\nclass Tokenizer: pass\n")
-    self.refused("llava", "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["code.Tokenizer", None]}}, "")
+    for file in files.directory("llava").iterdir():
+      shutil.copy(file, self.directory / file.name)
+    path = self.directory / "tokenizer_config.json"
+    auto_map = {"auto_map": {"AutoTokenizer": ["code.Tokenizer", None]}}
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | auto_map))
+    try:
+      load_processor(self.directory)  # with transformers' own tokenizer, where the file names one
+    except ValueError as error:
+      self.assertStartsWith(str(error), f"model: {self.directory}")
     self.assertFalse((self.directory / "ran").exists())
 
 
