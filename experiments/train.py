@@ -12,6 +12,12 @@ cell, and with --probe_left also the cell to its left; heads half way up the dec
 about. With --point_first, two heads of the first layer are to do so too, and half of its heads are to look at the grey
 digits whatever the question, so that head importance has something to find. Later, half of the pictures lose visual tokens
 that no question is about, so that the model gets used to gaps.
+
+With --nopoint_middle and without --point_first, no loss tells any head where to look. More --heads are smaller ones: of 16,
+each compares 8 numbers, too few to tell ten digits, eight colours and a box apart, so no head can follow all questions:
+
+  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=heads=16 \
+      --set=point_middle=False --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -68,6 +74,13 @@ class Settings(command.Settings, watching.Settings):
     "Whether heads of the first layer are shaped: two to look at what the question "
     "is about, and half of all heads to look at the grey digits.",
   )
+  point_middle: bool = command.option(
+    True, "Whether heads half way up the decoder are to look at what the question is about, at first."
+  )
+  heads: int | None = command.option(
+    None,
+    "Query heads of each decoder layer, all of them together as wide as the layer; by default those of the architecture.",
+  )
   seed: int = command.option(0, "Seed of weights and data.", least=0)
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
@@ -75,14 +88,14 @@ class Settings(command.Settings, watching.Settings):
   @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses."""
-    chosen = {"cells": True, "left": self.probe_left, "point_middle": True, "point_first": self.point_first}
+    chosen = {"cells": True, "left": self.probe_left, "point_middle": self.point_middle, "point_first": self.point_first}
     return tuple(name for name, used in chosen.items() if used)
 
 
 def run(settings: Settings) -> pathlib.Path:
   """Trains, or resumes training, and returns the directory of the trained model."""
   output = files.output_directory("output_dir", settings.output_dir)
-  student = embedded.make_student(settings.architecture)
+  student = embedded.make_student(settings.architecture, settings.heads)
   model = student.model
   optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
   params = {
@@ -150,7 +163,9 @@ def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
     for name, value in dataclasses.asdict(settings).items()
     if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
-  if path.exists() and (before := json.loads(path.read_text())) != wanted:
+  # Settings that a run did not know had their defaults.
+  defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wanted}
+  if path.exists() and (before := defaults | json.loads(path.read_text())) != wanted:
     raise ValueError(f"output_dir: {path.parent} holds a run with other settings {before}, not {wanted}")
   files.write(path, json.dumps(wanted) + "\n")
 
@@ -173,6 +188,11 @@ def _made_ahead(make: Callable[[int], Any], start: int, stop: int) -> Iterator[t
     for number in range(start, stop):
       made, pending = pending.result(), pool.submit(make, number + 1)
       yield number, made
+
+
+def summarize(result: pathlib.Path) -> dict[str, Any]:
+  """A row of `experiments.sweep`: where the model is."""
+  return {"model": str(result)}
 
 
 if __name__ == "__main__":

@@ -124,6 +124,13 @@ class VisionAttention(nn.Module):
     out = attention(query, key, value, causal=self.config.causal, mesh=self.mesh)
     return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
+  def class_weights(self, x):
+    """[P, T] float32 attention of the first token, the class token, to every token; mean over heads."""
+    split = lambda y: rearrange(y, "P T (N d) -> P T N d", N=self.config.num_attention_heads).astype(jnp.float32)
+    query, key = split(self.q_proj(x[:, :1])), split(self.k_proj(x))
+    logits = jnp.einsum("PQNd,PTNd->PNQT", query, key) / query.shape[-1] ** 0.5
+    return jax.nn.softmax(logits, axis=-1).mean(axis=1)[:, 0]
+
 
 class VisionMLP(nn.Module):
   """fc2(quick_gelu(fc1(x))), with quick_gelu(x) = x sigmoid(1.702 x)."""
@@ -195,8 +202,23 @@ class VisionTower(nn.Module):
     Returns:
       [P, T, W] the chosen hidden states, T with or without the class token.
     """
-    states = self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
+    return self.choose(self.states(tiles))
+
+  def states(self, tiles: jax.Array) -> list[jax.Array]:
+    """All hidden states of tiles, [P, 1 + patches, D] each, beginning with the input of the first layer."""
+    return self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
+
+  def choose(self, states: list[jax.Array]) -> jax.Array:
+    """The result of a call, from `states`."""
     if self.is_initializing():
       self.post_layernorm(states[-1])  # a parameter of the checkpoints that features do not depend on
-    x = jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)
+    return self._tokens(jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1))
+
+  def saliency(self, states: list[jax.Array]) -> jax.Array:
+    """[P, T] float32 attention that each token gets from the class token in the layer that made the last of the features."""
+    layer = max(self.config.feature_layers[-1], 1) - 1
+    block = self.encoder.layers[layer]
+    return self._tokens(block.self_attn.class_weights(block.layer_norm1(states[layer])))
+
+  def _tokens(self, x):
     return x if self.config.keep_class_token else x[:, 1:]

@@ -21,7 +21,16 @@ from tests.reference import browser
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
-RESULTS = ("manifest.json", "plot.png", "predictions.jsonl", "report.html", "scores.json", "table.md")
+RESULTS = (
+  "intervals.md",
+  "manifest.json",
+  "plot.pdf",
+  "plot.png",
+  "predictions.jsonl",
+  "report.html",
+  "scores.json",
+  "table.md",
+)
 
 
 class EvaluateTest(absltest.TestCase):
