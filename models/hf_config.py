@@ -24,6 +24,20 @@ def matching(kind: type, source) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def require_squares(vision) -> None:
+  """Refuses a tower whose tiles or patches are not square.
+
+  Args:
+    vision: transformers' configuration of the tower.
+
+  Raises:
+    ValueError: image_size or patch_size is not one number.
+  """
+  for name in ("image_size", "patch_size"):
+    if not isinstance(getattr(vision, name), int):
+      raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
+
+
 def decoder(
   text,
   *,

@@ -7,6 +7,7 @@ from typing import Any
 
 from models import internvl
 from models import llava
+from models import llava_onevision
 from models import qwen2_5_vl
 from models import qwen3_vl
 from models.checkpoints import directory as directory_lib
@@ -16,9 +17,15 @@ from models.checkpoints import params as params_lib
 from models.port import Port
 from models.vision_language import VisionLanguageModel
 
-PORTS: dict[str, Port] = {**internvl.PORTS, **llava.PORTS, **qwen2_5_vl.PORTS, **qwen3_vl.PORTS}
+PORTS: dict[str, Port] = {
+  **internvl.PORTS,
+  **llava.PORTS,
+  **llava_onevision.PORTS,
+  **qwen2_5_vl.PORTS,
+  **qwen3_vl.PORTS,
+}
 # Model types that a reader may expect here, and why they are not.
-REFUSED: dict[str, str] = {**internvl.REFUSED, **qwen3_vl.REFUSED}
+REFUSED: dict[str, str] = {**internvl.REFUSED, **llava_onevision.REFUSED, **qwen3_vl.REFUSED}
 
 
 def find(directory: pathlib.Path, config: dict[str, Any]) -> Port:

@@ -40,7 +40,7 @@ class View:
     picture: number of the picture in its prompt; each temporal slice of a video counts as one.
     rows: of tokens.
     columns: of tokens.
-    newlines: whether each row ends in one more token, which shows nothing.
+    newlines: whether each row ends in one more token, which shows nothing. A view without columns is such a token alone.
   """
 
   picture: int

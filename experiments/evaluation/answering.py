@@ -21,6 +21,7 @@ from PIL import Image
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks import tsv
 from experiments.evaluation.benchmarks.benchmark import Benchmark
+from experiments.evaluation.benchmarks.questions import video_times
 from hawk_jax import pruning
 from models import generate
 from models import generation
@@ -152,7 +153,8 @@ class Answerer:
     """A question's messages, pictures and videos."""
     pictures, videos = table.pictures(row), table.videos(row, self.options.reader(self.processor))
     content = [{"type": "image"}] * len(pictures) + [{"type": "video"}] * len(videos)
-    chat = [{"role": "user", "content": [*content, {"type": "text", "text": benchmark.prompt(row, self.family)}]}]
+    text = video_times.introduction(videos, self.family) + benchmark.prompt(row, self.family)
+    chat = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
     if self.options.system_prompt:
       chat.insert(0, {"role": "system", "content": [{"type": "text", "text": self.options.system_prompt}]})
     return chat, pictures, videos

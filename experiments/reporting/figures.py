@@ -50,14 +50,17 @@ def kept_tokens(
     rule: by which the tokens were kept, and what the scores are: "rule, scores".
   """
   selector, _, scored = rule.partition(", ")
-  figure = Figure(figsize=(10, 5.2 * len(views)), layout="constrained")
-  axes = figure.subplots(len(views), 2, squeeze=False)
+  drawn = sum(view.columns > 0 for view in views)
+  figure = Figure(figsize=(10, 5.2 * drawn), layout="constrained")
+  axes = iter(figure.subplots(drawn, 2, squeeze=False))
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
   start = 0
-  for (left, right), view in zip(axes, views, strict=True):
-    picture, columns, rows = pictures[view.picture], view.columns, view.rows
+  for view in views:
     here = slice(start, start + view.count)
     start = here.stop
+    if not view.columns:
+      continue
+    (left, right), picture, columns, rows = next(axes), pictures[view.picture], view.columns, view.rows
     mask = kept[here].reshape(rows, -1)[:, :columns]
     # At most 1,600 pixels wide, and no token smaller than 4 pixels.
     width = max(min(picture.width, 1600), 4 * columns)

@@ -76,3 +76,16 @@ def pictures(rows: Rows) -> list[Image.Image]:
 def videos(rows: Rows) -> list[Video]:
   """All videos of a batch, in order."""
   return [item for row in rows for item in row if isinstance(item, Video)]
+
+
+def check_no_limits(min_pixels: int | None, max_pixels: int | None) -> None:
+  """Refuses limits of pixels, for models whose tiles have one size.
+
+  Raises:
+    ValueError: one of them is given.
+  """
+  if min_pixels is not None or max_pixels is not None:
+    raise ValueError(
+      f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
+      "picture to tiles of one size; leave them out"
+    )

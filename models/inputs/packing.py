@@ -226,8 +226,8 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
 
   Args:
     rows: for each prompt, arrays over its S real tokens: `tokens` int, `visual` bool, `slots` int (encoder row of each
-      visual token), `positions` [S, A] int, `places` and `curve` int (see `Prompt`), `query` bool; and `drawn`, indices of the visual
-      tokens in the order in which they fill the slots.
+      visual token), `positions` [S, A] int, `places` and `curve` int (see `Prompt`), `query` bool; and `drawn`, the visual
+      indices in the order in which they fill the slots.
     next_positions: rotary position at which each prompt's answer starts.
     max_positions: the model's limit.
 

@@ -2,18 +2,6 @@
 
 from jax.sharding import PartitionSpec as P
 
-AXES = (
-  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
-  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
-  (r"vision_tower/.*/[qkv]_proj/kernel", P("fsdp", "vision_heads")),
-  (r"vision_tower/.*/[qkv]_proj/bias", P("vision_heads")),
-  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
-  (r"vision_tower/.*/fc1/kernel", P("fsdp", "tensor")),
-  (r"vision_tower/.*/fc1/bias", P("tensor")),
-  (r"vision_tower/.*/fc2/kernel", P("tensor", "fsdp")),
-  (r"multi_modal_projector/linear_1/kernel", P("fsdp", "tensor")),
-  (r"multi_modal_projector/linear_1/bias", P("tensor")),
-  (r"multi_modal_projector/linear_2/kernel", P("tensor", "fsdp")),
-  # Vectors as long as the hidden state.
-  (r".*/class_embedding|image_newline", P()),
-)
+from models import vision_encoder
+
+AXES = (*vision_encoder.AXES, (r".*/class_embedding", P()))

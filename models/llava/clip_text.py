@@ -33,10 +33,10 @@ from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
 from models.checkpoints.names import Names
 from models.llava.model import Llava
-from models.llava.vision import Encoder
-from models.llava.vision import EncoderConfig
-from models.llava.vision import layer_norm
 from models.llava.vision import VisionConfig
+from models.vision_encoder import Encoder
+from models.vision_encoder import EncoderConfig
+from models.vision_encoder import layer_norm
 from models.vision_language import Inputs
 
 # Older configs hold this number, whatever the id of the end token is.

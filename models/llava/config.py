@@ -7,7 +7,9 @@ import dataclasses
 import transformers
 
 from models import hf_config
+from models import vision_encoder
 from models.decoder import DecoderConfig
+from models.inputs import tiles
 from models.llava.vision import VisionConfig
 
 _HF_CONFIGS = {"llava": transformers.LlavaConfig, "llava_next": transformers.LlavaNextConfig}
@@ -44,46 +46,38 @@ def from_hf(content: dict) -> LlavaConfig:
   Raises:
     ValueError: a value this port does not support.
   """
+  if "mm_vision_tower" in content:
+    raise ValueError(
+      "config: mm_vision_tower: this is a checkpoint of the authors' own code, whose tensors have other names; take the one "
+      "that was converted for transformers, whose name ends in -hf"
+    )
   for part, supported in (("text_config", _TEXT_MODELS), ("vision_config", _VISION_MODELS)):
     model_type = (content.get(part) or {}).get("model_type", supported[0])
     hf_config.require(f"{part}.model_type", model_type, *supported)
   config = _HF_CONFIGS[content["model_type"]](**content)
   text, vision = config.text_config, config.vision_config
-  hf_config.require("vision_config.hidden_act", vision.hidden_act, "quick_gelu")
+  hf_config.require("vision_config.hidden_act", vision.hidden_act, VisionConfig.hidden_act)
   hf_config.require("projector_hidden_act", config.projector_hidden_act, "gelu")
   for name in ("attention_bias", "mlp_bias"):
     hf_config.require(f"text_config.{name}", getattr(text, name, False), False)
-  for name in ("image_size", "patch_size"):
-    if not isinstance(getattr(vision, name), int):
-      raise ValueError(f"config: vision_config.{name} is {getattr(vision, name)!r}, must be one number: tiles are square")
-  pinpoints = tuple((height, width) for height, width in getattr(config, "image_grid_pinpoints", ()))
-  if any(side % vision.image_size for pinpoint in pinpoints for side in pinpoint):
-    raise ValueError(
-      f"config: image_grid_pinpoints are {list(pinpoints)}, must be multiples of the tile's {vision.image_size} pixels"
-    )
+  hf_config.require_squares(vision)
+  tower = VisionConfig(
+    **hf_config.matching(VisionConfig, vision),
+    feature_layers=vision_encoder.feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
+    keep_class_token=config.vision_feature_select_strategy == "full",
+  )
+  pinpoints = tiles.pinpoints(tower, getattr(config, "image_grid_pinpoints", ()))
   if pinpoints:
     hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
   return LlavaConfig(
     text=hf_config.decoder(
       text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)
     ),
-    vision=VisionConfig(
-      **hf_config.matching(VisionConfig, vision),
-      feature_layers=_feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
-      keep_class_token=config.vision_feature_select_strategy == "full",
-    ),
+    vision=tower,
     image_token_id=config.image_token_index,
     projector_bias=config.multimodal_projector_bias,
     grid_pinpoints=pinpoints,
   )
-
-
-def _feature_layers(layers: int | list[int], depth: int) -> tuple[int, ...]:
-  """Hidden states by index, 0 to depth; negative ones count from the last."""
-  layers = [layers] if isinstance(layers, int) else layers
-  if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
-    raise ValueError(f"config: vision_feature_layer is {layers}, the vision tower has hidden states {-depth - 1} to {depth}")
-  return tuple(layer % (depth + 1) for layer in layers)
 
 
 def _published(hidden, mlp, layers, heads) -> LlavaConfig:

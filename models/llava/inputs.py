@@ -1,20 +1,18 @@
 """Arrays of a Hugging Face processor for LLaVA to fixed shapes, on the host.
 
-A tile is one input of the vision tower. LLaVA-1.5 makes one tile of each picture. LLaVA-NeXT makes several: first the whole
-picture, then the tiles of a copy that is scaled and padded to the grid pinpoint that fits it best. The patches of those
-tiles are put together again, cut to the picture's aspect ratio, and followed by a newline after every row.
+A tile is one input of the vision tower. LLaVA-1.5 makes one tile of each picture. LLaVA-NeXT makes several
+(`models.inputs.tiles`), and has a newline after every row of the tiled view.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from einops import rearrange
 import numpy as np
-from transformers.image_processing_utils import select_best_resolution
 
 from hawk_jax.buckets import bucket
 from models.inputs import packing
+from models.inputs import tiles as tiles_lib
 from models.llava.config import LlavaConfig
 from models.vision_language import Inputs
 
@@ -57,23 +55,11 @@ def tiled_layout(config: LlavaConfig, height: int, width: int) -> Layout:
     height: of the picture in pixels, as the image processor gets it.
     width: of the picture in pixels.
   """
-  vision = config.vision
   base = whole_layout(config)
-  best = select_best_resolution((height, width), config.grid_pinpoints)
-  down, across = (side // vision.image_size for side in best)
-  slots = np.arange(vision.tokens, vision.tokens * (1 + down * across), dtype=np.int32)
-  slots = rearrange(slots, "(down across i j) -> (down i) (across j)", down=down, across=across, i=vision.side)
-  rows, columns = slots.shape
-  # In the order of transformers, since another order of operations would round differently.
-  if width / height > columns / rows:
-    padding = (rows - int(round(height * (columns / width), 7))) // 2
-    slots = slots[padding : rows - padding]
-  else:
-    padding = (columns - int(round(width * (rows / height), 7))) // 2
-    slots = slots[:, padding : columns - padding]
+  tiles, slots = tiles_lib.tiled_view(config.vision, config.grid_pinpoints, height, width)
   grids = base.grids + ((*slots.shape, True),)
   slots = np.pad(slots, ((0, 0), (0, 1)), constant_values=NEWLINE)
-  return Layout(1 + down * across, grids, np.concatenate([base.slots, slots.reshape(-1)]))
+  return Layout(tiles, grids, np.concatenate([base.slots, slots.reshape(-1)]))
 
 
 def pack(
@@ -86,9 +72,12 @@ def pack(
   if pixel_values is None:
     tiles, sizes, layouts = np.zeros((0,) + config.vision.tile_shape, np.float32), [], []
   elif config.grid_pinpoints:
-    tiles, sizes, layouts = _tiled_pictures(config, pixel_values, image_sizes)
+    pixels = tiles_lib.check_pixels(config.vision, "pixel_values", pixel_values, "pictures", "tiles")
+    sizes = tiles_lib.check_sizes(image_sizes, len(pixels))
+    layouts = [tiled_layout(config, *size) for size in sizes]
+    tiles = tiles_lib.join(pixels, sizes, [layout.tiles for layout in layouts])
   else:
-    tiles = _check_pixels(config, pixel_values, "pictures")
+    tiles = tiles_lib.check_pixels(config.vision, "pixel_values", pixel_values, "pictures")
     sizes, layouts = [tile.shape for tile in tiles], [whole_layout(config)] * len(tiles)
 
   room, per_tile = -(-bucket(len(tiles), minimum=1) // shards) * shards, config.vision.tokens
@@ -104,36 +93,3 @@ def pack(
   prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures)
   padded = np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3)
   return Inputs(prompt, padded if room else None, views)
-
-
-def without_padding(pixels: np.ndarray, layouts: list[Layout]) -> np.ndarray:
-  """[pictures, tiles, C, H, W] with zeros in place of the tiles that a picture does not have."""
-  real = np.arange(pixels.shape[1]) < np.asarray([layout.tiles for layout in layouts])[:, None]
-  return pixels * real[..., None, None, None]
-
-
-def _check_pixels(config, pixel_values, *axes) -> np.ndarray:
-  pixels, tile = np.asarray(pixel_values, np.float32), config.vision.tile_shape
-  if pixels.ndim != len(axes) + 3 or pixels.shape[-3:] != tile or not pixels.size:
-    raise ValueError(f"pixel_values: got shape {pixels.shape}, must be [{', '.join(map(str, axes + tile))}]")
-  return pixels
-
-
-def _tiled_pictures(config, pixel_values, image_sizes):
-  """[P, C, H, W] all pictures' tiles without the zeros that pad them, their sizes and their layouts."""
-  pixels, sizes = _check_pixels(config, pixel_values, "pictures", "tiles"), np.asarray(image_sizes)
-  if sizes.shape != (len(pixels), 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-    raise ValueError(
-      f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{len(pixels)}, 2]: "
-      "height and width of each picture in pixel_values"
-    )
-  layouts = [tiled_layout(config, *size) for size in sizes.tolist()]
-  for number, (picture, size, layout) in enumerate(zip(pixels, sizes.tolist(), layouts)):
-    filled = int(np.flatnonzero(picture.any(axis=(1, 2, 3))).max(initial=-1)) + 1
-    if not filled <= layout.tiles <= len(picture):
-      raise ValueError(
-        f"image_sizes: picture {number} has size {size}, so {layout.tiles} tiles, but pixel_values have "
-        f"{filled if filled > layout.tiles else len(picture)} for it"
-      )
-  tiles = np.concatenate([picture[: layout.tiles] for picture, layout in zip(pixels, layouts)])
-  return tiles, sizes.tolist(), layouts

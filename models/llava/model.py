@@ -9,34 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import sharding
-from models.cpu import dot_general
 from models.decoder import Decoder
 from models.inputs import synthetic
+from models.inputs import tiles
 from models.llava import cost
 from models.llava import inputs as inputs_lib
 from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
-from models.llava.names import NAMES
 from models.llava.vision import VisionTower
 from models.sensitivity import sensitivity
+from models.vision_encoder import NAMES
+from models.vision_encoder import Projector
 from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
 from models.vision_language import VisionLanguageModel
-
-
-class Projector(nn.Module):
-  """linear_2(gelu(linear_1(x))), with the exact gelu."""
-
-  config: LlavaConfig
-  mesh: jax.sharding.Mesh | None = None
-
-  def setup(self):
-    dense = lambda: nn.Dense(self.config.text.hidden_size, use_bias=self.config.projector_bias, dot_general=dot_general)
-    self.linear_1, self.linear_2 = dense(), dense()
-
-  def __call__(self, x):
-    return self.linear_2(sharding.width(nn.gelu(self.linear_1(x), approximate=False), self.mesh))
 
 
 class Llava(VisionLanguageModel):
@@ -49,7 +36,7 @@ class Llava(VisionLanguageModel):
 
   def setup(self):
     self.vision_tower = VisionTower(self.config.vision, self.mesh)
-    self.multi_modal_projector = Projector(self.config, self.mesh)
+    self.multi_modal_projector = Projector(self.config.text.hidden_size, self.config.projector_bias, self.mesh)
     self.language_model = Decoder(self.config.text, self.mesh)
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
@@ -105,11 +92,8 @@ class Llava(VisionLanguageModel):
 
   @nn.nowrap
   def projector(self, visual_tokens):
-    return Projector(self.config), (
-      1,
-      visual_tokens,
-      self.config.vision.hidden_size * len(self.config.vision.feature_layers),
-    )
+    projector = Projector(self.config.text.hidden_size, self.config.projector_bias)
+    return projector, (1, visual_tokens, self.config.vision.features)
 
   @nn.nowrap
   def vision_heads(self):
@@ -117,15 +101,7 @@ class Llava(VisionLanguageModel):
 
   @nn.nowrap
   def stored_shapes(self):
-    vision = self.config.vision
-    return {
-      "vision_tower.embeddings.patch_embedding.weight": (
-        vision.hidden_size,
-        vision.num_channels,
-        vision.patch_size,
-        vision.patch_size,
-      )
-    }
+    return {"vision_tower.embeddings.patch_embedding.weight": self.config.vision.patch_shape}
 
 
 class LlavaNext(Llava):
@@ -171,13 +147,14 @@ class LlavaNext(Llava):
   @nn.nowrap
   def synthetic_batch(self, sizes, text_tokens, rng=None):
     layouts = [inputs_lib.tiled_layout(self.config, *size) for size in sizes]
-    shape = (len(sizes), max(layout.tiles for layout in layouts)) + self.config.vision.tile_shape
+    counts = [layout.tiles for layout in layouts]
+    shape = (len(sizes), max(counts)) + self.config.vision.tile_shape
     prompts = synthetic.prompts(
       self.config.text, self.config.image_token_id, [len(layout.slots) for layout in layouts], text_tokens, rng
     )
     return {
       **prompts,
-      "pixel_values": inputs_lib.without_padding(synthetic.noise(shape, rng), layouts),
+      "pixel_values": tiles.without_padding(synthetic.noise(shape, rng), counts),
       "image_sizes": np.asarray(sizes),
     }
 

@@ -39,11 +39,7 @@ class Processor(MediaProcessor):
     Raises:
       ValueError: min_pixels or max_pixels given.
     """
-    if min_pixels is not None or max_pixels is not None:
-      raise ValueError(
-        f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
-        "picture to tiles of one size; leave them out"
-      )
+    media.check_no_limits(min_pixels, max_pixels)
     pictures = media.pictures(rows)
     if not pictures:
       return Media({})

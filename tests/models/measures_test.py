@@ -11,10 +11,17 @@ from models import sensitivity
 from tests.reference import checks
 from tests.reference import internvl
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
 from tests.reference import qwen3_vl
 
-PORTS = {"llava": (llava, "llama", ("two", "one")), "qwen2_5_vl": (qwen2_5_vl, "gqa", ("two_images", "ragged_6x50"))}
+PORTS = {
+  "llava": (llava, "llama", ("two", "one")),
+  "llava_onevision": (llava_onevision, "ONEV", ("two", "one")),
+  "internvl": (internvl, "INT", ("two", "one")),
+  "qwen2_5_vl": (qwen2_5_vl, "gqa", ("two_images", "ragged_6x50")),
+  "qwen3_vl": (qwen3_vl, "gqa", ("two_images", "ragged_6x50")),
+}
 MEASURES = ("saliency", "sensitivity")
 
 

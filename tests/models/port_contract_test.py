@@ -25,9 +25,11 @@ from models.checkpoints import hf
 from models.inputs import packing
 from models.internvl import inputs as internvl_inputs
 from models.llava import inputs as llava_inputs
+from models.llava_onevision import inputs as llava_onevision_inputs
 from tests.reference import checks
 from tests.reference import internvl
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import numpy_hawk
 from tests.reference import qwen2_5_vl
 from tests.reference import qwen3_vl
@@ -98,6 +100,15 @@ def _internvl_picture(height, width):
   )
 
 
+def _llava_onevision_picture(height, width):
+  layout = llava_onevision_inputs.picture_layout(load("llava_onevision")[0].config, height, width)
+  return dict(
+    input_ids=np.array([[llava_onevision.IMAGE] * layout.count + [5, 6]]),
+    image_sizes=np.array([[height, width]]),
+    pixel_values=np.ones([1, layout.tiles, 3, llava_onevision.TILE, llava_onevision.TILE], np.float32),
+  )
+
+
 SUBJECTS = {
   "internvl": Subject(
     internvl,
@@ -111,6 +122,15 @@ SUBJECTS = {
   ),
   "llava": Subject(llava, "llama", ("two", "text_only", "one"), (llava.IMAGE,), _llava_picture, 1),
   "llava_next": Subject(llava, "next", ("two_tilings", "text_only", "portrait"), (llava.IMAGE,), _llava_next_picture, 3),
+  "llava_onevision": Subject(
+    llava_onevision,
+    "untied",
+    ("several", "text_only", "image_and_video"),
+    (llava_onevision.IMAGE, llava_onevision.VIDEO),
+    _llava_onevision_picture,
+    30,
+    im_end_id=llava_onevision.IM_END,
+  ),
   "qwen2_5_vl": Subject(
     qwen2_5_vl,
     "gqa",

@@ -27,18 +27,20 @@ class PublishedTest(parameterized.TestCase):
     config = model.config
     self.assertEqual(config, registry.published(name).config)
     depth = "depth" if hasattr(config.vision, "depth") else "num_hidden_layers"
-    one = {depth: 1} | ({"deepstack_visual_indexes": (0,)} if hasattr(config.vision, "deepstack_visual_indexes") else {})
+    one = {depth: 1, "deepstack_visual_indexes": (0,), "feature_layers": (1,)}
+    one = {name: value for name, value in one.items() if hasattr(config.vision, name)}
     small = dataclasses.replace(
       config,
       text=dataclasses.replace(config.text, num_hidden_layers=1),
       vision=dataclasses.replace(config.vision, **one),
     )
     # All layers have the same shape, so one of each is enough.
-    repeated = dict.fromkeys(("blocks_0", "layer_0"), getattr(config.vision, depth))
-    repeated |= {"layers_0": config.text.num_hidden_layers, "deepstack_merger_list_0": 3}
+    towers, decoder = getattr(config.vision, depth), config.text.num_hidden_layers
+    repeated = {"blocks_0": towers, "layer_0": towers, "deepstack_merger_list_0": 3}
     shapes, parameters = {}, 0
     for path, value in traverse_util.flatten_dict(params_lib.abstract(type(model)(small))).items():
-      count = next((repeated[part] for part in path if part in repeated), None)
+      layers = repeated | {"layers_0": decoder if path[0] == "language_model" else towers}
+      count = next((layers[part] for part in path if part in layers), None)
       parameters += (count or 1) * value.size
       dotted = names.dotted(path)
       shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))

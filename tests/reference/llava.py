@@ -168,15 +168,7 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
     f"{tower}.embeddings.patch_embedding.weight": (size, 3, patch, patch),
     f"{tower}.embeddings.position_embedding.weight": ((TILE // patch) ** 2 + 1, size),
   }
-  norms = [f"{tower}.pre_layrnorm", f"{tower}.post_layernorm"]
-  for number in range(vision["num_hidden_layers"]):
-    layer = f"{tower}.encoder.layers.{number}"
-    norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
-    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-      out |= tiny.linear(f"{layer}.self_attn.{name}", size, size)
-    out |= tiny.linear(f"{layer}.mlp.fc1", size, mlp) | tiny.linear(f"{layer}.mlp.fc2", mlp, size)
-  for norm in norms:
-    out[f"{norm}.weight"] = out[f"{norm}.bias"] = (size,)
+  out |= tiny.tower_shapes(tower, size, mlp, vision["num_hidden_layers"], ("pre_layrnorm", "post_layernorm"))
   layers = config["vision_feature_layer"]
   width = size * (len(layers) if isinstance(layers, list) else 1)
   out |= tiny.linear("model.multi_modal_projector.linear_1", width, text["hidden_size"])
@@ -191,19 +183,6 @@ def weights(config: dict) -> dict[str, np.ndarray]:
   return tiny.random_tensors(shapes(config))
 
 
-def hub_name(name: str) -> str:
-  """A tensor's name in the published checkpoints."""
-  for new, old in (
-    ("model.vision_tower.", "vision_tower.vision_model."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.language_model.", "language_model.model."),
-    ("model.", ""),
-  ):
-    if name.startswith(new):
-      return old + name.removeprefix(new)
-  return name
-
-
 def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) -> None:
   """Writes config.json and model.safetensors.
 
@@ -214,7 +193,7 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
   """
   config, tensors = CONFIGS[config_name], weights(CONFIGS[config_name])
   if hub_style:
-    tensors = {hub_name(name): value for name, value in tensors.items()}
+    tensors = {tiny.llava_hub_name(name): value for name, value in tensors.items()}
     text = {key: value for key, value in config["text_config"].items() if key != "rope_parameters"}
     text.update(rope_theta=config["text_config"]["rope_parameters"]["rope_theta"], rope_scaling=None)
     config = {**config, "text_config": text, "ignore_index": -100, "use_image_newline_parameter": True}

@@ -38,7 +38,7 @@ def build(reference, config: dict, attention: str = "eager") -> transformers.Pre
 def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
   """Arrays of a prompt as the torch model takes them."""
   out = {name: torch.from_numpy(value) for name, value in arrays.items()}
-  if hasattr(reference, "VIDEO"):
+  if any(name.endswith("grid_thw") for name in out):
     ids = out["input_ids"]
     out["mm_token_type_ids"] = (ids == reference.IMAGE).int() + 2 * (ids == reference.VIDEO).int()
   if "second_per_grid_ts" in out:
@@ -49,12 +49,13 @@ def tensors(reference, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
 def features(reference, model, inputs) -> np.ndarray:
   """[V, D] visual tokens in the order of their placeholders; D times the levels and one where the model has DeepStack."""
   ids = inputs["input_ids"][0]
-  rows = {}
+  rows, given = {}, lambda *names: {name: inputs[name] for name in names if name in inputs}
   if "pixel_values" in inputs:
-    sizes = [inputs[name] for name in ("image_grid_thw", "image_sizes") if name in inputs]
-    rows[reference.IMAGE] = model.get_image_features(inputs["pixel_values"], *sizes)
+    rows[reference.IMAGE] = model.get_image_features(
+      inputs["pixel_values"], **given("image_grid_thw", "image_sizes", "batch_num_images")
+    )
   if "pixel_values_videos" in inputs:
-    rows[reference.VIDEO] = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+    rows[reference.VIDEO] = model.get_video_features(inputs["pixel_values_videos"], **given("video_grid_thw"))
   if not rows:
     return np.zeros([0, model.config.text_config.hidden_size], np.float32)
   levels = lambda found: (found.pooler_output, *getattr(found, "deepstack_features", ()))

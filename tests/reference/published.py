@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
+from tests.reference import llava_onevision
 from tests.reference import qwen3_vl
 
 GOLDENS = pathlib.Path(__file__).with_suffix(".json")
@@ -91,5 +92,6 @@ CONFIGS = {
   "internvl3.5-8b": _internvl3_5(4096, 12_288, 36, 32),
   "internvl3.5-14b": _internvl3_5(5120, 17_408, 40, 40),
   "internvl3.5-38b": _internvl3_5(5120, 25_600, 64, 64, six_billion=True),
+  **llava_onevision.PUBLISHED,
   **qwen3_vl.PUBLISHED,
 }

@@ -18,6 +18,41 @@ def linear(name: str, size_in: int, size_out: int, bias: bool = True) -> dict[st
   return {**out, f"{name}.bias": (size_out,)} if bias else out
 
 
+def tower_shapes(name: str, size: int, mlp: int, layers: int, norms: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+  """Tensors of the blocks and norms of CLIP's and SigLIP's towers, as torch lays them out.
+
+  Args:
+    name: of the tower.
+    size: hidden size.
+    mlp: intermediate size.
+    layers: how many blocks.
+    norms: names of the norms outside the blocks.
+  """
+  out, norms = {}, [f"{name}.{norm}" for norm in norms]
+  for number in range(layers):
+    layer = f"{name}.encoder.layers.{number}"
+    norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+      out |= linear(f"{layer}.self_attn.{projection}", size, size)
+    out |= linear(f"{layer}.mlp.fc1", size, mlp) | linear(f"{layer}.mlp.fc2", mlp, size)
+  for norm in norms:
+    out[f"{norm}.weight"] = out[f"{norm}.bias"] = (size,)
+  return out
+
+
+def llava_hub_name(name: str) -> str:
+  """A tensor's name in the published checkpoints of the LLaVA family."""
+  for new, old in (
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.language_model.", "language_model.model."),
+    ("model.", ""),
+  ):
+    if name.startswith(new):
+      return old + name.removeprefix(new)
+  return name
+
+
 def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool, qk_norm: bool = False) -> dict[str, tuple[int, ...]]:
   """Every tensor of a decoder, by its newer name, as torch lays it out.
 

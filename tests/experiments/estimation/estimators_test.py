@@ -116,7 +116,7 @@ class TinyTest(TinyTestCase):
     found = estimators.attention_mass(self.model, self.params, self.batch(), estimators.Settings(score_layer=1))
     for number, row in enumerate(self.rows):
       _, weights = numpy_decoder.run(self.params, self.text, row.embeddings, row.positions, layer=1)
-      visual = row.ids == reference.IMAGE
+      visual = row.ids == self.reference.IMAGE
       query = np.arange(len(row.ids)) > np.flatnonzero(visual)[-1]
       np.testing.assert_allclose(found[:, number], weights[:, query][..., visual].sum(-1).mean(-1), atol=1e-5)
 
@@ -140,8 +140,8 @@ class TinyTest(TinyTestCase):
 
     def scores(question, picture):
       ids = self.rows[question].ids
-      query = numpy_hawk.query_tokens(ids, (reference.IMAGE,), None, None)
-      visual = normed[picture][self.rows[picture].ids == reference.IMAGE]
+      query = numpy_hawk.query_tokens(ids, (self.reference.IMAGE,), None, None)
+      visual = normed[picture][self.rows[picture].ids == self.reference.IMAGE]
       return numpy_hawk.head_scores(normed[question][query], visual, kernel("q_proj"), kernel("k_proj"), None, None, *heads)
 
     for number in range(2):

@@ -6,6 +6,7 @@ import tempfile
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 from flax import traverse_util
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from experiments.running import conversion
 from models import load_model
 from models import sharding
 from models.checkpoints import orbax
+from tests.reference import internvl
 from tests.reference import llava as reference
 from tests.reference import qwen3_vl
 
@@ -28,7 +30,7 @@ def assert_trees_equal(actual, expected):
   jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-class ConvertTest(absltest.TestCase):
+class ConvertTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     holder = tempfile.TemporaryDirectory()
@@ -82,8 +84,9 @@ class ConvertTest(absltest.TestCase):
     assert_trees_equal(spread, params)
     self.assertEqual(spread["lm_head"]["kernel"].sharding.spec, jax.sharding.PartitionSpec("fsdp", "tensor"))
 
-  def test_qwen3_vl(self):
-    qwen3_vl.write_checkpoint(self.source, "tied")
+  @parameterized.parameters((internvl, "qwen2"), (qwen3_vl, "tied"))
+  def test_other_ports(self, reference, config_name):
+    reference.write_checkpoint(self.source, config_name)
     conversion.convert(self.source, self.output, None)
     expected_model, expected = load_model(self.source)
     model, params = load_model(self.output)

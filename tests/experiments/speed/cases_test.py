@@ -8,9 +8,15 @@ from experiments.speed import cases
 from hawk_jax.pruning import Pruning
 from tests.reference import checks
 from tests.reference import llava
+from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
 
-MODELS = {"qwen2_5_vl": (qwen2_5_vl, "gqa"), "llava": (llava, "llama"), "llava_next": (llava, "next")}
+MODELS = {
+  "qwen2_5_vl": (qwen2_5_vl, "gqa"),
+  "llava": (llava, "llama"),
+  "llava_next": (llava, "next"),
+  "llava_onevision": (llava_onevision, "untied"),
+}
 
 
 class CasesTest(parameterized.TestCase):

@@ -6,6 +6,7 @@ import re
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import numpy as np
 
 from experiments.evaluation import benchmarks
 from experiments.evaluation.benchmarks import benchmark as benchmark_lib
@@ -15,7 +16,9 @@ from experiments.evaluation.benchmarks import tsv
 from experiments.evaluation.benchmarks.questions import choice
 from experiments.evaluation.benchmarks.questions import short_answer
 from experiments.evaluation.benchmarks.questions import video_choice
+from experiments.evaluation.benchmarks.questions import video_times
 from models import registry
+from models.inputs.video import Video
 from tests.reference import tsv_files
 
 GOLDENS, FAMILIES = (
@@ -33,9 +36,19 @@ class PromptsTest(tsv_files.TestCase):
     row = {**({} if "video" in fields else self.row() | extra), **fields, "index": index}
     table = tsv.read(self.write(name, row))
     benchmark = benchmarks.find(name, table.columns)
-    prompts = {"plain": qwen, "llava": llava, **{family: prompts[number] for family, prompts in FAMILIES.items()}}
+    prompts = {"plain": qwen, "llava": llava, "llava_onevision": qwen}
+    prompts |= {family: prompts[number] for family, prompts in FAMILIES.items()}
     self.assertEqual({port.prompt_family for port in registry.PORTS.values()}, {*prompts})
     self.assertEqual({family: benchmark.prompt(table.rows[0], family) for family in prompts}, prompts)
+
+  def test_times_of_a_video(self):
+    video = Video(np.zeros([3, 2, 2, 3], np.uint8), (0.0, 1.25, 2.5), 1.5)
+    self.assertEqual(
+      video_times.introduction([video], "llava_onevision"),
+      "The video lasts for 4.50 seconds, and 3 frames are uniformly sampled from it. These frames are located at "
+      "0.00s, 1.25s, 2.50s. Please answer the following questions related to this video.\n",
+    )
+    self.assertEqual(video_times.introduction([video], "plain") + video_times.introduction([], "llava_onevision"), "")
 
 
 class BenchmarksTest(tsv_files.TestCase):
