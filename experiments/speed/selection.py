@@ -73,14 +73,14 @@ def make_features(side: int, width: int) -> np.ndarray:
 def rules(settings: Settings, width: int) -> dict[str, Callable[[], Any]]:
   """Programs that pick tokens, by selector, and HAWK's with merging and with each modifier."""
   count, keep_count = settings.side**2, settings.keep_count
-  rng, grid = np.random.default_rng(1), np.indices((settings.side, settings.side)).reshape(2, -1).T
+  rng = np.random.default_rng(1)
   arrays = dict(
     features=make_features(settings.side, width)[None],
     scores=rng.random([1, count], np.float32),
     visual_mask=np.ones([1, count], bool),
     counts=np.asarray([keep_count], np.int32),
     seeds=np.zeros(1, np.uint32),
-    positions=np.pad(grid, ((0, 0), (1, 0)))[None].astype(np.int32),
+    places=np.arange(count, dtype=np.int32)[None],
     curve=packing.z_order([[(settings.side, settings.side, False)]])[None],
     question=rng.standard_normal([1, width], np.float32),
   )
