@@ -202,7 +202,7 @@ class EvaluateTest(absltest.TestCase):
       self.assertIn(f"| 20 % | {name} | ", table)
       self.assertRegex(intervals, rf"\| 20 % \| {name} \| [\d.]+ \([\d.]+ to [\d.]+\) \| " + "(?!\\|)" * (name != "hawk"))
       self.assertIn(f"{name} 0.2", pages)
-    held = json.loads((found.directory / "manifest.json").read_text())["settings"]
+    held = json.loads((found.directory / "manifest.json").read_text())
     self.assertEqual((held["merge"], held["rounding"], held["importances"]["mass"]), (["none", "nearest"], "floor", "mass"))
 
   def test_strict(self):
