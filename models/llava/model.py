@@ -17,7 +17,7 @@ from models.llava import inputs as inputs_lib
 from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
 from models.llava.vision import VisionTower
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
 from models.vision_language import Features
@@ -45,12 +45,9 @@ class Llava(VisionLanguageModel):
     """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
     states = self.vision_tower.states(vision)
     x = self.vision_tower.choose(states)
-    measured = {
-      "saliency": lambda: self.vision_tower.saliency(states),
-      "sensitivity": lambda: sensitivity(self.multi_modal_projector, x),
-    }
     tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
-    return Features(tokens, measures={name: measured[name]().reshape(-1) for name in measures})
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(tokens, measures=found)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None) -> Inputs:

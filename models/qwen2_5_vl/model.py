@@ -14,7 +14,7 @@ from models.qwen2_5_vl.vision import PatchMerger
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -28,8 +28,7 @@ class Qwen2_5_VL(QwenVL):
 
   def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
     x, saliency = self.visual.run(vision, "saliency" in measures)
-    measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), measures={name: measured[name]() for name in measures})
+    return Features(self.visual.merger(x), measures=measure(measures, self.visual.merger, x, lambda: saliency))
 
   @nn.nowrap
   def pack(

@@ -14,7 +14,7 @@ from models.qwen3_vl.vision import make_merger
 from models.qwen3_vl.vision import VisionInputs
 from models.qwen3_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -28,8 +28,7 @@ class Qwen3VL(QwenVL):
 
   def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
     x, levels, saliency = self.visual.run(vision, "saliency" in measures)
-    measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), levels, {name: measured[name]() for name in measures})
+    return Features(self.visual.merger(x), levels, measure(measures, self.visual.merger, x, lambda: saliency))
 
   @nn.nowrap
   def pack(
