@@ -88,13 +88,14 @@ def run(settings: Settings) -> dict[str, Any]:
     texts = processor.decode(out.tokens, out.lengths)
     return [text == examples[number][1].answer for number, text in zip(numbers, texts)]
 
+  measures = {name for selector in settings.selector for name in selectors.SELECTORS[selector].measures}
   right = {name: [] for name in (*settings.ways, "no picture", "no question")}
   for start in tqdm.trange(0, len(examples), settings.batch_size, unit="batch"):
     numbers = np.arange(start, min(start + settings.batch_size, len(examples)))
     pictures, questions = zip(*(([examples[number][0]], examples[number][1].text) for number in numbers))
     pack = lambda images, prompts: model.pack(**processor(images=images, prompts=prompts))
     inputs = pack(pictures, questions)
-    features = generation.encode_pictures(model, params, inputs)
+    features = generation.encode_pictures(model, params, inputs, measures)
     for name, arguments in settings.ways.items():
       right[name] += ask(numbers, inputs, features=features, **arguments)
     right["no picture"] += ask(numbers, pack(None, questions))

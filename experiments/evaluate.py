@@ -10,7 +10,7 @@ of the batches; all processes must see the output directory. docs/evaluation.md 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -23,6 +23,7 @@ import jax
 import tqdm
 
 from experiments.digits import embedded
+from experiments.estimation import sources
 from experiments.evaluation import answering
 from experiments.evaluation import benchmarks
 from experiments.evaluation import gallery
@@ -36,23 +37,33 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
 from hawk_jax import importance
-from hawk_jax import pruning
-from hawk_jax import scoring
 from hawk_jax import selectors
+from models import generation
 from models import load_processor
 from models import registry
 from models import stages
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import params as params_lib
 
-RESULTS = ("table.md", "plot.png", "report.html", "scores.json", "predictions.jsonl", "manifest.json", "seconds.jsonl")
+RESULTS = (
+  "table.md",
+  "intervals.md",
+  "plot.png",
+  "plot.pdf",
+  "report.html",
+  "scores.json",
+  "predictions.jsonl",
+  "manifest.json",
+  "seconds.jsonl",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, watching.Settings):
+class Settings(command.MeshSettings, watching.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -64,7 +75,13 @@ class Settings(command.MeshSettings, watching.Settings):
   )
   keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
-  normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
+  importance: tuple[str, ...] = command.option((), sources.HELP)
+  merge: tuple[str, ...] = command.option(
+    ("none",), "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
+  )
+  reference: str | None = command.option(
+    None, "Row of table.md, such as hawk, that intervals.md compares every other row with, at the same share."
+  )
   resolution: str = command.option(
     "model",
     "Limits on the size of pictures: the checkpoint's own, or the paper's native "
@@ -95,11 +112,18 @@ class Settings(command.MeshSettings, watching.Settings):
     super().__post_init__()
     if not self.data:
       raise ValueError("data: give at least one TSV file")
+    rows = [setting.selector for setting in self.rows({name: "importance" for name in sources.parse(self.importance)})[1:]]
+    if self.reference not in (None, *rows):
+      raise ValueError(f"reference: got {self.reference!r}, the rows are {', '.join(dict.fromkeys(rows))}")
 
-  @property
-  def prunings(self) -> tuple[pruning.Pruning, ...]:
-    """The settings of pruning that are compared."""
-    return plan.settings(self.selector, self.keep_ratio, normalization=self.normalization)
+  def rows(self, importances: Mapping[str, str]) -> tuple[plan.Setting, ...]:
+    """The settings that are compared.
+
+    Args:
+      importances: `Pruning.head_weights` of the importances that `importance` names.
+    """
+    importances = {"": "importance"} | dict(importances)
+    return plan.settings(self.selector, self.keep_ratio, importances=importances, merges=self.merge, make=self.pruning_of)
 
   @property
   def options(self) -> answering.Options:
@@ -127,7 +151,7 @@ class Evaluation:
   """
 
   directory: pathlib.Path
-  prunings: tuple[pruning.Pruning, ...]
+  prunings: tuple[plan.Setting, ...]
   results: list[results_lib.Result]
 
 
@@ -140,16 +164,19 @@ def run(settings: Settings) -> Evaluation:
 
 def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
   journals = files.output_directory("output_dir", str(output / "journal"), shared=True)
-  prunings, options = settings.prunings, settings.options
+  options = settings.options
   tables, found = read_tables(settings)
 
   name, dtype = environment.model_name(settings.model), settings.dtype or environment.default_dtype()
   mesh = processes.mesh(settings.mesh, jax.local_devices())
   directory, model = registry.describe(settings.model, mesh)
   config, text = directory_lib.read_config(directory), model.config.text
-  for one in prunings:
-    stages.check(one, text.num_hidden_layers)
   head_importance = importance.load(settings.head_importance, text.num_attention_heads)
+  named = {row: sources.load(source, text.num_attention_heads) for row, source in sources.parse(settings.importance).items()}
+  prunings = settings.rows({row: each.head_weights for row, each in named.items()})
+  for one in prunings:
+    stages.check(one.pruning, text.num_hidden_layers)
+    generation.check_measures(model, one.pruning)
   processor = load_processor(str(directory))
   answering.check(model, processor, options)
   conditions = manifest.make(
@@ -163,6 +190,7 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
       "dtype": dtype,
       "mesh": mesh and dict(mesh.shape),
       "normalization": settings.normalization,
+      **changed(settings, {row: each.record for row, each in named.items()}),
       **dataclasses.asdict(options),
     },
     directory,
@@ -174,7 +202,14 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
 
   params = registry.load_params(directory, model, dtype)
   answerer = answering.Answerer(
-    model, params, processor, registry.find(directory, config).prompt_family, head_importance, prunings, options
+    model,
+    params,
+    processor,
+    registry.find(directory, config).prompt_family,
+    head_importance,
+    prunings,
+    options,
+    {row: each.weights for row, each in named.items()},
   )
   with contextlib.closing(watching.Watch(settings, output)) as watch:
     entries = answer_all(answerer, journals, conditions, batches, tables, found, shown, settings.strict, watch)
@@ -188,7 +223,9 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
   about = f"{name}, head importance {settings.head_importance}"
   contents = (
     table,
+    results_lib.paired(results, prunings, settings.reference),
     results_lib.plot(results, prunings),
+    results_lib.plot(results, prunings, ".pdf"),
     gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
     results_lib.scores(results, prunings),
     results_lib.predictions(results, prunings),
@@ -203,6 +240,14 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
     f"written to {output}: {', '.join(RESULTS)}"
   )
   return evaluation
+
+
+def changed(settings: Settings, importances: dict[str, Any]) -> dict[str, Any]:
+  """What the answers depend on besides and differs from its default, so that older runs of the same settings resume."""
+  fields = {field.name: field.default for field in dataclasses.fields(method.Settings)} | {"merge": ("none",)}
+  values = {name: getattr(settings, name) for name in fields if name != "normalization"}
+  found = {name: value for name, value in values.items() if value != fields[name]}
+  return found | ({"importances": importances} if importances else {})
 
 
 def read_tables(settings: Settings) -> tuple[list[tsv.Table], list[Benchmark]]:

@@ -31,8 +31,8 @@ from experiments.evaluation import staged
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import method
 from experiments.running import processes
-from hawk_jax import budgets
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring
@@ -53,7 +53,7 @@ RESULT = "result.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -72,9 +72,6 @@ class Settings(command.MeshSettings):
   keep_mass: float | None = command.option(
     None, "Adaptive budget: keep only as many tokens as hold this share of the softmaxed score."
   )
-  rounding: str = command.option(
-    "ceil", "How the number of tokens that keep_ratio means is rounded.", choices=budgets.ROUNDINGS
-  )
   selector: str = command.option("hawk", "Rule that picks tokens.", choices=lambda: selectors.SELECTORS)
   prune_layer: int = command.option(
     2, "Decoder layers that run on all tokens before a rule that prunes inside the decoder, such as fastv.", least=1
@@ -85,7 +82,12 @@ class Settings(command.MeshSettings):
     "in place of HAWK; the selector cdpruner needs it.",
   )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
-  normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
+  head_weights: str = command.option(
+    "importance",
+    "How heads are weighted: by head_importance, or for each question by mass or entropy of a head's attention.",
+    choices=("importance", *scoring.QUESTION_WEIGHTS),
+  )
+  merge: str = command.option("none", "What becomes of tokens that are not kept.", choices=selectors.MERGES)
   max_new_tokens: int = command.option(64, "Largest number of tokens in the answer.")
   temperature: float = command.option(0.0, "Temperature of sampling; 0: the most likely token.")
   top_k: int = command.option(0, "Sample from so many of the most likely tokens; 0: from all.")
@@ -114,8 +116,9 @@ class Settings(command.MeshSettings):
   @property
   def rule(self) -> str:
     """The rule that picked the tokens and what its scores are, in words."""
-    scores = "CLIP relevance" if self.clip else f"HAWK scores, {self.normalization} normalization"
-    return f"{self.selector}, {scores}"
+    relevance = self.pruning.rule.relevance
+    scores = f"HAWK scores, {self.normalization} normalization" if relevance in (None, "hawk") else f"{relevance} scores"
+    return f"{self.selector}, {'CLIP relevance' if self.clip else scores}"
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def run(settings: Settings) -> dict[str, Any]:
   sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   stages.check(settings.pruning, model.config.text.num_hidden_layers)
+  generation.check_measures(model, settings.pruning)
   head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
   messages = _read_messages(settings, processor)

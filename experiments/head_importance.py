@@ -29,11 +29,12 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import processes
+from hawk_jax import checks
 from hawk_jax import importance
 from models import load_processor
 from models import registry
 
-RESULT, FIGURE = "head_importance.json", "head_importance.png"
+RESULT, FIGURES = "head_importance.json", ("head_importance.png", "head_importance.pdf")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,11 @@ class Settings(command.MeshSettings, estimators.Settings):
   dataset: tuple[str, ...] = command.option(
     task.KINDS, "Kind of question of the embedded task; repeat the flag for several.", choices=task.KINDS
   )
-  examples: int = command.option(200, "Questions of each kind of the embedded task.", least=1)
+  examples: int | None = command.option(
+    None,
+    "Calibration questions of each data set; by default 200 of each kind of the embedded task, and all of a file.",
+    least=1,
+  )
   batch_size: int = command.option(20, "Examples per batch.", least=1)
   output_dir: str = command.option("out/head_importance", "Directory for the results.")
 
@@ -61,7 +66,7 @@ class Settings(command.MeshSettings, estimators.Settings):
 
 def run(settings: Settings) -> np.ndarray:
   """Estimates, writes the files, and returns the weights, [H] float32."""
-  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, FIGURE)) as output:
+  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, *FIGURES)) as output:
     return _run(settings, output)
 
 
@@ -69,6 +74,7 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
   estimator = estimators.find(settings.estimator)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   heads = model.config.text.num_attention_heads
+  checks.whole("score_layer", settings.score_layer, 0, model.config.text.num_hidden_layers - 1)
   origin = {
     "estimator": settings.estimator,
     "model_name": environment.model_name(settings.model),
@@ -79,9 +85,9 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
     found, examples = estimator.estimate(heads, settings), []
   else:
     examples = (
-      data.from_jsonl(settings.data)
+      data.first(data.from_jsonl(settings.data), settings.examples)
       if settings.data
-      else data.from_digits("calibration", settings.dataset, settings.examples, settings.seed)
+      else data.from_digits("calibration", settings.dataset, settings.examples or 200, settings.seed)
     )
     processor, params = load_processor(str(directory)), registry.load_params(directory, model)
     origin |= {
@@ -115,13 +121,13 @@ def _write(
     )
   bars = {dataset: values / np.abs(values).max() if values.any() else values for dataset, values in scores.items()}
   bars["head importance"] = weights / weights.max()
-  figures.bars(output / FIGURE, bars, "head of the first layer", "share of the largest")
+  figures.save(output / FIGURES[0], figures.bars(bars, "head of the first layer", "share of the largest"))
   for dataset in skipped:
     logging.warning("skipped %s: every head has the same score", dataset)
   columns = {**scores, "importance": weights}
   rows = [[head, *(f"{values[head]:.4f}" for values in columns.values())] for head in range(len(weights))]
   print("\n".join(tables.table(["head", *columns], rows, left=0)))
-  print(f"written to {output}: {RESULT}, {FIGURE}")
+  print(f"written to {output}: {', '.join([RESULT, *FIGURES])}")
 
 
 def summarize(weights: np.ndarray) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from experiments import compare
 from experiments import evaluate
 from experiments import generate
 from experiments import head_importance
+from experiments import train
 from experiments.reporting import tables
 from experiments.running import command
 from experiments.running import configs
@@ -49,7 +50,7 @@ from experiments.running.settings import option
 # Each has Settings with an output_dir, run(settings), and summarize(result): a row of the table, by column.
 COMMANDS = {
   module.__name__.rpartition(".")[-1]: module
-  for module in (accuracy, benchmark, compare, evaluate, generate, head_importance)
+  for module in (accuracy, benchmark, compare, evaluate, generate, head_importance, train)
 }
 _RESULT = "sweep.json"  # in a point's directory
 _LONGEST = 100  # characters of the name of a point's directory

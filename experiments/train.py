@@ -12,6 +12,12 @@ cell, and with --probe_left also the cell to its left; heads half way up the dec
 about. With --point_first, two heads of the first layer are to do so too, and half of its heads are to look at the grey
 digits whatever the question, so that head importance has something to find. Later, half of the pictures lose visual tokens
 that no question is about, so that the model gets used to gaps.
+
+With --nopoint_middle and without --point_first, no loss tells any head where to look. More --heads are smaller ones: of 16,
+each compares 8 numbers, too few to tell ten digits, eight colours and a box apart, so no head can follow all questions:
+
+  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=heads=16 \
+      --set=point_middle=False --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -69,6 +75,13 @@ class Settings(command.Settings, watching.Settings):
     "Whether heads of the first layer are shaped: two to look at what the question "
     "is about, and half of all heads to look at the grey digits.",
   )
+  point_middle: bool = command.option(
+    True, "Whether heads half way up the decoder are to look at what the question is about, at first."
+  )
+  heads: int | None = command.option(
+    None,
+    "Query heads of each decoder layer, all of them together as wide as the layer; by default those of the architecture.",
+  )
   seed: int = command.option(0, "Seed of weights and data.", least=0)
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
@@ -76,7 +89,7 @@ class Settings(command.Settings, watching.Settings):
   @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses."""
-    chosen = {"cells": True, "left": self.probe_left, "point_middle": True, "point_first": self.point_first}
+    chosen = {"cells": True, "left": self.probe_left, "point_middle": self.point_middle, "point_first": self.point_first}
     return tuple(name for name, used in chosen.items() if used)
 
 
@@ -88,7 +101,7 @@ def run(settings: Settings) -> pathlib.Path:
 
 def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
   content = _check_same_run(output / SETTINGS, settings)
-  student = embedded.make_student(settings.architecture)
+  student = embedded.make_student(settings.architecture, settings.heads)
   model = student.model
   optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
   params = {
@@ -161,9 +174,24 @@ def _check_same_run(path: pathlib.Path, settings: Settings) -> str:
     if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
   content = json.dumps(wanted, default=str) + "\n"
-  if path.exists() and (before := path.read_text(errors="replace")) != content:
-    raise ValueError(f"output_dir: {path.parent} holds a run with other settings, {before.strip()}, not {content.strip()}")
+  if path.exists() and path.read_text(errors="replace") != content:
+    before = path.read_text(errors="replace").strip()
+    if _with_defaults(before, settings) != json.loads(content):
+      raise ValueError(f"output_dir: {path.parent} holds a run with other settings, {before}, not {content.strip()}")
   return content
+
+
+def _with_defaults(before: str, settings: Settings) -> Any:
+  """The settings of an earlier run; those that it did not know had their defaults. None where they cannot be read."""
+  defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+  try:
+    known = json.loads(before)
+  except ValueError:
+    return None
+  if not isinstance(known, dict):
+    return None
+  left_out = ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
+  return {name: value for name, value in (defaults | known).items() if name not in left_out}
 
 
 def _make_batch(settings: Settings, student: embedded.Student, step: int) -> batches.Batch:
@@ -184,6 +212,11 @@ def _made_ahead(make: Callable[[int], Any], start: int, stop: int) -> Iterator[t
     for number in range(start, stop):
       made, pending = pending.result(), pool.submit(make, number + 1)
       yield number, made
+
+
+def summarize(result: pathlib.Path) -> dict[str, Any]:
+  """A row of `experiments.sweep`: where the model is."""
+  return {"model": str(result)}
 
 
 if __name__ == "__main__":

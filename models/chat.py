@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from hawk_jax.pruning import Pruning
 from models import generation
 from models import sharding
 from models.inputs import messages as messages_lib
@@ -156,7 +157,8 @@ class Chat:
     """
     self._model, self._params, self._processor = model, params, processor
     self._options = {"head_importance": head_importance, "eos_token_ids": processor.eos_token_ids, **options}
-    encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model)
+    measures = Pruning(selector=options.get("selector", "hawk")).rule.measures
+    encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model, measures=measures)
     self.conversation = Conversation(model, processor, encode, min_pixels, max_pixels)
 
   def add(self, message: Any) -> None:

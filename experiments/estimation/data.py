@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import hashlib
@@ -76,6 +77,7 @@ class Batches:
     examples: all of them, in order.
     size: examples per batch; the last batch may hold fewer.
     clip: scores visual tokens for `Batch.relevance`, or None.
+    measures: what the vision encoder measures, see `hawk_jax.selectors.Selector.measures`.
   """
 
   model: VisionLanguageModel
@@ -84,13 +86,15 @@ class Batches:
   examples: Sequence[Example]
   size: int
   clip: clip_text.Scorer | None = None
+  measures: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self._starts)
 
   def __getitem__(self, number: int) -> Batch:
     start = self._starts[number]
-    return make_batch(self.model, self.params, self.processor, self.examples[start : start + self.size], self.clip)
+    some = self.examples[start : start + self.size]
+    return make_batch(self.model, self.params, self.processor, some, self.clip, self.measures)
 
   @property
   def _starts(self) -> range:
@@ -151,6 +155,17 @@ def _text(row: dict[str, Any], name: str) -> str:
   return row[name]
 
 
+def first(examples: Sequence[Example], count: int | None) -> list[Example]:
+  """The first examples of each data set, at most `count` of each; None: all."""
+  seen: collections.Counter = collections.Counter()
+  found = []
+  for example in examples:
+    seen[example.dataset] += 1
+    if count is None or seen[example.dataset] <= count:
+      found.append(example)
+  return found
+
+
 def fingerprint(examples: Sequence[Example]) -> str:
   """Hash of everything that the examples hold."""
   parts = [f"{e.digest}\0{e.question}\0{e.answer}\0{e.dataset}" for e in examples]
@@ -199,13 +214,14 @@ def make_batch(
   processor: Processor,
   examples: Sequence[Example],
   clip: clip_text.Scorer | None = None,
+  measures: Sequence[str] = (),
 ) -> Batch:
   """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP."""
   questions = [example.question for example in examples]
   inputs = model.pack(**processor(images=[[example.picture] for example in examples], prompts=questions))
   return Batch(
     prompt=inputs.prompt,
-    features=generation.encode_pictures(model, params, inputs),
+    features=generation.encode_pictures(model, params, inputs, measures),
     answers=reference_answers(processor, examples),
     datasets=[example.dataset for example in examples],
     relevance=clip.relevance(model, params, inputs, questions) if clip else None,

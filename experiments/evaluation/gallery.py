@@ -19,7 +19,6 @@ from experiments.evaluation.benchmarks.tsv import RowError
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
 from experiments.evaluation.results import titles
-from hawk_jax.pruning import Pruning
 from models.inputs.video import Video
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
@@ -36,7 +35,7 @@ def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
 
 def page(
   results: Sequence[Result],
-  settings: Sequence[Pruning],
+  settings: Sequence[plan.Setting],
   shown: Sequence[frozenset[int]],
   read_video: Callable[[pathlib.Path], Video],
   about: str,

@@ -87,7 +87,8 @@ class Answerer:
   def encode(self, vision) -> Features:
     """Pictures to features."""
     vision = sharding.place(vision, self.model.mesh)
-    return self.watch.compile_and_time("vision", generation.encode, self.params, vision, model=self.model)
+    static = dict(model=self.model, measures=self.options.pruning.rule.measures)
+    return self.watch.compile_and_time("vision", generation.encode, self.params, vision, **static)
 
   def answer(self, conversation: chat.Conversation, output: pathlib.Path, suffix: str) -> tuple[chat.Turn, dict[str, Any]]:
     """The turn, and its part of result.json."""

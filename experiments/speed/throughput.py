@@ -78,7 +78,7 @@ def one_by_one(answerer: answering.Answerer, table: tsv.Table, benchmark: Benchm
         selector_seed=row.number,
         max_new_tokens=answerer.options.max_new_tokens,
         eos_token_ids=processor.eos_token_ids,
-        **dataclasses.asdict(setting),
+        **dataclasses.asdict(setting.pruning),
       )
       answers[at] += processor.decode(out.tokens, out.lengths)
   return answers

@@ -196,6 +196,7 @@ def _plan_row(tokens, number, pictures, axes):
   visual = np.isin(tokens, list(pictures))
   positions = np.zeros([len(tokens), axes], np.int64)  # beyond int32 only in prompts that are refused
   slots, places, drawn = np.zeros(len(tokens), np.int32), np.arange(len(tokens)), np.arange(len(tokens))
+  curve = np.zeros(len(tokens), np.int32)
   at, position, shown = 0, 0, []
   while at < len(tokens):
     if not visual[at]:
@@ -223,12 +224,37 @@ def _plan_row(tokens, number, pictures, axes):
       places[at : at + count] = len(tokens) + some.places[some.used]
     if some.drawn is not None:
       drawn[at : at + count] = at + some.drawn[some.used]
+    curve[drawn[at : at + count]] = visual[:at].sum() + z_order(some.views[some.used])
     shown += some.views[some.used]
     some.used += 1
     position = int(positions[at : at + count].max()) + 1
     at += count
-  plan = dict(tokens=tokens, visual=visual, drawn=drawn[visual], slots=slots, positions=positions, places=places)
+  plan = dict(
+    tokens=tokens, visual=visual, drawn=drawn[visual], slots=slots, positions=positions, places=places, curve=curve
+  )
   return plan, position, shown
+
+
+def z_order(grids: Sequence[Sequence[tuple[int, int, bool]]]) -> np.ndarray:
+  """Where each cell of a picture is on a curve that finishes each view, and in it one block after the other (Z-order).
+
+  A view of 2 x 4 tokens is visited in the order
+
+    0 1 4 5
+    2 3 6 7
+
+  Args:
+    grids: (rows, columns, newlines) of the views of each temporal slice, as `Pictures.views` holds them.
+
+  Returns:
+    [count] int32, one number per token of the picture, in the order of the views' cells.
+  """
+  keys, bits = [], np.arange(16)
+  spread = lambda values: ((values[:, None] >> bits & 1) << 2 * bits).sum(axis=1)
+  for rows, columns, newlines in (view for views in grids for view in views):
+    row, column = np.divmod(np.arange(rows * (columns + newlines)), columns + newlines)
+    keys.append((len(keys) << 32) + 2 * spread(row) + spread(column))
+  return np.argsort(np.argsort(np.concatenate(keys), kind="stable")).astype(np.int32)
 
 
 def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], max_positions: int) -> Prompt:
@@ -236,8 +262,8 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
 
   Args:
     rows: for each prompt, arrays over its S real tokens: `tokens` int, `visual` bool, `slots` int (encoder row of each
-      visual token), `positions` [S, A] int, `places` int (see `Prompt`), `query` bool; and `drawn`, indices of the visual
-      tokens in the order in which they fill the slots.
+      visual token), `positions` [S, A] int, `places` and `curve` int (see `Prompt`), `query` bool; and `drawn`, the visual
+      indices in the order in which they fill the slots.
     next_positions: rotary position at which each prompt's answer starts.
     max_positions: the model's limit.
 
@@ -272,6 +298,7 @@ def pack_prompt(rows: list[dict[str, np.ndarray]], next_positions: list[int], ma
     visual_slots=pad("slots", is_visual, visual),
     visual_order=pad("order", is_visual, visual, -1),
     visual_positions=pad("positions", is_visual, visual),
+    visual_curve=pad("curve", is_visual, visual),
     visual_places=pad("places", is_visual, visual),
     next_position=np.asarray(next_positions, np.int32),
   )

@@ -34,11 +34,18 @@ class StudyTest(absltest.TestCase):
   def test_study(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     self.output, self.results = directory / "out" / "qwen2_5_vl", directory / "results"
-    self.enter_context(mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,)))
+    self.enter_context(
+      mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,), UNCALIBRATED={})
+    )
     few = functools.partial(compare.Settings, selector=("random",), batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
     settings = study.Settings(
-      questions=QUESTIONS, examples=1, keep_ratio=(0.2,), output_dir=str(directory / "out"), results_dir=str(self.results)
+      questions=QUESTIONS,
+      examples=1,
+      keep_ratio=(0.2,),
+      merge=("none",),
+      output_dir=str(directory / "out"),
+      results_dir=str(self.results),
     )
     with mock.patch.object(study.compare, "run", side_effect=Killed), self.assertRaises(Killed):
       study.run(settings)
@@ -90,9 +97,13 @@ class StudyTest(absltest.TestCase):
         "importance.md",
         "compare.md",
         "compare.csv",
+        "datasets.csv",
         "compare.png",
+        "compare.pdf",
         "heads.png",
+        "heads.pdf",
         "ablation.png",
+        "ablation.pdf",
         "ablation.json",
         "learned.json",
       },

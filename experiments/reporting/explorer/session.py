@@ -45,8 +45,12 @@ _SHARES = (8, 4, 2, 1)  # K is V over one of them
 
 
 def rules() -> list[str]:
-  """Selectors that need nothing but HAWK's scores, and prune before the decoder."""
-  return [name for name, rule in selectors.SELECTORS.items() if rule.stage == "input" and "scores" not in rule.needs]
+  """Selectors that need no more than features and the decoder's projections, and drop tokens before the decoder."""
+  return [
+    name
+    for name, rule in selectors.SELECTORS.items()
+    if rule.stage == "input" and "scores" not in rule.needs and not rule.measures and rule.merge is None
+  ]
 
 
 @dataclasses.dataclass
