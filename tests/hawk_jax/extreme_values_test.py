@@ -21,7 +21,11 @@ class ExtremeValuesTest(parameterized.TestCase):
     self.scores = rng.standard_normal([BATCH, SLOTS]).astype(np.float32)
     self.mask = np.arange(SLOTS) % 2 == np.asarray([[0], [1], [1]])
     self.mask[2, :8] = False
-    self.places = rng.integers(0, 5, [BATCH, SLOTS]).astype(np.int32)
+    self.needed = {
+      "places": rng.integers(0, 5, [BATCH, SLOTS]).astype(np.int32),
+      "curve": np.cumsum(self.mask, axis=1, dtype=np.int32) - 1,
+      "question": rng.standard_normal([BATCH, WIDTH]).astype(np.float32),
+    }
 
   @parameterized.parameters(*selectors.SELECTORS)
   def test_picks(self, name):
@@ -34,11 +38,17 @@ class ExtremeValuesTest(parameterized.TestCase):
           spread = np.broadcast_to(spread, [BATCH, SLOTS])
           features = np.where(spread[..., None], np.float32(value), self.features)
           scores = np.where(spread, np.float32(value), self.scores)
-          kept = np.asarray(select(features, scores, self.mask, counts, seeds, keep_count=KEEP, places=self.places))
+          kept = np.asarray(select(features, scores, self.mask, counts, seeds, keep_count=KEEP, **self.needed))
           for row, real, count in zip(kept, self.mask, np.minimum(counts, self.mask.sum(1))):
             self.assertTrue((np.diff(row[:count]) > 0).all(), row)
             self.assertTrue(real[row[:count]].all(), row)
             np.testing.assert_array_equal(row[count:], -1)
+
+  def test_missing_arrays(self):
+    arguments = (self.features, self.scores, self.mask, np.asarray([5, 8, 8]), np.arange(BATCH))
+    for name in ("evs", "grid", "coin"):
+      with self.assertRaisesRegex(ValueError, f"{selectors.SELECTORS[name].needs[0]}: missing, but the rule needs it"):
+        selectors.SELECTORS[name](*arguments, keep_count=KEEP)
 
   @parameterized.parameters(*map(float, EXTREMES))
   def test_counts(self, value):
