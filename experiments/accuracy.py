@@ -37,10 +37,12 @@ class Settings(command.MeshSettings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
   questions: int = command.option(2000, "Number of test questions, the kinds in turn.", least=1)
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep.")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.2, 0.1), "Share of the visual tokens to keep; repeat the flag for several."
+  )
   selector: tuple[str, ...] = command.option(
     ("hawk", "random"),
-    "Rule that picks tokens.",
+    "Rule that picks tokens; repeat the flag for several.",
     choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
   )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")

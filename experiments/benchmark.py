@@ -52,7 +52,7 @@ _BATCH_SIZES = (4, 8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(cases_lib.Settings):
   """Settings of the command."""
 
   preset: str = command.option("cpu", "A configuration in experiments/configs with random weights.", choices=_PRESETS)
@@ -68,10 +68,6 @@ class Settings(command.Settings):
   baseline_dtype: tuple[str, ...] = command.option(
     (), "Dtype of the baseline, by default ours; repeat the flag for several.", choices=params_lib.DTYPES
   )
-  keep_ratio: tuple[float, ...] = command.option(
-    (0.4, 0.198, 0.1),
-    "Share of the visual tokens to keep; repeat the flag for several. The unpruned prompt is always measured too.",
-  )
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
@@ -81,15 +77,8 @@ class Settings(command.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    for ratio in self.keep_ratio:
-      Pruning(keep_ratio=ratio)
     if self.baseline != "none" and not find_spec("torch"):
       raise ValueError("baseline: transformers needs torch, which is not installed")
-
-  @property
-  def ratios(self) -> list[float]:
-    """The unpruned prompt first."""
-    return list(dict.fromkeys([1.0, *self.keep_ratio]))
 
   @property
   def pruned(self) -> Pruning:

@@ -67,13 +67,17 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-  data: tuple[str, ...] = command.option((), "TSV file in VLMEvalKit's layout; its name says which benchmark it is.")
+  data: tuple[str, ...] = command.option(
+    (), "TSV file in VLMEvalKit's layout; its name says which benchmark it is. Repeat the flag for several."
+  )
   selector: tuple[str, ...] = command.option(
     ("hawk",),
-    "Rule that picks tokens.",
+    "Rule that picks tokens; repeat the flag for several.",
     choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
   )
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat the flag for several."
+  )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   importance: tuple[str, ...] = command.option((), sources.HELP)
   merge: tuple[str, ...] = command.option(

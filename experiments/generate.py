@@ -58,9 +58,11 @@ class Settings(command.MeshSettings, method.Settings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   image: tuple[str, ...] = command.option(
-    (), "Picture file. Empty: a question without a picture. By default, without --video and --messages, an example."
+    (),
+    "Picture file; repeat the flag for several. Empty: a question without a picture. By default, without --video and "
+    "--messages, an example.",
   )
-  video: tuple[str, ...] = command.option((), "Video file; videos follow the pictures.")
+  video: tuple[str, ...] = command.option((), "Video file; repeat the flag for several. Videos follow the pictures.")
   fps: float = command.option(2.0, "Frames per second to take from videos.")
   max_frames: int = command.option(64, "Largest number of frames to take from a video.")
   prompt: str = command.option("Which digit is red?", "The question.")

@@ -59,7 +59,7 @@ class Settings(command.Settings, watching.Settings):
 
   architecture: str = command.option("qwen2_5_vl", "Which embedded model.", choices=lambda: embedded.ARCHITECTURES)
   output_dir: str = command.option("out/train", "Directory for checkpoints and, in model/, the trained model.")
-  steps: int = command.option(4000, "Optimizer steps.", least=1)
+  steps: int = command.option(4000, "Optimizer steps, of which the first warm up.", least=2)
   batch_size: int = command.option(8, "Pictures per step.", least=1)
   questions: int = command.option(12, "Questions per picture.", least=1)
   learning_rate: float = command.option(2e-3, "Peak learning rate.", least=0.0)

@@ -211,6 +211,12 @@ def encode(params, vision, *, model, measures: tuple[str, ...] = ()) -> Features
   return jax.tree.map(lambda x: sharding.features(x, model.mesh), features)
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def fused_scores(params, prompt, features, plan, *, model) -> jax.Array:
+  """The scores by which a plan ranks visual tokens, [B, V] float32; see `VisionLanguageModel.fused_scores`."""
+  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")
+
+
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))
 def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new_tokens, return_logits=False):
   """Scores, prunes, runs the prompt, and chooses the first token.

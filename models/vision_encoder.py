@@ -50,20 +50,24 @@ NAMES = Names(
   },
 )
 
-# How the parameters are split over a mesh. Newlines are vectors as long as the hidden state.
-AXES = (
-  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
-  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+# How parameters are split over a mesh: those of blocks with the attribute names of CLIP's, and of LLaVA's projector ...
+BLOCK_AXES = (
   (r"vision_tower/.*/[qkv]_proj/kernel", P("fsdp", "vision_heads")),
   (r"vision_tower/.*/[qkv]_proj/bias", P("vision_heads")),
-  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"vision_tower/.*/fc1/kernel", P("fsdp", "tensor")),
   (r"vision_tower/.*/fc1/bias", P("tensor")),
   (r"vision_tower/.*/fc2/kernel", P("tensor", "fsdp")),
   (r"multi_modal_projector/linear_1/kernel", P("fsdp", "tensor")),
   (r"multi_modal_projector/linear_1/bias", P("tensor")),
   (r"multi_modal_projector/linear_2/kernel", P("tensor", "fsdp")),
+)
+# ... and all others of these models. Newlines are vectors as long as the hidden state.
+AXES = (
+  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
+  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"image_newline", P()),
+  *BLOCK_AXES,
 )
 
 

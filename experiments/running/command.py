@@ -57,6 +57,16 @@ class MeshSettings(Settings):
   )
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """As absl does, except that --help is a success."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except SystemExit as end:
+    if isinstance(end.__context__, flags.Error):
+      raise
+    sys.exit(0)
+
+
 def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """Runs a command with settings from the command line.
 
@@ -96,7 +106,7 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
         raise
       processes.leave(f"error: {error}", 2)
 
-  app.run(parsed)
+  app.run(parsed, flags_parser=_parse_flags)
 
 
 def _quieten_libraries() -> None:
@@ -126,6 +136,7 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
       (flags.DEFINE_multi_enum if repeated else flags.DEFINE_enum)(enum_values=choices, **arguments)
     else:
       (_DEFINE_MULTI if repeated else _DEFINE)[what](**arguments)
+    values[field.name].help = field.metadata["help"]  # absl adds that a flag may be repeated, which ours says
 
 
 def read_flags(

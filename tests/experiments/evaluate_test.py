@@ -2,13 +2,10 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from unittest import mock
@@ -16,12 +13,13 @@ from unittest import mock
 from absl.testing import absltest
 
 from experiments import evaluate
-from experiments.running import compilation_cache
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import watching
 from hawk_jax import importance
+from tests.experiments import programs
 from tests.reference import browser
+from tests.reference import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -51,14 +49,13 @@ class EvaluateTest(absltest.TestCase):
     cls.data = cls.directory / "digits.tsv"
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
     # The processes that the tests start find the programs that this one compiles.
-    cls.enterClassContext(compilation_cache.kept_in(str(cls.directory / "cache")))
+    cls.programs = cls.enterClassContext(programs.shared())
     with mock.patch.object(evaluate.logging, "warning") as warning:
       cls.whole = evaluate.run(cls.settings("whole"))
     cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
 
   @classmethod
   def settings(cls, name, **changes):
-    # No other test generates so many tokens: programs that are in this process's memory would not be kept.
     return evaluate.Settings(
       **dict(
         data=(str(cls.data),),
@@ -80,15 +77,8 @@ class EvaluateTest(absltest.TestCase):
       if (value := getattr(settings, field.name)) != getattr(default, field.name)
       for one in (value if isinstance(value, tuple) else [value])
     ]
-    flags.append(f"--compilation_cache={self.directory / 'cache'}")
-    return subprocess.Popen(
-      [sys.executable, "-m", "experiments.evaluate", *flags, *arguments],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-    )
+    flags.append(f"--compilation_cache={self.programs}")
+    return processes.Program("experiments.evaluate", *flags, *arguments)
 
   def same_as_whole(self, name):
     for file in RESULTS:
@@ -151,11 +141,11 @@ class EvaluateTest(absltest.TestCase):
     written = lambda: path.read_bytes().count(b"\n") if path.exists() else 0
     for lines in (2, 4):
       process = self.start("killed")
-      while process.poll() is None and written() < lines:
+      while process.running and written() < lines:
         time.sleep(0.005)
       process.kill()
-      output, _ = process.communicate()
-      self.assertEqual(process.returncode, -signal.SIGKILL, output)
+      status, output = process.finish()
+      self.assertEqual(status, -signal.SIGKILL, output)
       self.assertLess(written(), 6)
     with open(path, "ab") as file:
       file.write(b'{"batch": 4, "ro')  # as if the process had been killed while it was writing a line
@@ -169,12 +159,11 @@ class EvaluateTest(absltest.TestCase):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
       address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
+    started = [
       self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}")
       for index in range(2)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    self.assertEqual([process.returncode for process in processes], [0, 0], "\n".join(outputs))
+    outputs = [processes.succeeded(program) for program in started]
     self.assertIn("written to", outputs[0])
     self.assertNotIn("written to", outputs[1])
     self.same_as_whole("shared")

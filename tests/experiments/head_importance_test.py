@@ -1,9 +1,7 @@
 """The commands that estimate and compare, killed and started again, and what they refuse."""
 
-import os
 import pathlib
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 from unittest import mock
@@ -16,11 +14,11 @@ from experiments import compare
 from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
-from experiments.running import compilation_cache
 from experiments.running import files
 from hawk_jax import importance
+from tests.experiments import programs
+from tests.reference import processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 COMMANDS = {"head_importance": head_importance, "compare": compare}
 
 
@@ -29,8 +27,7 @@ class RunsTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     # What is compiled here need not be compiled again in the processes that are killed.
-    cls.cache = cls.enter_context(tempfile.TemporaryDirectory())
-    cls.enterClassContext(compilation_cache.kept_in(cls.cache, 0.0))
+    cls.programs = cls.enterClassContext(programs.shared())
 
   def setUp(self):
     super().setUp()
@@ -43,21 +40,8 @@ class RunsTest(parameterized.TestCase):
       for flag, values in settings.items()
       for value in (values if isinstance(values, tuple) else (values,))
     ]
-    return subprocess.Popen(
-      [
-        sys.executable,
-        "-m",
-        f"experiments.{command}",
-        f"--compilation_cache={self.cache}",
-        f"--output_dir={self.directory / name}",
-        *flags,
-      ],
-      cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+    directories = [f"--compilation_cache={self.programs}", f"--output_dir={self.directory / name}"]
+    return processes.Program(f"experiments.{command}", *directories, *flags)
 
   def finish(self, command, name, **settings):
     """Runs the command here, to its end; the files that it wrote."""
@@ -74,11 +58,11 @@ class RunsTest(parameterized.TestCase):
     whole = self.finish(command, "whole", **settings)
     process = self.start(command, "killed", **settings)
     path = self.directory / "killed" / records
-    while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") > 2):
+    while process.running and not (path.exists() and path.read_bytes().count(b"\n") > 2):
       time.sleep(0.02)
     process.kill()
-    process.communicate()
-    self.assertEqual(process.returncode, -9)
+    status, output = process.finish()
+    self.assertEqual(status, -signal.SIGKILL, output)
     self.assertLess(path.read_bytes().count(b"\n"), whole[records].count(b"\n"))
     self.assertEqual(self.finish(command, "killed", **settings), whole)
     with self.assertRaisesRegex(ValueError, "belongs to a run with other batch_size"):
@@ -124,9 +108,8 @@ class RunsTest(parameterized.TestCase):
       load.assert_not_called()
 
   def test_bad_settings_end_the_process_without_a_traceback(self):
-    process = self.start("head_importance", "bad", estimator="gradients")
-    _, errors = process.communicate()
-    self.assertEqual(process.returncode, 2, errors)
+    status, errors = self.start("head_importance", "bad", estimator="gradients").finish()
+    self.assertEqual(status, 2, errors)
     self.assertIn("error: estimator: got 'gradients', allowed are ablation", errors)
     self.assertNotIn("Traceback", errors)
 

@@ -62,7 +62,7 @@ def main(output, cache, steps):
       os.kill(os.getpid(), signal.SIGKILL)  # while Orbax is writing the last checkpoint
     return step(*args, **kwargs)
 
-  with compilation_cache.kept_in(cache), mock.patch.object(training, "train_step", step_or_die):
+  with compilation_cache.kept_in(cache, 0.0), mock.patch.object(training, "train_step", step_or_die):
     run(pathlib.Path(output))
 
 

@@ -1,10 +1,7 @@
 """Training can be killed at any moment: the same command ends in the same model."""
 
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import tempfile
 from unittest import mock
 
@@ -12,12 +9,11 @@ from absl.testing import absltest
 import numpy as np
 
 from experiments import train
-from experiments.running import compilation_cache
 from experiments.running import files
 from models import load_model
+from tests.experiments import programs
 from tests.experiments import small_training
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.reference import processes
 
 
 class TrainTest(absltest.TestCase):
@@ -26,26 +22,13 @@ class TrainTest(absltest.TestCase):
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
-    self.enter_context(compilation_cache.kept_in(str(self.directory / "cache")))
+    self.programs = self.enter_context(programs.shared())
 
   def test_killed_and_resumed_equals_undisturbed(self):
     whole = small_training.run(self.directory / "whole")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    killed = subprocess.run(
-      [
-        sys.executable,
-        "-m",
-        "tests.experiments.small_training",
-        str(self.directory / "killed"),
-        str(self.directory / "cache"),
-        "2",
-      ],
-      env=environment,
-      check=False,
-      capture_output=True,
-      text=True,
-    )
-    self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+    killed = processes.Program("tests.experiments.small_training", str(self.directory / "killed"), self.programs, "2")
+    status, output = killed.finish()
+    self.assertEqual(status, -signal.SIGKILL, output)
     self.assertFalse((self.directory / "killed" / "model").exists())
     self.assertTrue((self.directory / "killed" / "checkpoints" / "1").is_dir())
     resumed = small_training.run(self.directory / "killed")

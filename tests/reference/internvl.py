@@ -147,9 +147,7 @@ def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
     names: of prompts.
     padding: side, `right` or `left`.
   """
-  cases = [case(name) for name in names]
-  pixels = [arrays["pixel_values"] for arrays in cases if "pixel_values" in arrays]
-  return tiny.stack(cases, padding) | ({"pixel_values": np.concatenate(pixels)} if pixels else {})
+  return tiny.stack([case(name) for name in names], padding, ("pixel_values",))
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:

@@ -149,10 +149,21 @@ class FlagsTest(absltest.TestCase):
       parse("--number=0")
 
 
+COMMAND_MODULES = (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study)
+
+
 class CommandsTest(absltest.TestCase):
   def test_commands_that_hold_a_model_spread_it_over_devices(self):
-    for module in (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study):
+    for module in COMMAND_MODULES:
       self.assertIn("mesh", command.names_of(module.Settings), module.__name__)
+
+  def test_help_of_flags_that_may_be_repeated_says_so_once(self):
+    for module in COMMAND_MODULES:
+      values = flags.FlagValues()
+      command.define_flags(module.Settings, values)
+      for name in command.names_of(module.Settings):
+        expected = 1 if isinstance(values[name], flags.MultiFlag) else 0
+        self.assertEqual(values[name].help.lower().count("repeat"), expected, f"{module.__name__} {name}")
 
 
 class MainTest(absltest.TestCase):
@@ -187,7 +198,8 @@ class MainTest(absltest.TestCase):
     self.assertEqual(self.results[()], (0, "number 3\n", ""))
 
   def test_help_lists_the_flags_of_the_command(self):
-    _, output, _ = self.results["--help",]
+    status, output, _ = self.results["--help",]
+    self.assertEqual(status, 0)
     listed = {line.split(":")[0].strip() for line in output.splitlines() if line.startswith("  --")}
     self.assertContainsSubset({"--number", "--bad", "--compilation_cache", "--[no]distributed"}, listed)
     self.assertNotIn("--verbosity", output)  # absl's own

@@ -15,13 +15,13 @@ import transformers
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 
 import models
-from models.checkpoints import hf
 from models.checkpoints import params as params_lib
 from models.llava import config as config_lib
 from models.llava import inputs as inputs_lib
 from models.llava.model import Llava
 from models.llava.model import LlavaNext
 from models.vision_language import View
+from tests.reference import checks
 from tests.reference import llava as reference
 
 # As llava-hf/llava-v1.6-* have them.
@@ -175,16 +175,7 @@ class ProcessorTest(parameterized.TestCase):
 class CheckpointTest(parameterized.TestCase):
   @parameterized.parameters("mistral", "qwen2", "next")
   def test_names_of_all_ages_load_the_same_and_are_saved(self, config_name):
-    with tempfile.TemporaryDirectory() as directory:
-      reference.write_checkpoint(directory, config_name)
-      model, params = models.load_model(directory)
-      reference.write_checkpoint(directory, config_name, hub_style=True)
-      hub_model, hub_params = models.load_model(directory)
-      self.assertEqual(model, hub_model)
-      jax.tree.map(np.testing.assert_array_equal, params, hub_params)
-      (pathlib.Path(directory) / "model.safetensors").unlink()
-      hf.save(directory, model, params)
-      jax.tree.map(np.testing.assert_array_equal, params, models.load_model(directory)[1])
+    checks.check_names_of_all_ages(reference, config_name)
 
   def test_feature_layers_by_number(self):
     for layer, expected in ((-2, (2,)), (0, (0,)), (3, (3,)), (-4, (0,)), ([-1, 1], (3, 1)), ([-2], (2,))):
