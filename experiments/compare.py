@@ -3,13 +3,14 @@
   python -m experiments.compare --importance=ablation=out/ablation/head_importance.json
 
 Every setting answers the same held-out questions, so differences are paired. Pictures are encoded once for all settings.
-Writes compare.md, compare.csv, compare.png and heads.png. Interrupted at any moment, the same command resumes after the last
-batch that it finished.
+Writes compare.md, compare.csv, compare.png, heads.png, and metrics.jsonl, the record of the run. Interrupted at any moment,
+the same command resumes after the last batch that it finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -28,6 +29,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
 from hawk_jax import importance
 from hawk_jax import selectors
@@ -41,7 +43,7 @@ _BASELINE = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -130,36 +132,37 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     settings.ratios,
   )
   variants = _variants(settings, rows, budgets)
-  records = journal.Journal(
-    output / "batches.jsonl",
-    {
-      "model": fingerprint,
-      "data": data.fingerprint(examples),
-      "batch_size": size,
-      "calibration": data.fingerprint(calibration),
-      "clip": clip and data.params_fingerprint(clip.params),
-      "importance": {name: weights.tolist() for name, weights in rows.items()},
-      "settings": [variant.name for variant in variants],
-    },
-  )
-  batches = data.Batches(model, params, processor, examples, size, clip)
-  for number in records.remaining(len(batches), "batch"):
-    batch = batches[number]
-    seeds = number * size + np.arange(len(batch.datasets))
-    found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
-    records.append(
-      {
-        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
-      }
-    )
-  records.close()
-
+  conditions = {
+    "model": fingerprint,
+    "data": data.fingerprint(examples),
+    "batch_size": size,
+    "calibration": data.fingerprint(calibration),
+    "clip": clip and data.params_fingerprint(clip.params),
+    "importance": {name: weights.tolist() for name, weights in rows.items()},
+    "settings": [variant.name for variant in variants],
+  }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
-  return _report(output, records.records, variants, heads if settings.heads else 0, title)
+  batches = data.Batches(model, params, processor, examples, size, clip)
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)
+    for number in records.remaining(len(batches), "batch"):
+      batch = batches[number]
+      seeds = number * size + np.arange(len(batch.datasets))
+      found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
+      records.append(
+        {
+          "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+          "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+        },
+        **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
+      )
+    records.close()
+    table = _report(output, records.records, variants, heads if settings.heads else 0, title)
+    watch.write(len(batches), **summarize(table))
+  return table
 
 
 def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:

@@ -14,6 +14,7 @@ import pathlib
 
 from experiments.running import command
 from experiments.running import conversion
+from experiments.running import remote
 from models.checkpoints import directory
 from models.checkpoints import params
 
@@ -33,6 +34,7 @@ class Settings(command.Settings):
     for name in ("model", "output_dir"):
       if not getattr(self, name):
         raise ValueError(f"{name}: must be given")
+    remote.check_local("output_dir", self.output_dir)
 
 
 def run(settings: Settings) -> pathlib.Path:

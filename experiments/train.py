@@ -36,6 +36,7 @@ from experiments.digits import losses
 from experiments.digits import training
 from experiments.running import command
 from experiments.running import files
+from experiments.running import remote
 from experiments.running import watching
 from models.checkpoints import directory
 from models.checkpoints import hf
@@ -71,6 +72,10 @@ class Settings(command.Settings, watching.Settings):
   seed: int = command.option(0, "Seed of weights and data.", least=0)
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
+
+  def __post_init__(self):
+    super().__post_init__()
+    remote.check_local("output_dir", self.output_dir)
 
   @property
   def auxiliary(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import tqdm
 
 from experiments.running import processes
+from experiments.running import watching
 
 
 class Journal:
@@ -21,18 +22,19 @@ class Journal:
     records: what has been appended, by this run and by earlier ones.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False, watch: watching.Watch | None = None):
     """Opens a journal, or starts one.
 
     Args:
       path: of the file.
       settings: everything that the records depend on.
       apart: this process has work and records of its own; otherwise all processes have the records of the first.
+      watch: gets a step for every record.
 
     Raises:
       ValueError: the file belongs to a run with other settings, or to one that is still running.
     """
-    self._path = pathlib.Path(path)
+    self._path, self._watch = pathlib.Path(path), watch
     self._file = open(self._path, "a+b")
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,12 +57,20 @@ class Journal:
   def remaining(self, total: int, unit: str) -> Iterator[int]:
     """Numbers of the records that are still missing, with a progress bar."""
     done = len(self.records)
-    return iter(tqdm.trange(done, total, initial=done, total=total, unit=unit))
+    numbers = tqdm.trange(done, total, initial=done, total=total, unit=unit)
+    return iter(numbers) if self._watch is None else self._watch.steps(numbers, done)
 
-  def append(self, record: dict[str, Any]) -> None:
-    """Adds a record, which is on disk when this returns."""
+  def append(self, record: dict[str, Any], **metrics: float) -> None:
+    """Adds a record, which is on disk when this returns.
+
+    Args:
+      record: to add.
+      **metrics: numbers of this step, for the watch.
+    """
     self.records.append(record)
     self._write(record)
+    if self._watch is not None:
+      self._watch.write(len(self.records), **metrics)
 
   def close(self) -> None:
     self._file.close()

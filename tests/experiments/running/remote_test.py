@@ -12,8 +12,10 @@ import fsspec
 from fsspec.implementations import memory
 
 from experiments import compare
+from experiments import convert
 from experiments import generate
 from experiments import sweep
+from experiments import train
 from experiments.digits import embedded
 from experiments.running import command
 from experiments.running import files
@@ -124,6 +126,16 @@ class RemoteTest(absltest.TestCase):
       sweep.run(sweep.Settings(command="toy", set=("number=1,2",), output_dir="gs://bucket/sweep"))
     remote.close_all()
     self.assertIn(b"| 2 | 2 |", self.bucket.cat("gs://bucket/sweep/table.md"))
+
+  def test_checkpoints_are_not_mirrored(self):
+    for settings in (
+      lambda: train.Settings(output_dir="gs://bucket/run"),
+      lambda: convert.Settings(model="model", output_dir="s3://bucket/run"),
+    ):
+      with self.assertRaisesRegex(
+        ValueError, "^output_dir: got '(gs|s3)://bucket/run', must be a local or mounted directory"
+      ):
+        settings()
 
   def test_what_cannot_be_reached(self):
     with self.assertRaisesRegex(ValueError, "^model: cannot read gs://bucket/nothing "):
