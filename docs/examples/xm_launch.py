@@ -4,9 +4,9 @@
   xmanager launch docs/examples/xm_launch.py -- --image=REGISTRY/hawk --shards=4 --output_dir=/gcs/BUCKET/sweep --gpu=a100 \
       --command=evaluate --config=experiments/configs/qwen7b.py:native
 
-With --gpu, the jobs run on Vertex AI, where every job sees Cloud Storage as /gcs. Without it, they run in this machine's Docker,
-and --output_dir is a directory of this machine. A job that was killed resumes when it is launched again, and the last one to
-finish leaves the table of all points.
+With --gpu, the jobs run on Vertex AI, where each of them sees Cloud Storage as /gcs. Without it, they run in this machine's
+Docker, and --output_dir is a directory of this machine. A job that was killed resumes when it is launched again, and the
+last one to finish leaves the table of all points.
 
 Nothing else in this project needs XManager, and no test of this project launches a job.
 """

@@ -18,6 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.running import remote
+
 HELP = "Config file, FILE.py or FILE.py:ARGUMENTS, with values for flags that are not given."
 
 
@@ -46,6 +48,7 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
   """
   if not source:
     return Config()
+  source = _local(source)
   path, *arguments = source.split(":", 1)
   if not pathlib.Path(path).is_file():
     raise ValueError(f"config: there is no file {path}")
@@ -67,6 +70,15 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
   module = sys.modules.pop("config_config")  # the name that config_flags gives it; the next file must not find it
   get_hyper = getattr(module, "get_hyper", None)
   return Config(content, get_hyper and get_hyper(*arguments))
+
+
+def _local(source: str) -> str:
+  """The source with a local copy in place of a remote file."""
+  if not remote.is_remote(source):
+    return source
+  scheme, rest = source.split("://", 1)
+  path, *arguments = rest.split(":", 1)
+  return ":".join([str(remote.fetch("config", f"{scheme}://{path}")), *arguments])
 
 
 def check_keys(name: str, given: Iterable[str], allowed: Iterable[str]) -> None:

@@ -217,7 +217,9 @@ class BrowserTest(absltest.TestCase):
     self.assertEqual(self.text("#counted"), "54 of 144 (38 %)")
     self.assertEqual(self.text(".head:nth-child(3) .share"), "9.7 %")
     saved = page.run("[...$('saved').rows].map(row => [...row.cells].map(cell => cell.textContent))")
-    self.assertEqual(saved[1:3], [["visual tokens", "144", "54", "63 %"], ["tokens in prompt and cache", "159", "69", "57 %"]])
+    self.assertEqual(
+      saved[1:3], [["visual tokens", "144", "54", "63 %"], ["tokens in prompt and cache", "159", "69", "57 %"]]
+    )
     self.assertGreater(float(saved[3][2]), 0)
     self.assertLen(_compiled, compiled)
 

@@ -18,6 +18,7 @@ from experiments import sweep
 from experiments import train
 from experiments.digits import embedded
 from experiments.running import command
+from experiments.running import configs
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import remote
@@ -82,6 +83,13 @@ class RemoteTest(absltest.TestCase):
     self.assertTrue((importance.load(row.removeprefix("learned=")) == importance.load(learned)).all())
     unchanged = generate.Settings()
     self.assertIs(remote.fetched(unchanged), unchanged)
+
+  def test_config_files(self):
+    self.put(pathlib.Path(sweep.__file__).parent / "configs" / "digits.py", "digits.py")
+    loaded = configs.load("gs://bucket/digits.py:llava", None)
+    self.assertEqual(loaded.values["model"], "experiments/embedded_models/llava")
+    with self.assertRaisesRegex(ValueError, "^config: cannot read gs://bucket/none.py "):
+      configs.load("gs://bucket/none.py", None)
 
   def test_a_copy_is_made_once_and_again_when_the_file_changes(self):
     self.bucket.pipe("gs://bucket/a.txt", b"one")
