@@ -14,6 +14,7 @@ import pathlib
 
 from experiments.running import command
 from experiments.running import conversion
+from experiments.running import processes
 from experiments.running import remote
 from models.checkpoints import directory
 from models.checkpoints import params
@@ -39,6 +40,7 @@ class Settings(command.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Converts, and returns the new directory."""
+  processes.check_alone("the conversion")
   output = pathlib.Path(settings.output_dir).expanduser().absolute()
   conversion.convert(directory.resolve(settings.model), output, settings.dtype)
   print(f"written to {output}")

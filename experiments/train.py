@@ -36,6 +36,7 @@ from experiments.digits import losses
 from experiments.digits import training
 from experiments.running import command
 from experiments.running import files
+from experiments.running import processes
 from experiments.running import remote
 from experiments.running import watching
 from models.checkpoints import directory
@@ -86,6 +87,7 @@ class Settings(command.Settings, watching.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Trains, or resumes training, and returns the directory of the trained model."""
+  processes.check_alone("training")
   output = files.output_directory("output_dir", settings.output_dir)
   student = embedded.make_student(settings.architecture)
   model = student.model

@@ -59,6 +59,19 @@ def join(options: Options) -> None:
     raise ValueError(f"distributed: {error}") from error
 
 
+def check_alone(what: str) -> None:
+  """Refuses several processes.
+
+  Args:
+    what: does not share its work, in the message.
+
+  Raises:
+    ValueError: this is one of several processes.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(f"distributed: {what} runs in one process")
+
+
 @contextlib.contextmanager
 def only_first_prints():
   """A context in which only the first process prints; what the others print is discarded."""
