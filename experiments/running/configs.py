@@ -61,6 +61,8 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
     while cause.__context__ is not None:  # config_flags and absl each wrap the file's own error in another
       cause = cause.__context__
     raise ValueError(f"config: {cause}") from error
+  except Exception as error:  # the file is Python, and may fail in any way
+    raise ValueError(f"config: {path}: {type(error).__name__}: {error}") from error
   content = values["config"].value
   content = content.to_dict() if hasattr(content, "to_dict") else content
   if not isinstance(content, Mapping):
