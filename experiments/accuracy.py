@@ -3,11 +3,12 @@
   python -m experiments.accuracy --questions=2000
 
 Pictures and handwriting are from the test split, which training never sees. Prints a Markdown table of the share of right
-answers (exact match) by kind of question, and writes accuracy.json.
+answers (exact match) by kind of question, and writes accuracy.json, and metrics.jsonl, the record of the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -21,6 +22,7 @@ from experiments.reporting import tables
 from experiments.running import command
 from experiments.running import files
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import selectors
@@ -32,7 +34,7 @@ from models import stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
@@ -92,16 +94,19 @@ def run(settings: Settings) -> dict[str, Any]:
 
   measures = {name for selector in settings.selector for name in selectors.SELECTORS[selector].measures}
   right = {name: [] for name in (*settings.ways, "no picture", "no question")}
-  for start in tqdm.trange(0, len(examples), settings.batch_size, unit="batch"):
-    numbers = np.arange(start, min(start + settings.batch_size, len(examples)))
-    pictures, questions = zip(*(([examples[number][0]], examples[number][1].text) for number in numbers))
-    pack = lambda images, prompts: model.pack(**processor(images=images, prompts=prompts))
-    inputs = pack(pictures, questions)
-    features = generation.encode_pictures(model, params, inputs, measures)
-    for name, arguments in settings.ways.items():
-      right[name] += ask(numbers, inputs, features=features, **arguments)
-    right["no picture"] += ask(numbers, pack(None, questions))
-    right["no question"] += ask(numbers, pack(pictures, [""] * len(numbers)), features=features)
+  starts = range(0, len(examples), settings.batch_size)
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    for batch in watch.steps(tqdm.trange(len(starts), unit="batch")):
+      numbers = np.arange(starts[batch], min(starts[batch] + settings.batch_size, len(examples)))
+      pictures, questions = zip(*(([examples[number][0]], examples[number][1].text) for number in numbers))
+      pack = lambda images, prompts: model.pack(**processor(images=images, prompts=prompts))
+      inputs = pack(pictures, questions)
+      features = generation.encode_pictures(model, params, inputs, measures)
+      for name, arguments in settings.ways.items():
+        right[name] += ask(numbers, inputs, features=features, **arguments)
+      right["no picture"] += ask(numbers, pack(None, questions))
+      right["no question"] += ask(numbers, pack(pictures, [""] * len(numbers)), features=features)
+      watch.write(batch + 1, **{f"right/{name}": np.mean(hits) for name, hits in right.items()})
 
   kinds = np.asarray([question.kind for _, question in examples])
   groups = {"all": np.full(len(kinds), True)} | {kind: kinds == kind for kind in task.KINDS if kind in kinds}

@@ -6,13 +6,14 @@ Every importance is crossed with every selector that it has an influence on, and
 HAWK's own rule are called by their importance (`uniform`, `ablation`), other rules by their name, with uniform head weights
 unless an importance follows (`hawk+mmr`, `hawk+mmr, ablation`). Every setting answers the same held-out questions, so
 differences are paired. Pictures are encoded once for all settings. Writes compare.md, compare.csv, datasets.csv (accuracy by
-data set), compare.png and heads.png with a PDF of each, and transfer.md with --transfer. Interrupted at any moment, the same
-command resumes after the last batch that it finished.
+data set), compare.png and heads.png with a PDF of each, transfer.md with --transfer, and metrics.jsonl, the record of the
+run. Interrupted at any moment, the same command resumes after the last batch that it finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -34,6 +35,7 @@ from experiments.running import files
 from experiments.running import journal
 from experiments.running import method
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
@@ -68,7 +70,7 @@ _BASELINE = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, method.Settings):
+class Settings(command.MeshSettings, method.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -141,7 +143,7 @@ class Settings(command.MeshSettings, method.Settings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  with files.resumable_directory("output_dir", settings.output_dir, results=RESULTS) as output:
+  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, watching.RECORD)) as output:
     return _run(settings, output)
 
 
@@ -178,39 +180,40 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     settings.pruning_of(),
   )
   variants = _variants(settings, rows, budgets)
-  records = journal.Journal(
-    output / "batches.jsonl",
-    {
-      "model": fingerprint,
-      "data": data.fingerprint(examples),
-      "batch_size": size,
-      "calibration": data.fingerprint(calibration),
-      "clip": clip and data.params_fingerprint(clip.params),
-      "importance": {name: each.record for name, each in rows.items()},
-      "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
-      "settings": [variant.name for variant in variants],
-    },
-  )
-  measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
-  batches = data.Batches(model, params, processor, examples, size, clip, measures)
-  for number in records.remaining(len(batches), "batch"):
-    batch = batches[number]
-    seeds = number * size + np.arange(len(batch.datasets))
-    found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
-    records.append(
-      {
-        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
-      }
-    )
-  records.close()
-
+  conditions = {
+    "model": fingerprint,
+    "data": data.fingerprint(examples),
+    "batch_size": size,
+    "calibration": data.fingerprint(calibration),
+    "clip": clip and data.params_fingerprint(clip.params),
+    "importance": {name: each.record for name, each in rows.items()},
+    "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
+    "settings": [variant.name for variant in variants],
+  }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
+  measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
+  batches = data.Batches(model, params, processor, examples, size, clip, measures)
   names = [variant.name for variant in variants]
-  return _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)
+    for number in records.remaining(len(batches), "batch"):
+      batch = batches[number]
+      seeds = number * size + np.arange(len(batch.datasets))
+      found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
+      records.append(
+        {
+          "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+          "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+        },
+        **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
+      )
+    records.close()
+    table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+    watch.write(len(batches), **summarize(table))
+  return table
 
 
 def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:

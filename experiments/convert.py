@@ -15,6 +15,8 @@ import pathlib
 from experiments.running import command
 from experiments.running import conversion
 from experiments.running import files
+from experiments.running import processes
+from experiments.running import remote
 from models.checkpoints import directory
 from models.checkpoints import params
 
@@ -34,10 +36,12 @@ class Settings(command.Settings):
     for name in ("model", "output_dir"):
       if not getattr(self, name):
         raise ValueError(f"{name}: must be given")
+    remote.check_local("output_dir", self.output_dir)
 
 
 def run(settings: Settings) -> pathlib.Path:
   """Converts, and returns the new directory."""
+  processes.check_alone("the conversion")
   output = files.absolute(settings.output_dir)
   new = conversion.convert(directory.resolve(settings.model), output, settings.dtype)
   print(f"written to {output}" if new else f"{output} is complete already")

@@ -17,8 +17,6 @@ from http import server as http_server
 import pathlib
 from typing import Any
 
-import jax
-
 from experiments.digits import embedded
 from experiments.evaluation import answering
 from experiments.reporting.explorer import server
@@ -60,8 +58,7 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
   Raises:
     ValueError: an address in use, or settings that do not fit the model.
   """
-  if jax.process_count() > 1:
-    raise ValueError("distributed: the explorer runs in one process, with all devices of one machine")
+  processes.check_alone("the explorer")
   processor_lib.open_picture(settings.image)
   example = pathlib.Path(settings.image).read_bytes()
   calls: dict[str, Callable[..., Any]] = {}

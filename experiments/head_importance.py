@@ -4,13 +4,14 @@
   python -m experiments.head_importance --estimator=gradient --model=Qwen/Qwen2.5-VL-7B-Instruct --data=calibration.jsonl
 
 Writes head_importance.json (the weights, each head's score on each data set, settings, hashes, versions), which
-`--head_importance=FILE` of the other commands and `hawk_jax.importance.load` read, and head_importance.png. Interrupted at
-any moment, the same command resumes after the last batch or step that it finished.
+`--head_importance=FILE` of the other commands and `hawk_jax.importance.load` read, head_importance.png, and metrics.jsonl,
+the record of the run. Interrupted at any moment, the same command resumes after the last batch or step that it finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -29,6 +30,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
 from hawk_jax import importance
 from models import load_processor
@@ -38,7 +40,7 @@ RESULT, FIGURES = "head_importance.json", ("head_importance.png", "head_importan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, estimators.Settings):
+class Settings(command.MeshSettings, estimators.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -66,7 +68,7 @@ class Settings(command.MeshSettings, estimators.Settings):
 
 def run(settings: Settings) -> np.ndarray:
   """Estimates, writes the files, and returns the weights, [H] float32."""
-  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, *FIGURES)) as output:
+  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, *FIGURES, watching.RECORD)) as output:
     return _run(settings, output)
 
 
@@ -97,9 +99,12 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
       "batch_size": settings.batch_size,
       **{name: getattr(settings, name) for name in estimator.options},
     }
-    records = journal.Journal(output / estimator.journal, origin)
-    found = estimator.estimate(data.Batches(model, params, processor, examples, settings.batch_size), settings, records)
-    records.close()
+    batches = data.Batches(model, params, processor, examples, settings.batch_size)
+    with contextlib.closing(watching.Watch(settings, output)) as watch:
+      records = journal.Journal(output / estimator.journal, origin, watch=watch)
+      found = estimator.estimate(batches, settings, records)
+      records.close()
+      watch.write(len(records.records), **summarize(found.weights))
   _write(output, found, origin, examples)
   return found.weights
 

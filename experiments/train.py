@@ -42,6 +42,8 @@ from experiments.digits import losses
 from experiments.digits import training
 from experiments.running import command
 from experiments.running import files
+from experiments.running import processes
+from experiments.running import remote
 from experiments.running import watching
 from models.checkpoints import directory
 from models.checkpoints import hf
@@ -86,6 +88,10 @@ class Settings(command.Settings, watching.Settings):
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
 
+  def __post_init__(self):
+    super().__post_init__()
+    remote.check_local("output_dir", self.output_dir)
+
   @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses."""
@@ -95,6 +101,7 @@ class Settings(command.Settings, watching.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Trains, or resumes training, and returns the directory of the trained model."""
+  processes.check_alone("training")
   with files.resumable_directory("output_dir", settings.output_dir, results=(SETTINGS, watching.RECORD)) as output:
     return _run(settings, output)
 

@@ -14,6 +14,7 @@ import tqdm
 
 from experiments.running import files
 from experiments.running import processes
+from experiments.running import watching
 
 
 class Journal:
@@ -23,19 +24,20 @@ class Journal:
     records: what has been appended, by this run and by earlier ones.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False, watch: watching.Watch | None = None):
     """Opens a journal, or starts one.
 
     Args:
       path: of the file.
       settings: everything that the records depend on.
       apart: this process has work and records of its own; otherwise all processes have the records of the first.
+      watch: gets a step for every record.
 
     Raises:
       ValueError: the file is damaged, or belongs to a run with other settings, or to one that is still running.
       OSError: it cannot be written.
     """
-    self._path = pathlib.Path(path)
+    self._path, self._watch = pathlib.Path(path), watch
     self._file = open(self._path, "a+b", buffering=0)
     try:
       self._lock()
@@ -52,16 +54,23 @@ class Journal:
   def remaining(self, total: int, unit: str) -> Iterator[int]:
     """Numbers of the records that are still missing, with a progress bar."""
     done = len(self.records)
-    return iter(tqdm.trange(done, total, initial=done, total=total, unit=unit))
+    numbers = tqdm.trange(done, total, initial=done, total=total, unit=unit)
+    return iter(numbers) if self._watch is None else self._watch.steps(numbers, done)
 
-  def append(self, record: dict[str, Any]) -> None:
+  def append(self, record: dict[str, Any], **metrics: float) -> None:
     """Adds a record, which is on disk when this returns.
+
+    Args:
+      record: to add.
+      **metrics: numbers of this step, for the watch.
 
     Raises:
       OSError: it cannot be written; the records before it are unharmed.
     """
     self._write(_line(record))
     self.records.append(record)
+    if self._watch is not None:
+      self._watch.write(len(self.records), **metrics)
 
   def close(self) -> None:
     self._file.close()

@@ -68,6 +68,19 @@ def join(options: Options) -> None:
     raise ValueError(f"distributed: {error}") from error
 
 
+def check_alone(what: str) -> None:
+  """Refuses several processes.
+
+  Args:
+    what: does not share its work, in the message.
+
+  Raises:
+    ValueError: this is one of several processes.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(f"distributed: {what} runs in one process")
+
+
 def leave(message: str, status: int) -> NoReturn:
   """Ends the process with a line on standard error."""
   print(message, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ steps that it runs again. Only the first process writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import importlib
@@ -66,6 +66,7 @@ class Watch:
     self._settings, self._output = settings, output
     self._profile = 0 if jax.process_index() else settings.profile
     self._first, self._tracing = _SKIPPED, False
+    self._written: set[tuple[int, frozenset[str]]] = set()  # step and names of every line
     self._writers: list[Callable[[int, dict[str, float]], Any]] = []
     self._open = contextlib.ExitStack()
 
@@ -80,7 +81,9 @@ class Watch:
       return
     path = output / RECORD
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    files.write(path, "".join(f"{line}\n" for line in lines if _step(line) <= begun))
+    kept = [line for line in lines if _step(line) <= begun]
+    files.write(path, "".join(f"{line}\n" for line in kept))
+    self._written = {_key(**json.loads(line)) for line in kept}
 
     def append(step, numbers):
       with files.naming(path), open(path, "a") as file:
@@ -112,8 +115,22 @@ class Watch:
     if self._tracing and number + 1 == self._first + self._profile:
       self._stop()
 
+  def steps(self, numbers: Iterable[int], begun: int = 0) -> Iterator[int]:
+    """The same numbers; each turn of a loop over them is a step of the run.
+
+    Args:
+      numbers: of the steps that are left.
+      begun: steps that are done already.
+    """
+    self.begin(begun)
+    for number in numbers:
+      with self.step(number):
+        yield number
+
   def write(self, step: int, **numbers: float) -> None:
-    """Records numbers after so many steps."""
+    """Records numbers after so many steps, unless a run that this one resumes has recorded them."""
+    if _key(step, **numbers) in self._written:
+      return
     for writer in self._writers:
       writer(step, {name: float(number) for name, number in numbers.items()})
 
@@ -132,6 +149,12 @@ class Watch:
 def read(path: pathlib.Path) -> list[dict[str, float]]:
   """The lines of a metrics.jsonl."""
   return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _key(step: int, time: float = 0.0, **numbers: float) -> tuple[int, frozenset[str]]:
+  """What makes a line unique."""
+  del time
+  return step, frozenset(numbers)
 
 
 def _step(line: str) -> int:

@@ -122,7 +122,7 @@ def select(
   merge: str = "none",
   sink_filter: float = 0.0,
   region_floor: float = 0.0,
-  **needed: jax.Array,
+  **needed: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array | None]:
   """Picks tokens by a rule, with the modifiers, and says what becomes of the others.
 

@@ -116,10 +116,9 @@ class EvaluateTest(absltest.TestCase):
     self.assertRegex(
       page.run("document.getElementById('summary').innerText"), r"(?s)setting.*all tokens.*100 %.*hawk 0.2\s*20 %"
     )
-    self.assertEqual((shown("article"), shown("figure")), (2, 4))  # the third question has a broken picture
-    change("maps", "e.checked = true")
-    self.assertEqual(shown("figure"), 6)
+    self.assertEqual((shown("article"), shown("figure")), (2, 6))  # the third question has a broken picture
     change("maps", "e.checked = false")
+    self.assertEqual(shown("figure"), 4)
     change("sides", "e.checked = true")
     self.assertEqual(shown(".two figure"), 4)
     self.assertEqual(shown(".answers figure"), 0)

@@ -15,6 +15,7 @@ from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
 from experiments.running import files
+from experiments.running import watching
 from hawk_jax import importance
 from tests.experiments import programs
 from tests.reference import processes
@@ -47,7 +48,11 @@ class RunsTest(parameterized.TestCase):
     """Runs the command here, to its end; the files that it wrote."""
     module = COMMANDS[command]
     module.run(module.Settings(output_dir=str(self.directory / name), **settings))
-    return {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    found = {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    if "metrics.jsonl" in found:  # which holds times
+      lines = watching.read(self.directory / name / "metrics.jsonl")
+      found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    return found
 
   @parameterized.parameters(
     ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
@@ -56,6 +61,8 @@ class RunsTest(parameterized.TestCase):
   )
   def test_killed_and_started_again_equals_undisturbed(self, command, records, settings):
     whole = self.finish(command, "whole", **settings)
+    steps = [line["step"] for line in whole["metrics.jsonl"]]
+    self.assertEqual(steps, [*range(1, whole[records].count(b"\n")), steps[-1]])  # and the result
     process = self.start(command, "killed", **settings)
     path = self.directory / "killed" / records
     while process.running and not (path.exists() and path.read_bytes().count(b"\n") > 2):
