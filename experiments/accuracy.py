@@ -31,6 +31,7 @@ from models import generation
 from models import load_processor
 from models import registry
 from models import stages
+from models.checkpoints import params as params_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Settings(command.MeshSettings, watching.Settings):
   )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   batch_size: int = command.option(40, "Questions per batch.", least=1)
+  dtype: str = command.option("float32", "Dtype of parameters and computation.", choices=params_lib.DTYPES)
   output_dir: str = command.option("out/accuracy", "Directory for accuracy.json.")
 
   def __post_init__(self):
@@ -74,7 +76,7 @@ def run(settings: Settings) -> dict[str, Any]:
     stages.check(pruning.Pruning(**arguments), model.config.text.num_hidden_layers)
   weights = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
-  params = registry.load_params(directory, model)
+  params = registry.load_params(directory, model, settings.dtype)
   examples = task.dataset("test", settings.questions)
 
   def ask(numbers, inputs, **arguments):
@@ -113,7 +115,13 @@ def run(settings: Settings) -> dict[str, Any]:
   accuracy = {
     name: {kind: float(np.mean(np.asarray(hits)[group])) for kind, group in groups.items()} for name, hits in right.items()
   }
-  report = {"model": settings.model, "questions": len(examples), "head_importance": weights.tolist(), "accuracy": accuracy}
+  report = {
+    "model": settings.model,
+    "dtype": settings.dtype,
+    "questions": len(examples),
+    "head_importance": weights.tolist(),
+    "accuracy": accuracy,
+  }
   files.write(output / "accuracy.json", json.dumps(report, indent=1) + "\n")
 
   print(f"\n{len(examples)} questions on unseen handwriting, {settings.model}, head importance {settings.head_importance}\n")

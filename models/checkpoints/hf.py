@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import os
 import pathlib
 from typing import Any
 
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -135,6 +136,20 @@ def stored_dtype(tensor: str, source) -> str | None:
   return _STORED_DTYPES.get(source.get_slice(tensor).get_dtype())
 
 
+def tensors(model, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Parameters as the tensors of a checkpoint file, one after the other: their names there, and arrays of the same kind.
+
+  Args:
+    model: a port.
+    params: its parameters, in NumPy or on a device.
+  """
+  for path, value in traverse_util.flatten_dict(params).items():
+    dotted = names.dotted(path)
+    shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
+    rows = value.reshape(value.shape[0], -1).T if path[-1] == "kernel" else value
+    yield model.names.saved(dotted), rows.reshape(shape)
+
+
 def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
   """Writes parameters as model.safetensors, atomically.
 
@@ -147,17 +162,14 @@ def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "f
   Raises:
     OSError: the file cannot be written.
   """
-  tensors = {}
-  for path, value in traverse_util.flatten_dict(params).items():
-    dotted = names.dotted(path)
-    array = np.asarray(value)
-    array = array.reshape(array.shape[0], -1).T if path[-1] == "kernel" else array
-    shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
-    tensors[model.names.saved(dotted)] = np.ascontiguousarray(array.reshape(shape), params_lib.DTYPES[dtype])
+  stored = {
+    name: np.ascontiguousarray(array, params_lib.DTYPES[dtype])
+    for name, array in tensors(model, jax.tree.map(np.asarray, params))
+  }
   path = pathlib.Path(directory) / "model.safetensors"
   partial = path.with_suffix(".partial")
   try:
-    safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
+    safetensors.numpy.save_file(stored, partial, metadata={"format": "pt"})
     os.replace(partial, path)
   except safetensors.SafetensorError as error:
     partial.unlink(missing_ok=True)
