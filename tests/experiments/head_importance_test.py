@@ -4,6 +4,7 @@ import pathlib
 import signal
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -13,6 +14,8 @@ from experiments import compare
 from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
+from experiments.running import files
+from experiments.running import watching
 from hawk_jax import importance
 from tests.experiments import programs
 from tests.reference import processes
@@ -45,7 +48,11 @@ class RunsTest(parameterized.TestCase):
     """Runs the command here, to its end; the files that it wrote."""
     module = COMMANDS[command]
     module.run(module.Settings(output_dir=str(self.directory / name), **settings))
-    return {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    found = {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    if "metrics.jsonl" in found:  # which holds times
+      lines = watching.read(self.directory / name / "metrics.jsonl")
+      found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    return found
 
   @parameterized.parameters(
     ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
@@ -54,6 +61,8 @@ class RunsTest(parameterized.TestCase):
   )
   def test_killed_and_started_again_equals_undisturbed(self, command, records, settings):
     whole = self.finish(command, "whole", **settings)
+    steps = [line["step"] for line in whole["metrics.jsonl"]]
+    self.assertEqual(steps, [*range(1, whole[records].count(b"\n")), steps[-1]])  # and the result
     process = self.start(command, "killed", **settings)
     path = self.directory / "killed" / records
     while process.running and not (path.exists() and path.read_bytes().count(b"\n") > 2):
@@ -91,6 +100,19 @@ class RunsTest(parameterized.TestCase):
   def test_bad_settings(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):
       self.finish("head_importance", "bad", **settings)
+
+  @parameterized.parameters("head_importance", "compare")
+  def test_what_is_in_the_way_is_found_before_weights_are_loaded(self, command):
+    refuse = lambda message: self.assertRaisesRegex(ValueError, message)
+    with mock.patch.object(COMMANDS[command].registry, "load_params") as load:
+      with files.resumable_directory("output_dir", str(self.directory / "busy")), refuse("another run is using .*busy"):
+        self.finish(command, "busy")
+      (self.directory / "taken" / f"{command}.png").mkdir(parents=True)
+      with refuse(f"output_dir: .*{command}.png is a directory"):
+        self.finish(command, "taken")
+      with refuse("data: cannot read '/no/such"):
+        self.finish(command, "data", data="/no/such.jsonl")
+      load.assert_not_called()
 
   def test_bad_settings_end_the_process_without_a_traceback(self):
     status, errors = self.start("head_importance", "bad", estimator="gradients").finish()

@@ -3,11 +3,13 @@
 import pathlib
 import signal
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
 
 from experiments import train
+from experiments.running import files
 from models import load_model
 from tests.experiments import programs
 from tests.experiments import small_training
@@ -42,6 +44,17 @@ class TrainTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "there is no directory '/no/such/model'"):
       small_training.run(self.directory / "new", init_from="/no/such/model")
     self.assertEmpty(list((self.directory / "new").iterdir()))
+
+  def test_what_is_known_is_checked_first(self):
+    directory = self.directory / "run"
+    with files.resumable_directory("output_dir", str(directory)):
+      with self.assertRaisesRegex(ValueError, "output_dir: another run is using .*run"):
+        small_training.run(directory)
+    (directory / "settings.json").write_text("{")
+    with mock.patch.object(train.embedded, "make_student") as make:
+      with self.assertRaisesRegex(ValueError, "output_dir: .*run holds a run with other settings, {, not {.*}"):
+        small_training.run(directory)
+      make.assert_not_called()
 
   def test_auxiliary_losses_follow_the_flags(self):
     self.assertEqual(train.Settings().auxiliary, ("cells", "point_middle"))
