@@ -173,12 +173,20 @@ def run(settings: Settings) -> Evaluation:
     return evaluation
   results = evaluation.results
 
-  table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
+  titles = [benchmark.title for benchmark in found]
+  table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution, titles))
   about = f"{name}, head importance {settings.head_importance}"
   contents = {
     "table.md": table,
     "plot.png": results_lib.plot(results, prunings),
-    "report.html": gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
+    "report.html": gallery.page(
+      results,
+      prunings,
+      shown,
+      options.reader(processor),
+      processor.media.as_seen,
+      f"{about}; dimmed tokens were removed",
+    ),
     "scores.json": results_lib.scores(results, prunings),
     "predictions.jsonl": results_lib.predictions(results, prunings),
     "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",

@@ -103,8 +103,8 @@ class ShardingTest(parameterized.TestCase):
     ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
     ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
     ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
-    ("internvl/qwen3/4", "fsdp:2,tensor:2"),
-    ("llava_onevision/untied/5", "data:2,fsdp:2"),
+    ("internvl/qwen3/4", "data:2,fsdp:2,tensor:2"),
+    ("llava_onevision/untied/4", "data:2,fsdp:2,tensor:2"),
   )
   def test_generation_equals_one_device(self, name, spec):
     self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
@@ -112,18 +112,24 @@ class ShardingTest(parameterized.TestCase):
   def test_gathered_weights(self):
     self.assertIn("fsdp:4 decode", finish(start(8, "tests.reference.compiled_checks")))
 
-  def test_two_processes(self):
+  @parameterized.parameters(
+    ("qwen2_5_vl", "gqa", 4, "fsdp:4,tensor:2"),
+    ("qwen3_vl", "gqa", 1, "fsdp:2"),
+    ("internvl", "qwen3", 1, "fsdp:2"),
+    ("llava_onevision", "untied", 1, "fsdp:2"),
+  )
+  def test_two_processes(self, family, config_name, devices, spec):
     with tempfile.TemporaryDirectory() as directory:
-      qwen2_5_vl.write_checkpoint(pathlib.Path(directory), "gqa")
+      ports.REFERENCES[family].write_checkpoint(pathlib.Path(directory), config_name)
       with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
       processes = [
-        start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
+        start(devices, "tests.reference.process_checks", coordinator, "2", str(number), spec, family, directory)
         for number in range(2)
       ]
       results = [json.loads(finish(process).splitlines()[-1]) for process in processes]
-      expected = process_checks.answers(*registry.load_model(directory))
+      expected = process_checks.answers(family, *registry.load_model(directory))
     for result in results:
       self.assertEqual(result["tokens"], expected)
       self.assertLessEqual(result["read"], 1.05 * result["share"])
