@@ -1,8 +1,8 @@
 """Scores that others published for Qwen2.5-VL-7B and InternVL3-8B, to show beside ours. We measured none of them.
 
-Labels name the source. "paper": HAWK (arXiv 2604.07812), from its text, from its authors' first README, and from reading
-notes of it. "authors": their second run of their own code, from the README of github.com/peppery77/HAWK at 3af2071. The paper
-shows the scores at 1008 x 1008 pixels, and CDPruner's, only as a plot, from which none is read here.
+Labels name the source. "paper": HAWK (arXiv 2604.07812), from its text, from READMEs of its authors, and from reading notes of
+it. "authors": a later run of their code by themselves, from the README of github.com/peppery77/HAWK at 3af2071. Of the scores at
+1008 x 1008 pixels, and of CDPruner's, only a plot was at hand; no score is read off it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Published:
 
 
 def _row(label: str, pruned: float, share: float | None, scores: str = "") -> Published:
-  """A row; scores are in the order of HallBench, MME, TextVQA, ChartQA and RealWorldQA, with a dash where none is printed."""
+  """A row; scores are those of HallBench, MME, TextVQA, ChartQA and RealWorldQA, with a dash where none is printed."""
   titles = ("HallBench", "MME", "TextVQA", "ChartQA", "RealWorldQA")
   return Published(label, pruned, {title: float(x) for title, x in zip(titles, scores.split()) if x != "-"}, share)
 
