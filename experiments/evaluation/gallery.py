@@ -85,9 +85,8 @@ def _question(result, at, settings, read_video, as_seen) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
   images, videos = as_seen(result.table.pictures(row)), result.table.videos(row, read_video)
   if videos:
-    step = -(
-      -len(videos[0].frames) // (1 + entry["views"][-1][0])
-    )  # frames per temporal slice; the slice shows as its first frame
+    # Each temporal slice shows as its first frame.
+    step = -(-len(videos[0].frames) // (1 + entry["views"][-1][0]))
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
   # Several pictures form a grid of about the size of one.
   side = min(_LARGEST, 2 * _LARGEST // math.ceil(math.sqrt(max(1, len(images)))))

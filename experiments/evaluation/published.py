@@ -1,7 +1,7 @@
 """Scores that others published for Qwen2.5-VL-7B and InternVL3-8B, to show beside ours. We measured none of them.
 
-Labels name the source. "paper": HAWK (arXiv 2604.07812), from its text, from READMEs of its authors, and from reading notes of
-it. "authors": a later run of their code by themselves, from the README of github.com/peppery77/HAWK at 3af2071. Of the scores at
+Labels name the source. "paper": HAWK (arXiv 2604.07812), from its text, from READMEs of its authors, and from reading notes.
+"authors": a later run of their code by themselves, from the README of github.com/peppery77/HAWK at 3af2071. Of the scores at
 1008 x 1008 pixels, and of CDPruner's, only a plot was at hand; no score is read off it.
 """
 
