@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from models.decoder import DecoderConfig
+from models.experts import ExpertsConfig
 
 
 def require(name: str, value, *supported) -> None:
@@ -46,6 +47,7 @@ def decoder(
   mrope_section: tuple[int, ...] = (),
   mrope_interleaved: bool = False,
   qk_norm: bool = False,
+  experts: ExpertsConfig | None = None,
 ) -> DecoderConfig:
   """The decoder of a transformers text config.
 
@@ -58,6 +60,7 @@ def decoder(
     mrope_section: number of rotary frequencies of each position axis; none: one axis.
     mrope_interleaved: see `models.rope.text_frequencies`.
     qk_norm: whether each head's queries and keys are normalized.
+    experts: of `experts`, in models that have some.
 
   Raises:
     ValueError: an activation, a rope or a sliding window that the shared decoder does not implement.
@@ -83,5 +86,18 @@ def decoder(
       "qk_norm": qk_norm,
       "attention_bias": attention_bias,
       "tie_word_embeddings": tie_word_embeddings,
+      "experts": experts,
     }
   )
+
+
+def experts(text) -> ExpertsConfig:
+  """The experts of a transformers text config.
+
+  Raises:
+    ValueError: layers without experts, or more experts per token than there are.
+  """
+  require("text_config.decoder_sparse_step", getattr(text, "decoder_sparse_step", 1), 1)
+  require("text_config.mlp_only_layers", list(getattr(text, "mlp_only_layers", None) or []), [])
+  require("text_config.norm_topk_prob", getattr(text, "norm_topk_prob", True), True)
+  return ExpertsConfig(**matching(ExpertsConfig, text))

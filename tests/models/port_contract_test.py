@@ -33,6 +33,7 @@ from tests.reference import llava_onevision
 from tests.reference import numpy_hawk
 from tests.reference import qwen2_5_vl
 from tests.reference import qwen3_vl
+from tests.reference import qwen3_vl_moe
 
 NEW_TOKENS = 6
 
@@ -144,6 +145,16 @@ SUBJECTS = {
   "qwen3_vl": Subject(
     qwen3_vl,
     "gqa",
+    ("two_images", "text_only", "images_and_video"),
+    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
+    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
+    15,
+    qwen3_vl.VISION_END,
+    qwen3_vl.IM_END,
+  ),
+  "qwen3_vl_moe": Subject(
+    qwen3_vl_moe,
+    "untied",
     ("two_images", "text_only", "images_and_video"),
     (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
     functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),

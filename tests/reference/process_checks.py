@@ -1,6 +1,6 @@
-"""One of several processes that load a checkpoint together and answer; prints JSON of tokens and bytes.
+"""One of several processes that load checkpoints together and answer; prints JSON of tokens and bytes for each.
 
-python -m tests.reference.process_checks 127.0.0.1:12345 2 0 fsdp:4,tensor:2 qwen2_5_vl CHECKPOINT
+python -m tests.reference.process_checks 127.0.0.1:12345 2 0 fsdp:4,tensor:2 qwen2_5_vl=CHECKPOINT ...
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,21 +43,24 @@ def own_share(params) -> int:
   return total
 
 
-def main(coordinator, processes, process, spec, family, directory):
-  jax.distributed.initialize(coordinator, int(processes), int(process))
-  directory, tally = pathlib.Path(directory), sharded.Tally()
-  model = registry.build(directory, directory_lib.read_config(directory), sharding.make_mesh(spec))
+def check(family, directory, mesh) -> dict[str, Any]:
+  """What a family's checkpoint answers, and the bytes of its parameters."""
+  tally = sharded.Tally()
+  model = registry.build(directory, directory_lib.read_config(directory), mesh)
   params = hf.load(directory, model, tally=tally)
-  print(
-    json.dumps(
-      {
-        "tokens": answers(family, model, params),
-        "read": tally.bytes_read,
-        "share": own_share(params),
-        "all": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
-      }
-    )
-  )
+  return {
+    "tokens": answers(family, model, params),
+    "read": tally.bytes_read,
+    "share": own_share(params),
+    "all": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+  }
+
+
+def main(coordinator, processes, process, spec, *checkpoints):
+  jax.distributed.initialize(coordinator, int(processes), int(process))
+  mesh = sharding.make_mesh(spec)
+  pairs = [checkpoint.split("=", 1) for checkpoint in checkpoints]
+  print(json.dumps({family: check(family, pathlib.Path(directory), mesh) for family, directory in pairs}))
 
 
 if __name__ == "__main__":
