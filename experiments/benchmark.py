@@ -44,7 +44,13 @@ from models.checkpoints import hf
 from models.checkpoints import params as params_lib
 
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
-_PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16"}
+_PRESETS = {
+  "cpu": "float32",
+  "gpu-7b": "bfloat16",
+  "internvl3-8b": "bfloat16",
+  "llava-onevision-7b": "bfloat16",
+  "qwen3-vl-8b": "bfloat16",
+}
 # Decoding is measured with these batch sizes too.
 _BATCH_SIZES = (4, 8)
 
