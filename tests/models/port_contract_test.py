@@ -154,7 +154,7 @@ SUBJECTS = {
   ),
   "qwen3_vl_moe": Subject(
     qwen3_vl_moe,
-    "untied",
+    "tied",
     ("two_images", "text_only", "images_and_video"),
     (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
     functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
