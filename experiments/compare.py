@@ -1,16 +1,21 @@
-"""Compares head importances and selectors: accuracy against the share of visual tokens kept.
+"""Compares head importances, selectors and merging: accuracy against the share of visual tokens kept.
 
   python -m experiments.compare --importance=ablation=out/ablation/head_importance.json
 
-Every setting answers the same held-out questions, so differences are paired. Pictures are encoded once for all settings.
-Writes compare.md, compare.csv, compare.png and heads.png. Interrupted at any moment, the same command resumes after the last
-batch that it finished.
+Every importance is crossed with every selector that it has an influence on, and every selector with every merge. Rows of
+HAWK's own rule are called by their importance (`uniform`, `ablation`), other rules by their name, with uniform head weights
+unless an importance follows (`hawk+mmr`, `hawk+mmr, ablation`). Every setting answers the same held-out questions, so
+differences are paired. Pictures are encoded once for all settings. Writes compare.md, compare.csv, datasets.csv (accuracy by
+data set), compare.png and heads.png with a PDF of each, transfer.md with --transfer, and metrics.jsonl, the record of the
+run. Interrupted at any moment, the same command resumes after the last batch that it finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -22,26 +27,50 @@ from experiments.estimation import adaptive
 from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
+from experiments.estimation import sources
 from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import method
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
-from hawk_jax import importance
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
+from models import generation
 from models import load_processor
 from models import registry
 from models import stages
 from models.llava import clip_text
 
+RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf")
+# Every rule that needs neither a CLIP nor videos.
+RIVALS = (
+  "random",
+  "grid",
+  "pool",
+  "sepprune",
+  "divprune",
+  "hawk+dpp",
+  "hawk+mmr",
+  "hawk+tops",
+  "tops",
+  "hawk+scope",
+  "scope",
+  "coin",
+  "zooprune",
+  "dart",
+  "visionzip",
+  "qaprune",
+  "fastv",
+)
 _BASELINE = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, method.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -53,13 +82,21 @@ class Settings(command.MeshSettings):
   keep_ratio: tuple[float, ...] = command.option(
     (0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
   )
-  importance: tuple[str, ...] = command.option(
-    (), "NAME=SOURCE adds a row of HAWK with a head importance, a JSON file or preset:NAME; repeat the flag for several."
-  )
+  importance: tuple[str, ...] = command.option((), sources.HELP)
   selector: tuple[str, ...] = command.option(
-    ("random", "fastv", "divprune", "hawk+dpp", "hawk+mmr", "qaprune"),
-    "Rival rule that picks tokens, with uniform head weights where it uses HAWK's score; repeat the flag for several.",
-    choices=lambda: selectors.SELECTORS,
+    RIVALS, "Rule to compare with HAWK's; repeat the flag for several.", choices=lambda: selectors.SELECTORS
+  )
+  merge: tuple[str, ...] = command.option(
+    ("none",), "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
+  )
+  reference: tuple[str, ...] = command.option(
+    comparison.REFERENCES, "Row that every other row is compared with, at the same share; repeat the flag for several."
+  )
+  transfer: bool = command.option(
+    False, "Whether to add rows with the weights that follow from each calibration set of each importance alone."
+  )
+  other_models: bool = command.option(
+    False, "Whether importances may have been estimated with another model, to see whether they transfer."
   )
   clip: str | None = command.option(None, "CLIP checkpoint directory or hub id, for the selector cdpruner.")
   adaptive: tuple[str, ...] = command.option(
@@ -82,6 +119,7 @@ class Settings(command.MeshSettings):
       raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(self.sources)}")
     if self.adaptive and self.data and not self.calibration_data:
       raise ValueError("calibration_data: adaptive budgets need it beside data")
+    clip_text.check_given(self.rivals, self.clip)
 
   @property
   def sources(self) -> dict[str, str]:
@@ -90,13 +128,12 @@ class Settings(command.MeshSettings):
     Raises:
       ValueError: a malformed `importance`.
     """
-    found = {_BASELINE: "uniform"}
-    for argument in self.importance:
-      name, equals, source = argument.partition("=")
-      if not equals or name in found or name in self.selector:
-        raise ValueError(f"importance: got {argument!r}, must be NAME=SOURCE with a name that no other row has")
-      found[name] = source
-    return found
+    return {_BASELINE: "uniform"} | sources.parse(self.importance, taken=(_BASELINE, *self.selector))
+
+  @property
+  def rivals(self) -> list[Pruning]:
+    """The rivals' settings of pruning, without a budget."""
+    return [self.pruning_of(selector=name) for name in self.selector]
 
   @property
   def ratios(self) -> list[float]:
@@ -106,60 +143,77 @@ class Settings(command.MeshSettings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  output, size = files.output_directory("output_dir", settings.output_dir), settings.batch_size
+  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, watching.RECORD)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  heads = model.config.text.num_attention_heads
-  rivals = [Pruning(selector=name) for name in settings.selector]
-  for rival in rivals:
-    stages.check(rival, model.config.text.num_hidden_layers)
-  rows = {name: importance.load(source, heads) for name, source in settings.sources.items()}
+  heads, size = model.config.text.num_attention_heads, settings.batch_size
+  rivals = settings.rivals
+  for one in (settings.pruning_of(), *rivals):
+    stages.check(one, model.config.text.num_hidden_layers)
+    generation.check_measures(model, one)
+  named = settings.sources
+  if settings.transfer:
+    named = {row: source for name, source in named.items() for row, source in _with_datasets(name, source)}
+  rows = {name: sources.load(source, heads) for name, source in named.items()}
   examples = (
     data.from_jsonl(settings.data)
     if settings.data
     else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS))
   )
   calibration = _calibration_examples(settings)
-  clip = clip_text.load_for(rivals, settings.clip)
-  processor, params = load_processor(str(directory)), registry.load_params(directory, model)
+  origins = _origins(settings.sources, calibration, {example.digest for example in examples})
+  processor = load_processor(str(directory))
+  clip = clip_text.load(settings.clip, model) if settings.clip else None
+  params = registry.load_params(directory, model)
   fingerprint = data.params_fingerprint(params)
-  _check_origins(settings.sources, calibration, fingerprint, {example.digest for example in examples})
+  for source, estimated_with in origins.items():
+    if estimated_with != fingerprint and not settings.other_models:
+      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {fingerprint}")
 
   budgets = adaptive.calibrate(
     data.Batches(model, params, processor, calibration, size),
     {name: rows[name] for name in settings.adaptive},
     settings.ratios,
+    settings.pruning_of(),
   )
   variants = _variants(settings, rows, budgets)
-  records = journal.Journal(
-    output / "batches.jsonl",
-    {
-      "model": fingerprint,
-      "data": data.fingerprint(examples),
-      "batch_size": size,
-      "calibration": data.fingerprint(calibration),
-      "clip": clip and data.params_fingerprint(clip.params),
-      "importance": {name: weights.tolist() for name, weights in rows.items()},
-      "settings": [variant.name for variant in variants],
-    },
-  )
-  batches = data.Batches(model, params, processor, examples, size, clip)
-  for number in records.remaining(len(batches), "batch"):
-    batch = batches[number]
-    seeds = number * size + np.arange(len(batch.datasets))
-    found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
-    records.append(
-      {
-        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
-      }
-    )
-  records.close()
-
+  conditions = {
+    "model": fingerprint,
+    "data": data.fingerprint(examples),
+    "batch_size": size,
+    "calibration": data.fingerprint(calibration),
+    "clip": clip and data.params_fingerprint(clip.params),
+    "importance": {name: each.record for name, each in rows.items()},
+    "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
+    "settings": [variant.name for variant in variants],
+  }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
-  return _report(output, records.records, variants, heads if settings.heads else 0, title)
+  measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
+  batches = data.Batches(model, params, processor, examples, size, clip, measures)
+  names = [variant.name for variant in variants]
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)
+    for number in records.remaining(len(batches), "batch"):
+      batch = batches[number]
+      seeds = number * size + np.arange(len(batch.datasets))
+      found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
+      records.append(
+        {
+          "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+          "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+        },
+        **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
+      )
+    records.close()
+    table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+    watch.write(len(batches), **summarize(table))
+  return table
 
 
 def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:
@@ -177,17 +231,27 @@ def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> No
     raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")
 
 
-def _check_origins(
-  sources: dict[str, str], calibration: Sequence[data.Example], model: str, test_pictures: set[str]
-) -> None:
-  """Refuses what was calibrated on test pictures, or estimated with a model of another fingerprint."""
-  for source in sources.values():
-    origin = importance.details(source)
-    estimated_with = origin.get("settings", {}).get("model", model)
-    if estimated_with != model:
-      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {model}")
-    check_apart(f"importance: {source} was estimated on", {*origin.get("pictures", ())}, test_pictures)
+def _with_datasets(name: str, source: str) -> list[tuple[str, str]]:
+  return [(name, source), *sources.by_dataset(name, source).items()]
+
+
+def _origins(named: dict[str, str], calibration: Sequence[data.Example], test_pictures: set[str]) -> dict[str, str]:
+  """The fingerprint of the model that each source was estimated with, where it says so.
+
+  Raises:
+    ValueError: a source or the calibration has used test pictures, or a source says it in a wrong way.
+  """
+  found = {}
+  for source in named.values():
+    origin = sources.details(source)
+    settings, pictures = origin.get("settings", {}), origin.get("pictures", [])
+    if not isinstance(settings, dict) or not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
+      raise ValueError(f"importance: {source} must hold an object under 'settings' and a list of strings under 'pictures'")
+    check_apart(f"importance: {source} was estimated on", {*pictures}, test_pictures)
+    if "model" in settings:
+      found[source] = settings["model"]
   check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
+  return found
 
 
 def _calibration_examples(settings: Settings) -> list[data.Example]:
@@ -200,44 +264,80 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
 
 
 def _variants(
-  settings: Settings, rows: dict[str, np.ndarray], budgets: dict[str, dict[float, Pruning]]
+  settings: Settings, rows: dict[str, sources.Importance], budgets: dict[str, dict[float, Pruning]]
 ) -> list[outcomes.Variant]:
   """Every setting to measure.
 
   Args:
     settings: of the command.
-    rows: the rows of HAWK, [H] head importance by name.
+    rows: head importance by name.
     budgets: of `adaptive.calibrate`, by row.
   """
-  heads = np.eye(len(rows[_BASELINE]), dtype=np.float32) if settings.heads else []
+  heads = np.eye(len(rows[_BASELINE].weights), dtype=np.float32) if settings.heads else []
   found = [outcomes.Variant("all tokens@1")]
   for ratio in settings.ratios:
-    fixed = Pruning(keep_ratio=ratio)
-    here = [(row, weights, fixed) for row, weights in rows.items()]
-    here += [(f"{row}, adaptive", rows[row], adapted[ratio]) for row, adapted in budgets.items()]
-    here += [(selector, None, dataclasses.replace(fixed, selector=selector)) for selector in settings.selector]
+    make = functools.partial(settings.pruning_of, keep_ratio=ratio)
+    found += _crossed(settings, rows, "hawk", make)
+    for name, adapted in budgets.items():
+      found.append(outcomes.Variant(f"{name}, adaptive@{ratio:g}", rows[name].weights, adapted[ratio]))
+    for selector in settings.selector:
+      found += _crossed(settings, rows, selector, make) if selector != "hawk" else []
     if ratio in settings.ratios[-2:]:
-      here += [(f"head {head}", weights, fixed) for head, weights in enumerate(heads)]
-    found += [outcomes.Variant(f"{row}@{ratio:g}", weights, pruning) for row, weights, pruning in here]
+      found += [outcomes.Variant(f"head {head}@{ratio:g}", weights, make()) for head, weights in enumerate(heads)]
+  return found
+
+
+def _crossed(
+  settings: Settings, rows: dict[str, sources.Importance], selector: str, make: Callable[..., Pruning]
+) -> list[outcomes.Variant]:
+  """A rule with every importance that it reads and every merge, at one share."""
+  rule, found = selectors.SELECTORS[selector], []
+  for name in rows if rule.weighted else ("",):
+    each = rows[name or _BASELINE]
+    own = [name] if selector == "hawk" else [selector] + [name] * (name not in ("", _BASELINE))
+    for merge in settings.merge if rule.merge is None else ("none",):
+      pruning = make(selector=selector, merge=merge, head_weights=each.head_weights)
+      row = ", ".join(own + ["merged"] * (merge != "none"))
+      found.append(outcomes.Variant(f"{row}@{pruning.keep_ratio:g}", each.weights, pruning))
   return found
 
 
 def _report(
-  output: pathlib.Path, records: list[dict[str, Any]], variants: Sequence[outcomes.Variant], heads: int, title: str
+  output: pathlib.Path,
+  records: list[dict[str, Any]],
+  names: Sequence[str],
+  datasets: Sequence[str],
+  settings: Settings,
+  heads: int,
+  title: str,
 ) -> list[dict[str, Any]]:
-  """Writes tables and figures of all records, and returns the table."""
-  names = [variant.name for variant in variants]
-  hits = {name: np.asarray([bit == "1" for record in records for bit in record["right"][name]]) for name in names}
+  """Writes tables and figures of all records, and returns the table.
+
+  Args:
+    output: directory.
+    records: of the journal.
+    names: of the variants.
+    datasets: of each question.
+    settings: of the command.
+    heads: number of heads.
+    title: of compare.md.
+  """
+  hits = comparison.hits_of(records, names)
   kept = {name: sum(record["kept"][name] for record in records) / len(hits[name]) for name in names}
-  table = comparison.analyse(hits, kept)
-  text = comparison.markdown(table, title)
+  table = comparison.analyse(hits, kept, settings.reference)
+  text = comparison.markdown(table, title, settings.reference, comparison.best(hits, settings.reference))
   files.write(output / "compare.md", text)
-  files.write(output / "compare.csv", comparison.csv(table))
-  figures.lines(output / "compare.png", *comparison.curves(table), "share of visual tokens kept", "right answers, %")
-  if heads:
-    figures.bars(
-      output / "heads.png", comparison.heads(table, heads), "head of the first layer, alone", "share of right answers"
-    )
+  files.write(output / "compare.csv", comparison.csv(table, settings.reference))
+  by_dataset = comparison.by_dataset(hits, datasets)
+  files.write(output / "datasets.csv", comparison.datasets_csv(by_dataset))
+  panels = comparison.panels(table, [*settings.sources], settings.selector)
+  figures.save(output / "compare.png", figures.curves(panels, "right answers, %"))
+  if settings.heads:
+    bars = comparison.heads(table, heads)
+    figures.save(output / "heads.png", figures.bars(bars, "head of the first layer, alone", "share of right answers"))
+  if settings.transfer:
+    names = [row for name, source in settings.sources.items() for row in (name, *sources.by_dataset(name, source))]
+    files.write(output / "transfer.md", comparison.transfer(by_dataset, names, settings.ratios))
   print(text)
   print(f"written to {output}")
   return table

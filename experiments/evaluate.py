@@ -10,7 +10,7 @@ of the batches; all processes must see the output directory. docs/evaluation.md 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -23,6 +23,7 @@ import jax
 import tqdm
 
 from experiments.digits import embedded
+from experiments.estimation import sources
 from experiments.evaluation import answering
 from experiments.evaluation import benchmarks
 from experiments.evaluation import gallery
@@ -36,33 +37,55 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
 from hawk_jax import importance
-from hawk_jax import pruning
-from hawk_jax import scoring
 from hawk_jax import selectors
+from models import generation
 from models import load_processor
 from models import registry
 from models import stages
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import params as params_lib
 
+RESULTS = (
+  "table.md",
+  "intervals.md",
+  "plot.png",
+  "plot.pdf",
+  "report.html",
+  "scores.json",
+  "predictions.jsonl",
+  "manifest.json",
+  "seconds.jsonl",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, watching.Settings):
+class Settings(command.MeshSettings, watching.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-  data: tuple[str, ...] = command.option((), "TSV file in VLMEvalKit's layout; its name says which benchmark it is.")
+  data: tuple[str, ...] = command.option(
+    (), "TSV file in VLMEvalKit's layout; its name says which benchmark it is. Repeat the flag for several."
+  )
   selector: tuple[str, ...] = command.option(
     ("hawk",),
-    "Rule that picks tokens.",
+    "Rule that picks tokens; repeat the flag for several.",
     choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
   )
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat the flag for several."
+  )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
-  normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
+  importance: tuple[str, ...] = command.option((), sources.HELP)
+  merge: tuple[str, ...] = command.option(
+    ("none",), "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
+  )
+  reference: str | None = command.option(
+    None, "Row of table.md, such as hawk, that intervals.md compares every other row with, at the same share."
+  )
   resolution: str = command.option(
     "model",
     "Limits on the size of pictures: the checkpoint's own, or the paper's native "
@@ -84,17 +107,27 @@ class Settings(command.MeshSettings, watching.Settings):
   dtype: str | None = command.option(
     None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
   )
+  allow_outside_paths: bool = command.option(
+    False, "Whether image_path and video_path may name files outside the directory of the TSV file."
+  )
   output_dir: str = command.option("out/evaluate", "Directory for the results, shared by all processes.")
 
   def __post_init__(self):
     super().__post_init__()
     if not self.data:
       raise ValueError("data: give at least one TSV file")
+    rows = [setting.selector for setting in self.rows({name: "importance" for name in sources.parse(self.importance)})[1:]]
+    if self.reference not in (None, *rows):
+      raise ValueError(f"reference: got {self.reference!r}, the rows are {', '.join(dict.fromkeys(rows))}")
 
-  @property
-  def prunings(self) -> tuple[pruning.Pruning, ...]:
-    """The settings of pruning that are compared."""
-    return plan.settings(self.selector, self.keep_ratio, normalization=self.normalization)
+  def rows(self, importances: Mapping[str, str]) -> tuple[plan.Setting, ...]:
+    """The settings that are compared.
+
+    Args:
+      importances: `Pruning.head_weights` of the importances that `importance` names.
+    """
+    importances = {"": "importance"} | dict(importances)
+    return plan.settings(self.selector, self.keep_ratio, importances=importances, merges=self.merge, make=self.pruning_of)
 
   @property
   def options(self) -> answering.Options:
@@ -122,23 +155,32 @@ class Evaluation:
   """
 
   directory: pathlib.Path
-  prunings: tuple[pruning.Pruning, ...]
+  prunings: tuple[plan.Setting, ...]
   results: list[results_lib.Result]
 
 
 def run(settings: Settings) -> Evaluation:
   """Answers all questions under all settings, and writes the files."""
-  output = files.output_directory("output_dir", settings.output_dir, shared=True)
-  prunings, options = settings.prunings, settings.options
+  results = (*RESULTS, watching.RECORD)
+  with files.resumable_directory("output_dir", settings.output_dir, shared=True, results=results) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
+  journals = files.output_directory("output_dir", str(output / "journal"), shared=True)
+  options = settings.options
   tables, found = read_tables(settings)
 
   name, dtype = environment.model_name(settings.model), settings.dtype or environment.default_dtype()
   mesh = processes.mesh(settings.mesh, jax.local_devices())
   directory, model = registry.describe(settings.model, mesh)
   config, text = directory_lib.read_config(directory), model.config.text
-  for one in prunings:
-    stages.check(one, text.num_hidden_layers)
   head_importance = importance.load(settings.head_importance, text.num_attention_heads)
+  named = {row: sources.load(source, text.num_attention_heads) for row, source in sources.parse(settings.importance).items()}
+  prunings = settings.rows({row: each.head_weights for row, each in named.items()})
+  for one in prunings:
+    stages.check(one.pruning, text.num_hidden_layers)
+    generation.check_measures(model, one.pruning)
   processor = load_processor(str(directory))
   answering.check(model, processor, options)
   conditions = manifest.make(
@@ -152,6 +194,7 @@ def run(settings: Settings) -> Evaluation:
       "dtype": dtype,
       "mesh": mesh and dict(mesh.shape),
       "normalization": settings.normalization,
+      **changed(settings, {row: each.record for row, each in named.items()}),
       **dataclasses.asdict(options),
     },
     directory,
@@ -159,13 +202,20 @@ def run(settings: Settings) -> Evaluation:
   )
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, settings.gallery)
+  finished(journals, conditions, batches)  # refuses another run's before weights are loaded
 
   params = registry.load_params(directory, model, dtype)
   answerer = answering.Answerer(
-    model, params, processor, registry.find(directory, config).prompt_family, head_importance, prunings, options
+    model,
+    params,
+    processor,
+    registry.find(directory, config).prompt_family,
+    head_importance,
+    prunings,
+    options,
+    {row: each.weights for row, each in named.items()},
   )
   with contextlib.closing(watching.Watch(settings, output)) as watch:
-    journals = output / "journal"
     entries = answer_all(answerer, journals, conditions, batches, tables, found, shown, settings.strict, watch)
     evaluation = Evaluation(output, prunings, results_lib.collect(tables, found, batches, entries, len(prunings)))
     watch.write(len(batches), **summarize(evaluation))
@@ -176,10 +226,12 @@ def run(settings: Settings) -> Evaluation:
   titles = [benchmark.title for benchmark in found]
   table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution, titles))
   about = f"{name}, head importance {settings.head_importance}"
-  contents = {
-    "table.md": table,
-    "plot.png": results_lib.plot(results, prunings),
-    "report.html": gallery.page(
+  contents = (
+    table,
+    results_lib.paired(results, prunings, settings.reference),
+    results_lib.plot(results, prunings),
+    results_lib.plot(results, prunings, ".pdf"),
+    gallery.page(
       results,
       prunings,
       shown,
@@ -187,19 +239,27 @@ def run(settings: Settings) -> Evaluation:
       processor.media.as_seen,
       f"{about}; dimmed tokens were removed",
     ),
-    "scores.json": results_lib.scores(results, prunings),
-    "predictions.jsonl": results_lib.predictions(results, prunings),
-    "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
-    "seconds.jsonl": results_lib.seconds(entries),
-  }
-  for file, content in contents.items():
+    results_lib.scores(results, prunings),
+    results_lib.predictions(results, prunings),
+    json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
+    results_lib.seconds(entries),
+  )
+  for file, content in zip(RESULTS, contents, strict=True):
     files.write(output / file, content)
   asked = sum(len(table.rows) for table in tables)
   print(
     f"\n{asked} questions, {about}; {environment.device()}, {environment.today()}; {environment.versions()}\n\n{table}\n"
-    f"written to {output}: {', '.join(contents)}"
+    f"written to {output}: {', '.join(RESULTS)}"
   )
   return evaluation
+
+
+def changed(settings: Settings, importances: dict[str, Any]) -> dict[str, Any]:
+  """What the answers depend on besides and differs from its default, so that older runs of the same settings resume."""
+  fields = {field.name: field.default for field in dataclasses.fields(method.Settings)} | {"merge": ("none",)}
+  values = {name: getattr(settings, name) for name in fields if name != "normalization"}
+  found = {name: value for name, value in values.items() if value != fields[name]}
+  return found | ({"importances": importances} if importances else {})
 
 
 def read_tables(settings: Settings) -> tuple[list[tsv.Table], list[Benchmark]]:
@@ -211,7 +271,7 @@ def read_tables(settings: Settings) -> tuple[list[tsv.Table], list[Benchmark]]:
   tables: list[tsv.Table] = []
   found = []
   for path in settings.data:
-    table = tsv.read(path, limit=settings.limit)
+    table = tsv.read(path, limit=settings.limit, outside=settings.allow_outside_paths)
     benchmark = benchmarks.find(table.name, table.columns)
     table = benchmark.check(table)
     if table.name in (other.name for other in tables):
@@ -263,8 +323,7 @@ def answer_all(
     The entries of all batches, by number.
   """
   index, count = jax.process_index(), jax.process_count()
-  directory.mkdir(exist_ok=True)
-  done = finished(directory, conditions)
+  done = finished(directory, conditions, batches)
   mine = [batch for batch in batches if batch.number % count == index]
   waiting = [batch for batch in mine if batch.number not in done]
   questions = lambda some: sum(len(batch.rows) for batch in some)
@@ -285,18 +344,30 @@ def answer_all(
       watch.write(step + 1, questions=progress.n, questions_per_second=progress.format_dict["rate"] or 0.0, **seconds)
       records.append(entry)
   records.close()
-  while len(entries := finished(directory, conditions)) < len(batches):
+  while len(entries := finished(directory, conditions, batches)) < len(batches):
     time.sleep(1)
   return entries
 
 
-def finished(directory: pathlib.Path, conditions: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def finished(
+  directory: pathlib.Path, conditions: dict[str, Any], batches: Sequence[plan.Batch]
+) -> dict[int, dict[str, Any]]:
   """The entries of the batches that any process has finished, by number.
 
   Raises:
-    ValueError: the directory holds another run.
+    ValueError: the directory holds another run, or batches of other rows.
   """
-  return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, conditions)}
+  entries = {}
+  for path in sorted(directory.glob("*.jsonl")):
+    for entry in journal.read(path, conditions):
+      number = entry["batch"]
+      if number >= len(batches) or {*map(int, entry["rows"])} != {*batches[number].rows}:
+        raise ValueError(
+          f"output_dir: {path} has answers to other questions, since pictures or videos beside the data have appeared or "
+          "gone; give another directory"
+        )
+      entries[number] = entry
+  return entries
 
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:

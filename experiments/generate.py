@@ -31,8 +31,8 @@ from experiments.evaluation import staged
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import method
 from experiments.running import processes
-from hawk_jax import budgets
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring
@@ -49,16 +49,20 @@ from models.llava import clip_text
 from models.processor import Processor
 from models.vision_language import Features
 
+RESULT = "result.json"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   image: tuple[str, ...] = command.option(
-    (), "Picture file. Empty: a question without a picture. By default, without --video and --messages, an example."
+    (),
+    "Picture file; repeat the flag for several. Empty: a question without a picture. By default, without --video and "
+    "--messages, an example.",
   )
-  video: tuple[str, ...] = command.option((), "Video file; videos follow the pictures.")
+  video: tuple[str, ...] = command.option((), "Video file; repeat the flag for several. Videos follow the pictures.")
   fps: float = command.option(2.0, "Frames per second to take from videos.")
   max_frames: int = command.option(64, "Largest number of frames to take from a video.")
   prompt: str = command.option("Which digit is red?", "The question.")
@@ -70,9 +74,6 @@ class Settings(command.MeshSettings):
   keep_mass: float | None = command.option(
     None, "Adaptive budget: keep only as many tokens as hold this share of the softmaxed score."
   )
-  rounding: str = command.option(
-    "ceil", "How the number of tokens that keep_ratio means is rounded.", choices=budgets.ROUNDINGS
-  )
   selector: str = command.option("hawk", "Rule that picks tokens.", choices=lambda: selectors.SELECTORS)
   prune_layer: int = command.option(
     2, "Decoder layers that run on all tokens before a rule that prunes inside the decoder, such as fastv.", least=1
@@ -83,7 +84,12 @@ class Settings(command.MeshSettings):
     "in place of HAWK; the selector cdpruner needs it.",
   )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
-  normalization: str = command.option("l2", "How each head's scores are normalized.", choices=scoring.NORMALIZATIONS)
+  head_weights: str = command.option(
+    "importance",
+    "How heads are weighted: by head_importance, or for each question by mass or entropy of a head's attention.",
+    choices=("importance", *scoring.QUESTION_WEIGHTS),
+  )
+  merge: str = command.option("none", "What becomes of tokens that are not kept.", choices=selectors.MERGES)
   max_new_tokens: int = command.option(64, "Largest number of tokens in the answer.")
   temperature: float = command.option(0.0, "Temperature of sampling; 0: the most likely token.")
   top_k: int = command.option(0, "Sample from so many of the most likely tokens; 0: from all.")
@@ -101,6 +107,7 @@ class Settings(command.MeshSettings):
     super().__post_init__()
     if self.messages is not None and (self.image or self.video or self.clip):
       raise ValueError("messages: holds the pictures and videos; give no image, video or clip beside it")
+    clip_text.check_given([self.pruning], self.clip)
 
   @property
   def pruning(self) -> pruning.Pruning:
@@ -111,22 +118,24 @@ class Settings(command.MeshSettings):
   @property
   def rule(self) -> str:
     """The rule that picked the tokens and what its scores are, in words."""
-    scores = "CLIP relevance" if self.clip else f"HAWK scores, {self.normalization} normalization"
-    return f"{self.selector}, {scores}"
+    relevance = self.pruning.rule.relevance
+    scores = f"HAWK scores, {self.normalization} normalization" if relevance in (None, "hawk") else f"{relevance} scores"
+    return f"{self.selector}, {'CLIP relevance' if self.clip else scores}"
 
 
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the files, and returns the content of result.json."""
-  output = files.output_directory("output_dir", settings.output_dir)
-  clip = clip_text.load_for([settings.pruning], settings.clip)
+  output = files.output_directory("output_dir", settings.output_dir, results=(RESULT, "scores.npz", "kept_tokens.png"))
   sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   stages.check(settings.pruning, model.config.text.num_hidden_layers)
+  generation.check_measures(model, settings.pruning)
   head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
   messages = _read_messages(settings, processor)
   _check(settings, model, processor, messages)
 
+  clip = clip_text.load(settings.clip, model) if settings.clip else None
   watch, dtype = staged.Stopwatch(), settings.dtype or environment.default_dtype()
   params = watch.time("load", registry.load_params, directory, model, dtype)
   options = staged.Options(
@@ -135,6 +144,9 @@ def run(settings: Settings) -> dict[str, Any]:
   answerer = staged.Answerer(model, params, processor, options, clip, watch)
   asked = _questions(messages)
   conversation = chat.Conversation(model, processor, answerer.encode, settings.min_pixels, settings.max_pixels)
+  # An old picture must not be beside a new result.
+  for old in (output / RESULT, *output.glob("scores*.npz"), *output.glob("kept_tokens*.png")):
+    old.unlink(missing_ok=True)
   turns: list[dict[str, Any]] = []
   for number, message in enumerate(messages):
     conversation = conversation.add(message)
@@ -159,8 +171,8 @@ def run(settings: Settings) -> dict[str, Any]:
     "platform": jax.default_backend(),
     **({"messages": settings.messages, "turns": turns} if settings.messages else turns[0]),
   }
-  (output / "result.json").write_text(json.dumps(report, indent=1) + "\n")
-  print(f"written         {output}: {', '.join(['result.json', *answerer.written])}")
+  files.write(output / RESULT, json.dumps(report, indent=1) + "\n")
+  print(f"written         {output}: {', '.join([RESULT, *answerer.written])}")
   return report
 
 
@@ -181,7 +193,7 @@ def _read_messages(settings: Settings, processor: Processor) -> list[messages_li
   path = pathlib.Path(settings.messages)
   try:
     content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f"messages: cannot read {path} ({error})") from error
   content = content.get("messages") if isinstance(content, dict) else content
   if not isinstance(content, list):

@@ -1,18 +1,20 @@
-"""The whole study of one model: every estimate of head importance, how far estimates agree, and what they are worth.
+"""The whole study of a model: every estimate of head importance, how far estimates agree, and what they are worth.
 
   python -m experiments.study --model=experiments/embedded_models/qwen2_5_vl --results_dir=experiments/results/qwen2_5_vl
+  python -m experiments.study --model=out/a/model --model=out/b/model --model=out/c/model --results_dir=out/results
 
-Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them. Interrupted at any moment,
-the same command resumes where it stopped. `--results_dir` gets the tables and figures.
+Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them, crossed with every rule
+and with merging. Interrupted at any moment, the same command resumes where it stopped. `--results_dir` gets the tables and
+figures. Of several models, each has a folder there, and models.md, models.csv and models.png hold means over the models,
+with intervals over models and questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-import json
+import os
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,16 @@ import numpy as np
 from experiments import compare
 from experiments import head_importance
 from experiments.digits import embedded
+from experiments.estimation import comparison
 from experiments.estimation import estimators
 from experiments.estimation import stability
+from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import journal
 from hawk_jax import importance
+from hawk_jax import selectors
 
 # Settings of `experiments.head_importance` by the name of the estimate.
 ESTIMATES: dict[str, dict[str, Any]] = {
@@ -36,12 +42,19 @@ ESTIMATES: dict[str, dict[str, Any]] = {
   "gradient": {"estimator": "gradient"},
   "attention mass": {"estimator": "attention_mass"},
   "learned": {"estimator": "learned"},
+  "question sensitivity": {"estimator": "question_sensitivity"},
   "random weights": {"estimator": "random"},
   "ablation, seed 1": {"seed": 1},
   "ablation, seed 2": {"seed": 2},
 }
 # Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
+RESULTS = (*compare.RESULTS, "ablation.png", "ablation.pdf", "ablation.json", "learned.json", "importance.md")
+MODELS = ("models.md", "models.csv", "models.png", "models.pdf")
+# Weights that follow from each question, without calibration.
+UNCALIBRATED = {"question mass": "question:mass", "question entropy": "question:entropy"}
+# Rows that all others are compared with: HAWK without importance and with the paper's, and random tokens.
+REFERENCES = ("uniform", "ablation", "random")
 # Calibration examples of each data set for which stability is measured.
 SIZES = (10, 25, 50, 100, 150)
 
@@ -50,54 +63,113 @@ SIZES = (10, 25, 50, 100, 150)
 class Settings(command.MeshSettings):
   """Settings of the command."""
 
-  model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory.")
+  model: tuple[str, ...] = command.option(
+    (str(embedded.DIRECTORY / "qwen2_5_vl"),), "Checkpoint directory; repeat the flag for several."
+  )
   questions: int = command.option(2000, "Held-out questions.", least=5)
   examples: int = command.option(100, "Calibration questions of each kind, for every estimate.", least=1)
   keep_ratio: tuple[float, ...] = command.option(
     (0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
   )
+  merge: tuple[str, ...] = command.option(
+    selectors.MERGES, "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
+  )
   output_dir: str = command.option("out/study", "Directory for the files of all runs, in a folder of the model's name.")
   results_dir: str = command.option("out/study/results", "Directory for tables and figures.")
 
+  def __post_init__(self):
+    super().__post_init__()
+    names = [*map(environment.model_name, self.model)]
+    if not names or len({*names}) != len(names):
+      raise ValueError(f"model: got {', '.join(names) or 'none'}, must be one or more, with different names")
+
 
 def run(settings: Settings) -> list[dict[str, Any]]:
-  """Runs the study, writes the files, and returns the table of `experiments.compare`."""
-  name = environment.model_name(settings.model)
-  output = files.output_directory("output_dir", settings.output_dir) / name
-  results = files.output_directory("results_dir", settings.results_dir)
-  directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
-  common = dict(model=settings.model, mesh=settings.mesh)
-  for estimate, options in ESTIMATES.items():
-    print(f"== {estimate}", flush=True)
-    head_importance.run(
-      head_importance.Settings(**common, examples=settings.examples, output_dir=str(directories[estimate]), **options)
-    )
-  sources = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
-  print("== comparison", flush=True)
-  table = compare.run(
-    compare.Settings(
-      **common,
-      questions=settings.questions,
-      keep_ratio=settings.keep_ratio,
-      adaptive=("uniform", "learned"),
-      importance=tuple(f"{estimate}={source}" for estimate, source in sources.items() if estimate not in REPEATED),
-      output_dir=str(output / "compare"),
-    )
+  """Runs the study, writes the files, and returns the table of `experiments.compare`, or that of all models."""
+  if len(settings.model) == 1:
+    return _study(settings, settings.model[0], settings.results_dir)
+  names = [*map(environment.model_name, settings.model)]
+  results = files.output_directory("results_dir", settings.results_dir, results=MODELS)
+  for name, model in zip(names, settings.model):
+    print(f"==== {name}", flush=True)
+    _study(settings, model, str(results / name))
+  hits = {name: _hits(pathlib.Path(settings.output_dir) / name / "compare" / "batches.jsonl") for name in names}
+  table = comparison.over_models(hits, REFERENCES)
+  title = (
+    f"{settings.questions} held-out questions, means over {len(names)} models ({', '.join(names)}), in % with 95 % "
+    f"bootstrap intervals over models and questions; {environment.device()}, {environment.today()}; "
+    f"{environment.versions()}."
   )
+  figure = figures.curves(
+    comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS), "right answers, %"
+  )
+  contents = (
+    comparison.markdown(table, title, REFERENCES),
+    comparison.csv(table, REFERENCES),
+    figures.encode(figure),
+    figures.encode(figure, ".pdf"),
+  )
+  for file, content in zip(MODELS, contents, strict=True):
+    files.write(results / file, content)
+  print(f"{contents[0]}\nwritten to {results}")
+  return table
+
+
+def _study(settings: Settings, model: str, results_dir: str) -> list[dict[str, Any]]:
+  """The study of one model."""
+  name = environment.model_name(model)
+  results = files.output_directory("results_dir", results_dir, results=RESULTS)
+  with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
+    return _run(settings, model, name, output, results)
+
+
+def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
+  directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
+  sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
+  compared = {estimate: source for estimate, source in sources.items() if estimate not in REPEATED}
+  common = dict(model=model, mesh=settings.mesh)
+  # All settings are made, and so checked, before the first run.
+  estimates = {
+    estimate: head_importance.Settings(
+      **common, examples=settings.examples, output_dir=str(directories[estimate]), **options
+    )
+    for estimate, options in ESTIMATES.items()
+  }
+  comparing = compare.Settings(
+    **common,
+    questions=settings.questions,
+    keep_ratio=settings.keep_ratio,
+    adaptive=("uniform", "learned"),
+    importance=tuple(f"{row}={source}" for row, source in {**compared, **UNCALIBRATED}.items()),
+    merge=settings.merge,
+    reference=REFERENCES,
+    output_dir=str(output / "compare"),
+  )
+  for estimate, estimation in estimates.items():
+    print(f"== {estimate}", flush=True)
+    head_importance.run(estimation)
+  print("== comparison", flush=True)
+  table = compare.run(comparing)
 
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
   text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
-  files.write(results / "importance.md", text)
-  for file in ("compare.md", "compare.csv", "compare.png", "heads.png"):
-    shutil.copyfile(output / "compare" / file, results / file)
-  shutil.copyfile(directories["ablation"] / "head_importance.png", results / "ablation.png")
-  for estimate in ("ablation", "learned"):
-    shutil.copyfile(sources[estimate], results / f"{estimate}.json")
+  copied = [output / "compare" / file for file in compare.RESULTS]
+  copied += [directories["ablation"] / file for file in head_importance.FIGURES]
+  copied += [sources["ablation"], sources["learned"]]
+  for file, source in zip(RESULTS, copied):
+    files.write(results / file, source.read_bytes())
+  files.write(results / RESULTS[-1], text)
   print(text + f"\nwritten to {results}")
   return table
+
+
+def _hits(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Which questions each setting answered right, from the journal of `experiments.compare`."""
+  records = journal.read(path)
+  return comparison.hits_of(records, list(records[0]["right"]))
 
 
 def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
@@ -114,11 +186,7 @@ def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
 
 def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
   """What `experiments.head_importance` recorded of its batches in some runs."""
-  return [
-    json.loads(line)
-    for directory in directories
-    for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]
-  ]
+  return [record for directory in directories for record in journal.read(directory / estimators.PerExample.journal)]
 
 
 if __name__ == "__main__":

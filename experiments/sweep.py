@@ -37,6 +37,7 @@ from experiments import compare
 from experiments import evaluate
 from experiments import generate
 from experiments import head_importance
+from experiments import train
 from experiments.reporting import tables
 from experiments.running import command
 from experiments.running import configs
@@ -49,7 +50,7 @@ from experiments.running.settings import option
 # Each has Settings with an output_dir, run(settings), and summarize(result): a row of the table, by column.
 COMMANDS = {
   module.__name__.rpartition(".")[-1]: module
-  for module in (accuracy, benchmark, compare, evaluate, generate, head_importance)
+  for module in (accuracy, benchmark, compare, evaluate, generate, head_importance, train)
 }
 _RESULT = "sweep.json"  # in a point's directory
 _LONGEST = 100  # characters of the name of a point's directory
@@ -120,8 +121,12 @@ class Point:
     path = self.directory / _RESULT
     if not path.is_file():
       return {"error": "not run yet"}
-    content = json.loads(path.read_text())
-    before, now = content["settings"], self.conditions()
+    now = self.conditions()
+    try:
+      content = json.loads(path.read_text())
+      before = {**content["settings"]}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+      raise ValueError(f"output_dir: {path} is damaged; delete it to run its point again") from error
     if before != now:
       differ = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
       raise ValueError(f"output_dir: {path} belongs to a run with other {', '.join(differ)}; give another directory")
@@ -132,7 +137,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs this shard's points, writes the table of all points, and returns its rows.
 
   Raises:
-    ValueError: settings that do not fit the command, or a point of this shard that failed.
+    ValueError: settings that do not fit the command, or a point of this shard that failed or that another run is at.
   """
   index, count = settings.numbers
   points = make_points(settings, pathlib.Path(settings.output_dir))
@@ -140,7 +145,14 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     for number in range(len(points))[index::count]:
       print(_command_line(settings, number, len(points)) + f"  # {points[number].name}")
     return []
-  output = files.output_directory("output_dir", settings.output_dir, shared=True)
+  # Other shards may run at the same time.
+  results = ("table.md", "table.csv")
+  with files.resumable_directory("output_dir", settings.output_dir, shared=True, results=results, alone=False) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
+  index, count = settings.numbers
   points = make_points(settings, output)
   mine = points[index::count]
   waiting = [point for point, result in zip(mine, _results(mine)) if "error" in result]
@@ -239,6 +251,8 @@ def _run_point(module, point: Point) -> None:
   began = time.perf_counter()
   try:
     result: dict[str, Any] = {"summary": module.summarize(module.run(remote.fetched(point.settings)))}
+  except files.InUseError:
+    raise
   except Exception as error:
     print(f"failed: {error}", flush=True)
     files.write(output / "error.txt", traceback.format_exc())

@@ -22,7 +22,8 @@ class Prompt:
     text_order      [[ 0, 4, 5, -1]]      visual_order      [[1, 2, 3, -1]]
     text_positions  [[[0], [4], [5], [0]]]  visual_positions  [[[1], [2], [3], [0]]]
     query_mask      [[F, T, T, F]]        visual_slots      [[0, 1, 2, 0]]
-    next_position   [6]                   visual_places     [[1, 2, 3, 0]]
+    visual_curve    [[0, 1, 2, 0]]        visual_places     [[1, 2, 3, 0]]
+    next_position   [6]
 
   Attributes:
     text_tokens: [B, T] int32, token ids.
@@ -32,8 +33,12 @@ class Prompt:
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
     visual_order: [B, V] int32, index in the prompt, -1 on padding; visual slots may be in another order than the prompt.
     visual_positions: [B, V, A] int32, rotary position ids.
-    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others.
     next_position: [B] int32, rotary position of the first generated token: max(unpruned positions) + 1.
+    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others;
+      None: no rule may ask for it.
+    visual_curve: [B, V] int32, place of the token, from 0, on a curve through all pictures of its prompt; equal parts of the
+      curve are compact regions, see `hawk_jax.selectors.regions`. 0 on padding. None: no
+      rule may ask for it.
   """
 
   text_tokens: jax.Array
@@ -43,8 +48,9 @@ class Prompt:
   visual_slots: jax.Array
   visual_order: jax.Array
   visual_positions: jax.Array
-  visual_places: jax.Array
   next_position: jax.Array
+  visual_places: jax.Array | None = None
+  visual_curve: jax.Array | None = None
 
   @property
   def visual_mask(self) -> jax.Array:
@@ -91,7 +97,9 @@ def keep_all(prompt: Prompt) -> jax.Array:
   return jnp.where(prompt.visual_mask, jnp.arange(prompt.visual_order.shape[1], dtype=jnp.int32), -1)
 
 
-def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array) -> Sequence:
+def compact(
+  prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array, merged: jax.Array | None = None
+) -> Sequence:
   """Removes the visual tokens that were not kept and restores prompt order (docs/method.md, "Compaction").
 
   Every text token is kept, the order does not change, and every token keeps its own position ids. With the example of
@@ -107,6 +115,7 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
     text: [B, T, D] text embeddings.
     visual: [B, V, D] visual embeddings.
     kept: [B, K] int32, indices into V of the tokens to keep, -1 in unused slots.
+    merged: [B, K, D] embeddings of the kept tokens in place of their own; None: their own.
 
   Returns:
     A `Sequence` of static length T + K.
@@ -120,17 +129,16 @@ def compact(prompt: Prompt, text: jax.Array, visual: jax.Array, kept: jax.Array)
   # -1 as unsigned is the largest key, so padding sorts last.
   permutation = jnp.argsort(order.astype(jnp.uint32), axis=1)
 
-  def arrange(text_values, visual_values):
-    values = jnp.concatenate([text_values, gather(visual_values).astype(text_values.dtype)], axis=1)
-    return rows(values, permutation)
+  def arrange(text_values, kept_values):
+    return rows(jnp.concatenate([text_values, kept_values.astype(text_values.dtype)], axis=1), permutation)
 
   order = rows(order, permutation)
   return Sequence(
-    embeddings=arrange(text, visual),
-    positions=arrange(prompt.text_positions, prompt.visual_positions),
+    embeddings=arrange(text, gather(visual) if merged is None else merged),
+    positions=arrange(prompt.text_positions, gather(prompt.visual_positions)),
     order=order,
-    visual=arrange(jnp.zeros_like(prompt.query_mask), prompt.visual_mask) & (order >= 0),
-    slots=arrange(jnp.zeros_like(prompt.text_order), prompt.visual_slots),
+    slots=arrange(jnp.zeros_like(prompt.text_order), gather(prompt.visual_slots)),
+    visual=arrange(jnp.zeros_like(prompt.query_mask), gather(prompt.visual_mask)) & (order >= 0),
   )
 
 
@@ -145,3 +153,19 @@ def places(order: jax.Array, wanted: jax.Array) -> jax.Array:
     [B, N] int32 indices into L; where `wanted` is -1 they have no meaning.
   """
   return jax.vmap(jnp.searchsorted)(order.astype(jnp.uint32), wanted.astype(jnp.uint32)).clip(0, order.shape[1] - 1)
+
+
+def split(prompt: Prompt, whole: Sequence, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Hidden states of an unpruned sequence, as text and as visual tokens.
+
+  Args:
+    prompt: the prompts.
+    whole: all of their tokens in prompt order.
+    hidden: [B, L, D] of these tokens.
+
+  Returns:
+    [B, T, D] and [B, V, D]; those of padding have no meaning.
+  """
+  rows = jax.vmap(lambda values, index: values[index])
+  text, visual = (rows(hidden, places(whole.order, order)) for order in (prompt.text_order, prompt.visual_order))
+  return text, visual

@@ -7,7 +7,9 @@ Axes: B batch, T text slots, V visual slots, K kept slots, H query heads, D hidd
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 from flax import struct
@@ -34,6 +36,7 @@ def prune(
   visual: jax.Array,
   projections: scoring.Projections | None = None,
   plan: Plan | None = None,
+  measures: Mapping[str, jax.Array] | None = None,
 ) -> prompt_lib.Sequence:
   """Removes the visual tokens that matter least to the question (HAWK, Equations 4 to 7).
 
@@ -44,35 +47,87 @@ def prune(
     projections: the first decoder layer's query and key projections; may be None if there is no plan, or if
       the plan holds scores.
     plan: how many tokens to keep and by which rule; None keeps all.
+    measures: [B, V] what the port measured of each visual token, by name, for the rules that need it.
 
   Returns:
     The compacted prompts, of length T + K.
+
+  Raises:
+    ValueError: a plan that does not fit the batch.
   """
-  mask = prompt.visual_mask
-  if plan is None or not mask.shape[1]:
+  if plan is None or not prompt.visual_mask.shape[1]:
     return prompt_lib.compact(prompt, text, visual, prompt_lib.keep_all(prompt))
-  scores = score(prompt, text, visual, projections, plan)
-  counts = jnp.full(mask.shape[:1], plan.keep_count) if plan.counts is None else plan.counts
-  if plan.keep_mass is not None:
-    counts = jnp.minimum(counts, budgets.mass_counts(scores, mask, plan.keep_mass))
-  seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else plan.seeds
-  select = selectors.SELECTORS[plan.pruning.selector]
-  kept = select(
-    visual, scores, mask, counts, seeds, keep_count=min(plan.keep_count, mask.shape[1]), places=prompt.visual_places
-  )
-  return prompt_lib.compact(prompt, text, visual, kept)
+  _check_plan(plan, len(prompt.visual_mask))
+  return reduce(prompt, text, visual, score(prompt, text, visual, projections, plan, measures), plan)
 
 
 def score(
-  prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, projections: scoring.Projections | None, plan: Plan
+  prompt: prompt_lib.Prompt,
+  text: jax.Array,
+  visual: jax.Array,
+  projections: scoring.Projections | None,
+  plan: Plan,
+  measures: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-  """[B, V] float32 fused score of every visual token (Equations 4 to 6), or the scores that the plan was given instead."""
+  """[B, V] float32 score of every visual token: the fused one (Equations 4 to 6), what the rule ranks by in its place
+  (`Selector.relevance`), or the scores that the plan was given."""
+  settings, relevance, mask = plan.pruning, plan.pruning.rule.relevance, prompt.visual_mask
   if plan.scores is not None:
     return jnp.asarray(plan.scores, jnp.float32)
+  if relevance in selectors.MEASURED:
+    assert measures is not None
+    return measures[relevance]
   assert projections is not None
-  heads = scoring.head_scores(projections, text, visual, prompt.query_mask)
-  heads = scoring.normalize(heads, prompt.visual_mask, plan.pruning.normalization)
-  return scoring.fuse(heads, plan.head_importance)
+  if relevance == "keys":
+    return scoring.key_norms(projections, visual)
+  if settings.sink_filter:
+    mask = mask & ~selectors.modifiers.sinks(visual, mask, settings.sink_filter)
+  query_mask = scoring.separator(prompt) if relevance == "separator" else prompt.query_mask
+  positions = (prompt.text_positions, prompt.visual_positions) if settings.rope else None
+  heads = scoring.head_scores(projections, text, visual, query_mask, positions)
+  weights = plan.head_importance
+  if settings.head_weights != "importance":
+    positions = positions and (prompt.text_positions, prompt.text_positions)
+    text_heads = scoring.head_scores(projections, text, text, query_mask, positions)
+    last = jnp.max(prompt.text_order, axis=1, keepdims=True, where=query_mask, initial=-1)
+    seen = (prompt.text_order >= 0) & (prompt.text_order <= last)
+    weights = scoring.question_weights(heads, text_heads, mask, seen, settings.head_weights)
+  return scoring.fuse(scoring.normalize(heads, mask, settings.normalization), weights)
+
+
+def reduce(
+  prompt: prompt_lib.Prompt, text: jax.Array, visual: jax.Array, scores: jax.Array, plan: Plan
+) -> prompt_lib.Sequence:
+  """Budget, selection and compaction, by given scores.
+
+  Args:
+    prompt: a batch of prompts.
+    text: [B, T, D] text tokens, as the layer gets them before which tokens are removed.
+    visual: [B, V, D] visual tokens, likewise.
+    scores: [B, V] float32.
+    plan: how many tokens to keep and by which rule.
+  """
+  settings, mask = plan.pruning, prompt.visual_mask
+  counts = jnp.full(mask.shape[:1], plan.keep_count) if plan.counts is None else jnp.asarray(plan.counts)
+  if plan.keep_mass is not None:
+    counts = jnp.minimum(counts, budgets.mass_counts(scores, mask, plan.keep_mass))
+  seeds = jnp.zeros(mask.shape[:1], jnp.uint32) if plan.seeds is None else jnp.asarray(plan.seeds)
+  kept, merged = selectors.select(
+    settings.rule,
+    visual,
+    scores,
+    mask,
+    counts,
+    seeds,
+    keep_count=min(plan.keep_count, mask.shape[1]),
+    merge=settings.merge,
+    sink_filter=settings.sink_filter,
+    region_floor=settings.region_floor,
+    places=prompt.visual_places,
+    curve=prompt.visual_curve,
+    question=scoring.mean_query(text, prompt.query_mask),
+  )
+  return prompt_lib.compact(prompt, text, visual, kept, merged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +143,16 @@ class Pruning:
     normalization: of each head's scores: `l2`, `softmax`, `minmax` or `none`; see `scoring.normalize`.
     selector: the rule that picks, a name of `selectors.SELECTORS`.
     prune_layer: decoder layers that run on all tokens before a selector with the stage `decoder` prunes.
+    merge: what becomes of tokens that are not kept: `none` drops them, `nearest` averages each into the kept token of the
+      largest cosine.
+    sink_filter: share of the visual tokens, in [0, 1): those of the largest norms are hidden from the rule and averaged
+      into one kept token.
+    region_floor: share of the budget that goes to the best token of each of as many regions, in [0, 1].
+    head_weights: how heads are weighted: by `importance`, or for each question by `mass`, the share of its attention that a
+      head puts on visual tokens, or `entropy`, the inverse entropy of a head's attention; see `scoring.question_weights`.
+    rope: whether queries and keys are scored with their rotary positions, which the method leaves out.
+    score_layer: decoder layer whose projections score, and before which tokens are removed: the layers before it run on all
+      tokens.
   """
 
   keep_ratio: float | None = None
@@ -97,6 +162,12 @@ class Pruning:
   normalization: str = "l2"
   selector: str = "hawk"
   prune_layer: int = 2
+  merge: str = "none"
+  sink_filter: float = 0.0
+  region_floor: float = 0.0
+  head_weights: str = "importance"
+  rope: bool = False
+  score_layer: int = 0
 
   def __post_init__(self):
     """Checks all settings.
@@ -108,6 +179,14 @@ class Pruning:
     checks.choice("normalization", self.normalization, scoring.NORMALIZATIONS)
     checks.choice("selector", self.selector, selectors.SELECTORS)
     checks.whole("prune_layer", self.prune_layer, 1)
+    checks.choice("merge", self.merge, selectors.MERGES)
+    checks.real("sink_filter", self.sink_filter, "at least 0 and less than 1", 0.0, math.nextafter(1.0, 0.0))
+    checks.real("region_floor", self.region_floor, "from 0 to 1", 0.0, 1.0)
+    checks.choice("head_weights", self.head_weights, ("importance", *scoring.QUESTION_WEIGHTS))
+    checks.flag("rope", self.rope)
+    checks.whole("score_layer", self.score_layer)
+    if self.score_layer and not self.rule.of_layer:
+      raise ValueError(f"score_layer: {self.selector} does not use the scores of a layer; choose another selector")
     if self.keep_mass is not None:
       checks.share("keep_mass", self.keep_mass)
       if self.rule.stage != "input":
@@ -117,6 +196,11 @@ class Pruning:
   def rule(self) -> selectors.Selector:
     """The selector."""
     return selectors.SELECTORS[self.selector]
+
+  @property
+  def stage(self) -> str:
+    """Where in the model tokens are removed, see `selectors.Selector.stage`."""
+    return "decoder" if self.score_layer else self.rule.stage
 
   def plan(
     self, prompt: prompt_lib.Prompt, num_heads: int, head_importance: Any = None, *, scores: Any = None, seeds: Any = 0
@@ -141,9 +225,11 @@ class Pruning:
     weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
     if weights.ndim == 2 and weights.shape[0] != batch:
       raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
-    seeds = np.asarray(seeds)
-    if seeds.shape not in ((), (batch,)) or not np.issubdtype(seeds.dtype, np.integer):
-      raise ValueError(f"selector_seed: got {seeds.dtype} of shape {seeds.shape}, must be an integer, or one per prompt")
+    # By a power of two, which changes no ranking. Weights of any size then stay far from overflow and from zero.
+    weights = np.ldexp(weights, -np.frexp(weights.max(axis=-1, keepdims=True))[1])
+    seeds = checks.whole_array("selector_seed", seeds, "a whole number, or one per prompt")
+    if seeds.shape not in ((), (batch,)):
+      raise ValueError(f"selector_seed: got shape {seeds.shape}, must be a whole number, or one per prompt: [{batch}]")
     if scores is not None:
       if self.rule.stage != "input":
         raise ValueError(f"scores: {self.selector} uses scores of its own; choose another selector")
@@ -190,10 +276,21 @@ class Plan:
 
 
 def _checked_scores(scores, shape) -> np.ndarray:
-  scores = np.asarray(scores)
-  is_real = np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)
-  if scores.shape != shape or not is_real or not np.isfinite(scores).all():
-    raise ValueError(
-      f"scores: got {scores.dtype} of shape {scores.shape}, must be finite numbers {list(shape)}, one per visual slot"
-    )
-  return scores.astype(np.float32)
+  allowed = f"finite numbers {list(shape)}, one per visual slot"
+  scores = checks.real_array("scores", scores, allowed)
+  if scores.shape != shape:
+    raise ValueError(f"scores: got {scores.dtype} of shape {scores.shape}, must be {allowed}")
+  with np.errstate(over="ignore"):
+    scores = scores.astype(np.float32)
+  if not np.isfinite(scores).all():
+    raise ValueError(f"scores: {np.count_nonzero(~np.isfinite(scores))} are not finite in float32, must be {allowed}")
+  return scores
+
+
+def _check_plan(plan: Plan, rows: int) -> None:
+  """Refuses a plan that does not fit a batch, which may be one that was changed after `Pruning.plan` had made it."""
+  checks.whole("keep_count", plan.keep_count, 1)
+  if plan.counts is not None:
+    shape, dtype = np.shape(plan.counts), jnp.result_type(plan.counts)
+    if shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
+      raise ValueError(f"counts: got {dtype} of shape {shape}, must be whole numbers [{rows}], one per prompt")

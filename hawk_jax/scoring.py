@@ -10,15 +10,23 @@ Axes: B batch, T text slots, V visual slots, H query heads, G key/value heads, M
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import itertools
+
 from einops import rearrange
 from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 
 from hawk_jax import checks
+from hawk_jax.prompt import Prompt
 
 NORMALIZATIONS = ("l2", "softmax", "minmax", "none")
+_LARGEST = 1e15
+# Weights of heads that follow from the question itself, see `question_weights`.
+QUESTION_WEIGHTS = ("mass", "entropy")
 
 
 @struct.dataclass
@@ -34,6 +42,7 @@ class Projections:
     query_norm: [d] scale of an RMSNorm of every head's queries, or None.
     key_norm: [d] scale of an RMSNorm of every head's keys; given exactly if query_norm is.
     epsilon: of the norms.
+    rotate: function ([B, T, N, d], [B, T, A] positions) that turns queries or keys by their rotary positions, or None.
   """
 
   query: jax.Array
@@ -44,9 +53,16 @@ class Projections:
   query_norm: jax.Array | None = None
   key_norm: jax.Array | None = None
   epsilon: float = struct.field(pytree_node=False, default=1e-6)
+  rotate: Callable[[jax.Array, jax.Array], jax.Array] | None = struct.field(pytree_node=False, default=None)
 
 
-def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, query_mask: jax.Array) -> jax.Array:
+def head_scores(
+  projections: Projections,
+  text: jax.Array,
+  visual: jax.Array,
+  query_mask: jax.Array,
+  positions: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
   """Mean pre-RoPE attention logit of the query tokens to each visual token, for every head (Equation 4).
 
   c[h, v] = mean_n (q[n, h] . key[v, g(h)]) / sqrt(d), with g(h) = h // (H / G).
@@ -56,6 +72,8 @@ def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, qu
     text: [B, T, D] text embeddings.
     visual: [B, V, D] visual embeddings.
     query_mask: [B, T] bool, True on the query tokens.
+    positions: [B, T, A] and [B, V, A] rotary positions of text and visual tokens, by which queries and keys are then turned;
+      None, as in the paper: they are not.
 
   Returns:
     [B, H, V] float32; values that are not finite become 0. A row without query tokens scores 0 everywhere.
@@ -67,12 +85,71 @@ def head_scores(projections: Projections, text: jax.Array, visual: jax.Array, qu
   text = jnp.where(query_mask[..., None], _float(text), 0.0)
   weight = _float(query_mask)
   weight /= jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
-  logits_of = _folded_logits if projections.query_norm is None else _normed_logits
   with jax.default_matmul_precision("highest"):
-    logits = logits_of(projections, text, weight, _float(visual))
+    if projections.query_norm is None and positions is None:
+      logits = _folded_logits(projections, text, weight, _float(visual))
+    else:
+      logits = _explicit_logits(projections, text, weight, _float(visual), positions)
   logits = rearrange(logits, "B G M V -> B (G M) V", M=heads // projections.key.shape[1]) / jnp.sqrt(float(head_dim))
   has_query = query_mask.any(-1)[:, None, None]
   return jnp.where(jnp.isfinite(logits) & has_query, logits, 0.0)
+
+
+def key_norms(projections: Projections, visual: jax.Array) -> jax.Array:
+  """L1 norm of each visual token's keys without RoPE, over all heads, [B, V] float32."""
+  visual = _float(visual)
+  if projections.input_norm is not None:
+    visual = _rms_norm(visual, projections.input_norm, projections.epsilon)
+  with jax.default_matmul_precision("highest"):
+    return jnp.abs(_project(projections, visual, "key")).sum(axis=(2, 3))
+
+
+def separator(prompt: Prompt) -> jax.Array:
+  """SepPrune's query (arXiv 2607.25818): the text token just after the last visual token, as [B, T] bool.
+
+  It is the vision-end token where a model has one. Its embedding is the same in every prompt, so the scores do not depend on
+  the question. A prompt that ends with a picture has no query, and all of its scores are 0.
+  """
+  return prompt.text_order == prompt.visual_order.max(axis=1, keepdims=True) + 1
+
+
+def mean_query(text: jax.Array, query_mask: jax.Array) -> jax.Array:
+  """[B, D] float32, the mean embedding of the query tokens; 0 where there is none."""
+  total = jnp.where(query_mask[..., None], _float(text), 0.0).sum(axis=1)
+  return total / jnp.maximum(query_mask.sum(-1, keepdims=True), 1)
+
+
+def question_weights(
+  visual_scores: jax.Array, text_scores: jax.Array, visual_mask: jax.Array, text_mask: jax.Array, kind: str
+) -> jax.Array:
+  """Weights of the heads for each question, from their scores alone: without calibration.
+
+  `mass` is the share of attention that a head's mean query puts on visual tokens rather than on text; SparseVLM+ selects
+  heads by it. `entropy` is the inverse entropy of a head's softmaxed scores over the visual tokens: a head that looks at few
+  tokens weighs more.
+
+  Args:
+    visual_scores: [B, H, V] of `head_scores`.
+    text_scores: [B, H, T] of `head_scores` with the text tokens in place of the visual ones.
+    visual_mask: [B, V] bool, the visual tokens that count.
+    text_mask: [B, T] bool, the text tokens that count.
+    kind: `mass` or `entropy`.
+
+  Returns:
+    [B, H] float32, with a sum of 1.
+
+  Raises:
+    ValueError: an unknown kind.
+  """
+  checks.choice("head_weights", kind, QUESTION_WEIGHTS)
+  visual_mask, text_mask = visual_mask[:, None], text_mask[:, None]
+  if kind == "mass":
+    total = lambda scores, mask: jax.nn.logsumexp(jnp.where(mask, scores, -1e30), axis=-1)
+    weights = jax.nn.sigmoid(total(visual_scores, visual_mask) - total(text_scores, text_mask))
+  else:
+    shares = jnp.where(visual_mask, jax.nn.softmax(visual_scores, axis=-1, where=visual_mask), 0.0)
+    weights = 1 / jnp.maximum(jax.scipy.special.entr(shares).sum(axis=-1), 1e-6)
+  return weights / jnp.maximum(weights.sum(axis=-1, keepdims=True), 1e-30)
 
 
 def normalize(scores: jax.Array, visual_mask: jax.Array, normalization: str = "l2") -> jax.Array:
@@ -114,12 +191,35 @@ def fuse(scores: jax.Array, head_importance: ArrayLike | None = None) -> jax.Arr
 
   Returns:
     [B, V] float32.
+
+  Raises:
+    ValueError: importance of another shape.
   """
+  batch, heads = scores.shape[:2]
   if head_importance is None:
-    head_importance = jnp.full(scores.shape[1:2], 1.0 / scores.shape[1])
+    head_importance = jnp.full([heads], 1.0 / heads)
+  shape = np.shape(head_importance)
+  if shape not in itertools.product((1, batch), (1, heads)) and shape not in ((1,), (heads,)):
+    raise ValueError(f"head_importance: got shape {shape}, must be [{heads}] or [{batch}, {heads}], one weight per head")
   weights = jnp.broadcast_to(jnp.asarray(head_importance, jnp.float32), scores.shape[:2])
   with jax.default_matmul_precision("highest"):
     return jnp.einsum("BH,BHV->BV", weights, scores)
+
+
+def bounded(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Numbers whose squares and differences are finite: NaN becomes 0, and rows with larger numbers than 1e15 are scaled.
+
+  Args:
+    values: [B, V, ...] of any float dtype.
+    mask: [B, V] bool, True where values count.
+
+  Returns:
+    [B, V, ...] float32, 0 where values do not count.
+  """
+  mask = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+  values = jnp.where(mask, jnp.nan_to_num(_float(values)), 0.0)
+  largest = jnp.max(jnp.abs(values), axis=range(1, values.ndim), keepdims=True, initial=_LARGEST)
+  return values * (_LARGEST / largest)
 
 
 def _float(x):
@@ -143,14 +243,20 @@ def _folded_logits(projections, text, weight, visual):
   return logits
 
 
-def _normed_logits(projections, text, weight, visual):
-  """[B, G, M, V]: the mean of the normalized queries meets every normalized key."""
-
-  def project(x, kernel, bias, norm):
-    x = jnp.einsum("BTD,DNd->BTNd", x, _float(kernel))
-    return _rms_norm(x if bias is None else x + _float(bias), norm, projections.epsilon)
-
-  queries = project(text, projections.query, projections.query_bias, projections.query_norm)
-  keys = project(visual, projections.key, projections.key_bias, projections.key_norm)
+def _explicit_logits(projections, text, weight, visual, positions):
+  """[B, G, M, V]: the mean of the normalized or turned queries meets every such key."""
+  queries = _project(projections, text, "query")
+  keys = _project(projections, visual, "key")
+  if positions is not None:
+    assert projections.rotate is not None
+    queries, keys = projections.rotate(queries, positions[0]), projections.rotate(keys, positions[1])
   query = rearrange(jnp.einsum("BT,BTHd->BHd", weight, queries), "B (G M) d -> B G M d", G=keys.shape[2])
   return jnp.einsum("BGMd,BVGd->BGMV", query, keys)
+
+
+def _project(projections, x, name):
+  """[B, T, N, d] queries or keys of tokens [B, T, D] that went through the input norm."""
+  x = jnp.einsum("BTD,DNd->BTNd", x, _float(getattr(projections, name)))
+  bias, norm = getattr(projections, f"{name}_bias"), getattr(projections, f"{name}_norm")
+  x = x if bias is None else x + _float(bias)
+  return x if norm is None else _rms_norm(x, norm, projections.epsilon)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from hawk_jax.pruning import Pruning
 from models import generation
 from models import sharding
 from models.inputs import messages as messages_lib
@@ -164,7 +165,8 @@ class Chat:
     """
     self._model, self._params, self._processor = model, params, processor
     self._options = {"head_importance": head_importance, "eos_token_ids": processor.eos_token_ids, **options}
-    encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model)
+    measures = Pruning(selector=options.get("selector", "hawk")).rule.measures
+    encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model, measures=measures)
     self.conversation = Conversation(model, processor, encode, min_pixels, max_pixels)
 
   def add(self, message: Any) -> None:
@@ -189,6 +191,10 @@ class Chat:
     Raises:
       ValueError: a message that cannot be read, or an option that is not allowed; the chat is then what it was.
     """
+    for name, value, kinds in (("content", content, (str, list, tuple)), ("images", images, (list, tuple))):
+      if not isinstance(value, kinds):
+        allowed = "a list" if name == "images" else "text or a list"
+        raise ValueError(f"{name}: got {type(value).__name__}, must be {allowed}")
     content = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     content = [{"type": "image", "image": picture} for picture in images] + content
     message = {"role": "user", "content": content}

@@ -111,20 +111,22 @@ def generate(
     top_p: see `models.sampling.Sampling`.
     seed: of the sampling.
     return_logits: also return the logits that chose each token.
-    **pruning: fields of `hawk_jax.Pruning`: keep_ratio, keep_count, keep_mass, rounding, normalization, selector,
-      prune_layer. With neither keep_ratio nor keep_count nor keep_mass, nothing is pruned.
+    **pruning: fields of `hawk_jax.Pruning`: keep_ratio, keep_count, keep_mass, rounding, normalization, selector, merge and
+      others. With neither keep_ratio nor keep_count nor keep_mass, nothing is pruned.
 
   Raises:
     ValueError: an argument that is not allowed, by name; prompts that leave no positions for `max_new_tokens`.
   """
+  _check_arguments(model, params, inputs)
   end_ids = check_length(model, inputs.prompt, max_new_tokens, eos_token_ids)
   sampling = sampling_lib.make(temperature, top_k, top_p, seed)
   checks.flag("return_logits", return_logits)
-  plan = make_plan(model, inputs.prompt, Pruning(**pruning), head_importance, scores=scores, seeds=selector_seed)
+  settings = Pruning(**pruning)
+  plan = make_plan(model, inputs.prompt, settings, head_importance, scores=scores, seeds=selector_seed)
   if features is None:
-    features = encode_pictures(model, params, inputs)
-  else:
-    _check_features(model, inputs.prompt, features)
+    features = encode_pictures(model, params, inputs, settings.rule.measures)
+  if features is not None:
+    _check_features(model, inputs.prompt, features, settings)
   return prefill_and_decode(
     params,
     inputs.prompt,
@@ -150,9 +152,11 @@ def check_length(
   limit, last = model.config.text.max_position_embeddings, int(np.max(prompt.next_position))
   if last + max_new_tokens > limit:
     raise ValueError(
-      f"max_new_tokens: got {max_new_tokens}, but the longest prompt ends at position {last - 1} and the model "
+      f"max_new_tokens: got {checks.show(max_new_tokens)}, but the longest prompt ends at position {last - 1} and the model "
       f"has {limit} positions"
     )
+  if not isinstance(eos_token_ids, Iterable) or isinstance(eos_token_ids, (str, bytes)):
+    raise ValueError(f"eos_token_ids: got {checks.show(eos_token_ids)}, must be a list of token ids")
   return np.asarray([checks.whole("eos_token_ids", token, 0, checks.INT32_MAX) for token in eos_token_ids], np.int32)
 
 
@@ -162,23 +166,55 @@ def make_plan(
   """`Pruning.plan` for a model; None where nothing is pruned.
 
   Raises:
-    ValueError: as `Pruning.plan`, or a stage that the model does not have.
+    ValueError: as `Pruning.plan`, or a stage or a measure that the model does not have.
   """
   text = model.config.text
   stages.check(pruning, text.num_hidden_layers)
+  check_measures(model, pruning)
   return pruning.plan(prompt, text.num_attention_heads, head_importance, scores=scores, seeds=seeds)
 
 
-def encode_pictures(model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs) -> Features | None:
-  """Runs the vision encoder; returns the `features` of `generate`, or None if no prompt has a picture."""
-  return None if inputs.vision is None else encode(params, sharding.place(inputs.vision, model.mesh), model=model)
+def check_measures(model: VisionLanguageModel, pruning: Pruning) -> None:
+  """Refuses a selector that needs what the port cannot measure.
+
+  Raises:
+    ValueError: names the selector and the measure.
+  """
+  if missing := [name for name in pruning.rule.measures if name not in model.measures]:
+    raise ValueError(
+      f"selector: {pruning.selector} needs the {missing[0]} of visual tokens, {type(model).__name__} has none"
+    )
+
+
+def encode_pictures(
+  model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs, measures: Iterable[str] = ()
+) -> Features | None:
+  """Runs the vision encoder; returns the `features` of `generate`, or None if no prompt has a picture.
+
+  Args:
+    model: a port.
+    params: its parameters.
+    inputs: of `model.pack`.
+    measures: what selectors need of the vision encoder, see `Selector.measures`.
+  """
+  if inputs.vision is None:
+    return None
+  vision = sharding.place(inputs.vision, model.mesh)
+  return encode(params, vision, model=model, measures=tuple(sorted({*measures})))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "measures"))
+def encode(params, vision, *, model, measures: tuple[str, ...] = ()) -> Features:
+  """The vision encoder; see the port's `encode`."""
+  wanted = {"measures": measures} if measures else {}
+  features = model.apply({"params": params}, vision, method="encode", **wanted)
+  return jax.tree.map(lambda x: sharding.features(x, model.mesh), features)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def encode(params, vision, *, model) -> Features:
-  """The vision encoder; see the port's `encode`."""
-  features = model.apply({"params": params}, vision, method="encode")
-  return jax.tree.map(lambda x: sharding.features(x, model.mesh), features)
+def fused_scores(params, prompt, features, plan, *, model) -> jax.Array:
+  """The scores by which a plan ranks visual tokens, [B, V] float32; see `VisionLanguageModel.fused_scores`."""
+  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))
@@ -260,8 +296,30 @@ def finish(state: State, order: jax.Array) -> Generation:
   return Generation(jnp.where(generated, state.tokens, last), state.lengths, order, logits)
 
 
-def _check_features(model, prompt, features) -> None:
-  """Raises ValueError for features whose shape shows that they belong to other pictures."""
+def _check_arguments(model, params, inputs) -> None:
+  """Refuses arguments in another order, and those of another model, as far as their types and shapes show it."""
+  for name, value, kind in (("model", model, VisionLanguageModel), ("inputs", inputs, Inputs)):
+    if not isinstance(value, kind):
+      raise ValueError(f"{name}: got {type(value).__name__}, must be {kind.__name__}")
+  text = model.config.text
+  try:
+    found = np.shape(params["language_model"]["embed_tokens"]["embedding"])
+  except (TypeError, LookupError) as error:
+    raise ValueError("params: must be the parameters of the model, of load_model; language_model is missing") from error
+  if found != (expected := (text.vocab_size, text.hidden_size)):
+    raise ValueError(f"params: belong to another model: the table of tokens has shape {found}, this model's has {expected}")
+  if (axes := inputs.prompt.text_positions.shape[-1]) != text.position_axes:
+    raise ValueError(f"inputs: were packed for a model with {axes} position axes, this one has {text.position_axes}")
+  if (largest := int(np.max(inputs.prompt.text_tokens))) >= text.vocab_size:
+    raise ValueError(f"inputs: were packed for another model, with token {largest}; this one has {text.vocab_size} tokens")
+
+
+def _check_features(model, prompt, features, pruning) -> None:
+  """Raises ValueError for features that belong to other pictures, as type or shape shows, or that lack a measure."""
+  if not isinstance(features, Features):
+    raise ValueError(f"features: got {type(features).__name__}, must be the result of encode_pictures")
+  if missing := [name for name in pruning.rule.measures if name not in features.measures]:
+    raise ValueError(f"features: they hold no {missing[0]}, which the selector {pruning.selector} needs")
   rows, width = features.tokens.shape
   needed = int(np.max(prompt.visual_slots, initial=-1)) + 1
   if width != model.config.text.hidden_size or rows < needed:

@@ -50,20 +50,24 @@ NAMES = Names(
   },
 )
 
-# How the parameters are split over a mesh. Newlines are vectors as long as the hidden state.
-AXES = (
-  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
-  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+# How parameters are split over a mesh: those of blocks with the attribute names of CLIP's, and of LLaVA's projector ...
+BLOCK_AXES = (
   (r"vision_tower/.*/[qkv]_proj/kernel", P("fsdp", "vision_heads")),
   (r"vision_tower/.*/[qkv]_proj/bias", P("vision_heads")),
-  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"vision_tower/.*/fc1/kernel", P("fsdp", "tensor")),
   (r"vision_tower/.*/fc1/bias", P("tensor")),
   (r"vision_tower/.*/fc2/kernel", P("tensor", "fsdp")),
   (r"multi_modal_projector/linear_1/kernel", P("fsdp", "tensor")),
   (r"multi_modal_projector/linear_1/bias", P("tensor")),
   (r"multi_modal_projector/linear_2/kernel", P("tensor", "fsdp")),
+)
+# ... and all others of these models. Newlines are vectors as long as the hidden state.
+AXES = (
+  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
+  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"image_newline", P()),
+  *BLOCK_AXES,
 )
 
 
@@ -110,6 +114,16 @@ class TowerConfig(EncoderConfig):
     return self.side**2
 
   @property
+  def features(self) -> int:
+    """W, the width of what the tower puts out."""
+    return self.hidden_size * len(self.feature_layers)
+
+  @property
+  def feature_block(self) -> int:
+    """The block that makes the last of the hidden states that are output; the first block, if that is its input."""
+    return max(self.feature_layers[-1], 1) - 1
+
+  @property
   def tile_shape(self) -> tuple[int, int, int]:
     """A tile's channels, height and width in pixels."""
     return self.num_channels, self.image_size, self.image_size
@@ -131,7 +145,7 @@ def feature_layers(layers: int | Sequence[int], depth: int) -> tuple[int, ...]:
     ValueError: the tower has no such hidden state.
   """
   layers = [layers] if isinstance(layers, int) else layers
-  if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+  if not layers or not all(type(layer) is int and -depth - 1 <= layer <= depth for layer in layers):
     raise ValueError(f"config: vision_feature_layer is {layers}, the vision tower has hidden states {-depth - 1} to {depth}")
   return tuple(layer % (depth + 1) for layer in layers)
 
@@ -200,6 +214,18 @@ class Attention(nn.Module):
     out = attention(query, key, value, causal=self.config.causal, mesh=self.mesh)
     return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
+  def received(self, x, queries):
+    """[P, T] float32 attention that every token receives from the first `queries` tokens; mean over these and over heads."""
+    split = lambda y: rearrange(y, "P T (N d) -> P T N d", N=self.config.num_attention_heads).astype(jnp.float32)
+
+    def in_tile(tile):
+      query, key = tile
+      logits = jnp.einsum("QNd,TNd->NQT", query, key) / query.shape[-1] ** 0.5
+      return jax.nn.softmax(logits, axis=-1).mean(axis=(0, 1))
+
+    # One tile at a time, so that the attention of all is never in memory.
+    return jax.lax.map(in_tile, (split(self.q_proj(x[:, :queries])), split(self.k_proj(x))))
+
 
 class MLP(nn.Module):
   """fc2(hidden_act(fc1(x)))."""
@@ -247,6 +273,11 @@ class Encoder(nn.Module):
     for layer in self.layers:
       states.append(layer(states[-1]))
     return states
+
+  def received(self, states, number, queries):
+    """[P, T] float32 attention that the tokens receive in one block, from all hidden states; see `Attention.received`."""
+    block = self.layers[number]
+    return block.self_attn.received(block.layer_norm1(states[number]), queries)
 
 
 class Projector(nn.Module):

@@ -8,6 +8,7 @@ Axes: B batch, T text slots, V visual slots, K kept slots, L = T + K, F feature 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ import numpy as np
 from hawk_jax import prompt as prompt_lib
 from hawk_jax import pruning
 from hawk_jax import scoring
+from models import rope
 from models import sharding
 from models.cpu import dot_general
 from models.decoder import Cache
@@ -79,10 +81,12 @@ class Features:
     tokens: [F, D] visual tokens; padding rows hold numbers without meaning.
     levels: [F, D] each, added to the visual tokens after each of the first decoder layers (DeepStack); most models have
       none. Scores and selectors see only `tokens`.
+    measures: by name, [F] float32, what some selectors need besides; see `hawk_jax.selectors.Selector.relevance`.
   """
 
   tokens: jax.Array
   levels: tuple[jax.Array, ...] = ()
+  measures: Mapping[str, jax.Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -123,12 +127,14 @@ class VisionLanguageModel(nn.Module):
     mesh: devices that share the work, see `models.sharding`; None: one device.
     names: the names of the parameters in checkpoints.
     axes: how the parameters outside the decoder are split over a mesh, see `models.sharding.param_specs`.
+    measures: names of what `encode` can measure.
   """
 
   config: Any
   mesh: jax.sharding.Mesh | None = None
   names: ClassVar[Any]  # models.checkpoints.names.Names
   axes: ClassVar[tuple[tuple[str, jax.sharding.PartitionSpec], ...]]
+  measures: ClassVar[tuple[str, ...]] = ()
 
   def __call__(
     self,
@@ -149,12 +155,12 @@ class VisionLanguageModel(nn.Module):
       normalization: of the scores, see `hawk_jax.scoring.normalize`.
 
     Raises:
-      ValueError: a keep_count or normalization that is not allowed.
+      ValueError: an argument that is not allowed, by name.
     """
-    plan = None
-    if keep_count is not None:
-      settings = pruning.Pruning(keep_count=keep_count, normalization=normalization)
-      plan = pruning.Plan(keep_count, settings, head_importance, counts)
+    settings = pruning.Pruning(keep_count=keep_count, normalization=normalization)
+    if counts is not None and keep_count is None:
+      raise ValueError("counts: needs keep_count, their bound")
+    plan = None if keep_count is None else pruning.Plan(keep_count, settings, head_importance, counts)
     features = None if inputs.vision is None else self.encode(inputs.vision)
     sequence = self.prune(inputs.prompt, features, plan)
     hidden, _ = self.language_model.prefill(
@@ -162,8 +168,13 @@ class VisionLanguageModel(nn.Module):
     )
     return Output(logits=self.logits(hidden), order=sequence.order)
 
-  def encode(self, vision) -> Features:
-    """The port's vision arrays to features."""
+  def encode(self, vision, measures: tuple[str, ...] = ()) -> Features:
+    """The port's vision arrays to features.
+
+    Args:
+      vision: of `pack`.
+      measures: what to measure, names of the port's `measures`; a port without any need not have this argument.
+    """
     raise NotImplementedError
 
   @nn.nowrap
@@ -202,6 +213,11 @@ class VisionLanguageModel(nn.Module):
     raise NotImplementedError
 
   @nn.nowrap
+  def projector(self, visual_tokens: int) -> tuple[nn.Module, tuple[int, ...]]:
+    """The module that makes visual tokens, unbound, and the shape of its input for so many of them; for measurements."""
+    raise NotImplementedError
+
+  @nn.nowrap
   def stored_shapes(self) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that checkpoints store with more axes than the parameters have, by dotted path."""
     return {}
@@ -216,15 +232,16 @@ class VisionLanguageModel(nn.Module):
     """Whether a tensor with this dotted path may be in checkpoints although the model has no such parameter."""
     return tensor == "lm_head.weight" and self.config.text.tie_word_embeddings
 
-  def scores(self, prompt: prompt_lib.Prompt, features: Features) -> jax.Array:
-    """Raw per-head score of every visual token, [B, H, V] float32 (docs/method.md, "Scores")."""
-    text, visual = self._embed(prompt.text_tokens), self._gather(prompt, features)
-    return scoring.head_scores(self._projections(), text, visual, prompt.query_mask)
+  def scores(self, prompt: prompt_lib.Prompt, features: Features, layer: int = 0) -> jax.Array:
+    """Raw per-head score of every visual token by a decoder layer, [B, H, V] float32 (docs/method.md, "Scores")."""
+    text, visual = self._tokens(prompt, features, layer)
+    return scoring.head_scores(self.projections(layer), text, visual, prompt.query_mask)
 
   def fused_scores(self, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan) -> jax.Array:
     """The scores by which a plan ranks visual tokens, [B, V] float32."""
-    text, visual = self._embed(prompt.text_tokens), self._gather(prompt, features)
-    return pruning.score(prompt, text, visual, self._projections(), plan)
+    layer = plan.pruning.score_layer
+    text, visual = self._tokens(prompt, features, layer)
+    return pruning.score(prompt, text, visual, self.projections(layer), plan, self._measured(prompt, features))
 
   def prune(
     self, prompt: prompt_lib.Prompt, features: Features | None, plan: pruning.Plan | None = None
@@ -237,8 +254,12 @@ class VisionLanguageModel(nn.Module):
       plan: None keeps all.
     """
     text = self._embed(prompt.text_tokens)
-    visual = text[:, :0] if features is None else self._gather(prompt, features)
-    return pruning.prune(prompt, text, visual, None if plan is None else self._projections(), plan)
+    if features is None:
+      return pruning.prune(prompt, text, text[:, :0])
+    visual = self._gather(prompt, features)
+    if plan is None:
+      return pruning.prune(prompt, text, visual)
+    return pruning.prune(prompt, text, visual, self.projections(), plan, self._measured(prompt, features))
 
   def deepstack(self, sequence: prompt_lib.Sequence, features: Features | None) -> DeepStack | None:
     """What the decoder adds to the visual tokens of a sequence, or None."""
@@ -299,23 +320,36 @@ class VisionLanguageModel(nn.Module):
     dtype = self.language_model.embed_tokens.embedding.dtype
     return sharding.look_up(features.tokens.astype(dtype), prompt.visual_slots, self.mesh)
 
-  def _projections(self) -> scoring.Projections:
-    """The first layer's query and key projections."""
-    layer = self.language_model.layers[0]
+  def _tokens(self, prompt, features, layer):
+    """[B, T, D] text and [B, V, D] visual tokens as a decoder layer gets them; the first gets the embeddings."""
+    if not layer:
+      return self._embed(prompt.text_tokens), self._gather(prompt, features)
+    whole = self.prune(prompt, features)
+    x, _ = self.language_model.blocks(whole.embeddings, whole.positions, 0, layer, deepstack=self.deepstack(whole, features))
+    return prompt_lib.split(prompt, whole, x)
+
+  def _measured(self, prompt, features):
+    """[B, V] what the port measured of each visual token, by name."""
+    return {name: values[prompt.visual_slots] for name, values in features.measures.items()}
+
+  def projections(self, layer: int = 0) -> scoring.Projections:
+    """A decoder layer's query and key projections."""
+    block, frequencies = self.language_model.layers[layer], self.config.text.frequencies
     params = lambda module: module.variables["params"]
     split = functools.partial(rearrange, pattern="... (N d) -> ... N d", d=self.config.text.head_dim)
     bias = lambda projection: split(projection["bias"]) if "bias" in projection else None
-    query, key = params(layer.self_attn.q_proj), params(layer.self_attn.k_proj)
-    norm = lambda name: params(getattr(layer.self_attn, name))["scale"] if self.config.text.qk_norm else None
+    query, key = params(block.self_attn.q_proj), params(block.self_attn.k_proj)
+    norm = lambda name: params(getattr(block.self_attn, name))["scale"] if self.config.text.qk_norm else None
     return scoring.Projections(
       query=split(query["kernel"]),
       key=split(key["kernel"]),
       query_bias=bias(query),
       key_bias=bias(key),
-      input_norm=params(layer.input_layernorm)["scale"],
+      input_norm=params(block.input_layernorm)["scale"],
       query_norm=norm("q_norm"),
       key_norm=norm("k_norm"),
       epsilon=self.config.text.rms_norm_eps,
+      rotate=lambda x, positions: rope.rotate(x, *rope.rotation(positions, frequencies)),
     )
 
 

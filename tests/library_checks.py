@@ -30,6 +30,7 @@ def main():
     visual_order=places,
     visual_positions=places[..., None],
     visual_places=places,
+    visual_curve=places - 2,
     next_position=np.asarray([5 + visual], np.int32),
   )
   text, picture = normal(1, 5, width), normal(1, visual, width)

@@ -21,6 +21,7 @@ from tokenizers import trainers
 import transformers
 
 from experiments.digits import task
+from experiments.running import files
 from models.llava import config as llava_config
 from models.llava.model import Llava
 from models.qwen2_5_vl import config as qwen_config
@@ -261,9 +262,20 @@ class Student:
   after: str
 
 
-def make_student(name: str) -> Student:
-  """The student with the architecture of this name in `ARCHITECTURES`."""
+def make_student(name: str, heads: int | None = None) -> Student:
+  """The student with the architecture of this name in `ARCHITECTURES`.
+
+  Args:
+    name: of the architecture.
+    heads: query heads of each decoder layer; None: those of the architecture.
+
+  Raises:
+    ValueError: a number of heads that does not divide the width into pairs, or that the key/value heads do not divide.
+  """
   architecture = ARCHITECTURES[name]
+  if heads is not None:
+    own = architecture.config
+    architecture = dataclasses.replace(architecture, config=lambda vocab_size: _with_heads(own(vocab_size), heads))
   tokenizer = make_tokenizer(architecture)
   chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "QUESTION"}]}]
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
@@ -272,6 +284,21 @@ def make_student(name: str) -> Student:
   before = before.replace(architecture.image_token, architecture.image_token * architecture.visual_tokens)
   model = architecture.model(architecture.config(tokenizer.get_vocab_size()))
   return Student(architecture, tokenizer, model, tokenizer.encode(before).ids, after)
+
+
+def _with_heads(config: dict[str, Any], heads: int) -> dict[str, Any]:
+  """A config.json with another number of query heads, half as many key/value heads, and the same width."""
+  text = config["text_config"]
+  width = text["hidden_size"]
+  if heads < 2 or heads % 2 or width % (4 * heads):
+    raise ValueError(f"heads: got {heads}, must be even and divide a quarter of the width, {width // 4}")
+  text = {**text, "num_attention_heads": heads, "num_key_value_heads": heads // 2}
+  rope, half = text["rope_parameters"], width // heads // 2
+  if "mrope_section" in rope:
+    time = half // 4
+    sections = [time, (half - time + 1) // 2, (half - time) // 2]
+    text["rope_parameters"] = {**rope, "mrope_section": sections}
+  return {**config, "text_config": text}
 
 
 def make_tokenizer(architecture: Architecture) -> tokenizers.Tokenizer:
@@ -303,7 +330,7 @@ def write_assets(directory: pathlib.Path, student: Student) -> None:
   architecture, tokenizer = student.architecture, student.tokenizer
   directory.mkdir(parents=True, exist_ok=True)
   special, start, end = architecture.special_tokens, architecture.start_token, architecture.end_token
-  files = {
+  contents = {
     "config.json": architecture.config(tokenizer.get_vocab_size()),
     "generation_config.json": {"eos_token_id": special.index(end), "pad_token_id": special.index(start)},
     "preprocessor_config.json": architecture.preprocessor,
@@ -315,7 +342,7 @@ def write_assets(directory: pathlib.Path, student: Student) -> None:
       "clean_up_tokenization_spaces": False,
     },
   }
-  for name, content in files.items():
-    (directory / name).write_text(json.dumps(content, indent=2) + "\n")
-  (directory / "chat_template.jinja").write_text(architecture.chat_template)
-  tokenizer.save(str(directory / "tokenizer.json"))
+  for name, content in contents.items():
+    files.write(directory / name, json.dumps(content, indent=2) + "\n")
+  files.write(directory / "chat_template.jinja", architecture.chat_template)
+  files.write(directory / "tokenizer.json", tokenizer.to_str(pretty=True))

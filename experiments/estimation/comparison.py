@@ -5,35 +5,46 @@ Axes: Q questions, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 import csv as csv_lib
 import io
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from experiments.reporting import figures
+from experiments.reporting import intervals
 from experiments.reporting import tables
 
-RESAMPLES = 2000
 # Rows that every other row is compared with.
 REFERENCES = ("uniform", "random")
+_MODEL_RESAMPLES = 1000
+_SINGLE = "head "  # rows of a single head, which no method could choose
 
 
-def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[dict[str, Any]]:
+def hits_of(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, np.ndarray]:
+  """By the name of a variant, [Q] bool: which questions were answered right, from the journal of `experiments.compare`."""
+  return {name: np.asarray([bit == "1" for record in records for bit in record["right"][name]]) for name in names}
+
+
+def analyse(
+  hits: dict[str, np.ndarray], kept_share: dict[str, float], references: Sequence[str] = REFERENCES
+) -> list[dict[str, Any]]:
   """One entry per setting.
 
   Args:
     hits: by `row@kept`, [Q] bool: which of the same Q questions were answered right.
     kept_share: by the same names, mean share of the visual tokens that were really kept.
+    references: rows that every other row is compared with.
 
   Returns:
     For each setting: row, kept, mean_kept, accuracy, low and high (95 % bootstrap interval over questions); and under the
     name of each reference that was measured at the same share: the difference to it, its interval, and the p-value of
-    McNemar's exact test.
+    McNemar's exact test. Under `front`, whether no other row is as accurate with fewer tokens, or more accurate with as few;
+    rows of single heads do not count.
   """
   questions = len(next(iter(hits.values())))
-  weights = np.random.default_rng(0).multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
-  interval = lambda values: [float(x) for x in np.quantile(weights @ values, [0.025, 0.975])]
+  interval = intervals.bootstrap(questions)
   table = []
   for name, found in hits.items():
     row, kept = name.rsplit("@", 1)
@@ -46,19 +57,57 @@ def analyse(hits: dict[str, np.ndarray], kept_share: dict[str, float]) -> list[d
       "low": low,
       "high": high,
     }
-    for reference in REFERENCES:
+    for reference in references:
       other = hits.get(f"{reference}@{kept}")
       if other is not None and reference != row:
-        gained, lost = int((found & ~other).sum()), int((other & ~found).sum())
-        low, high = interval(found.astype(float) - other)
-        p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-        entry[reference] = {"difference": float(found.mean() - other.mean()), "low": low, "high": high, "p": float(p)}
+        entry[reference] = intervals.paired(found, other, interval)
     table.append(entry)
+  return _with_front(table)
+
+
+def _with_front(table):
+  real = [entry for entry in table if not entry["row"].startswith(_SINGLE)]
+  for entry in table:
+    entry["front"] = entry in real and not any(_dominates(other, entry) for other in real)
   return table
 
 
-def markdown(table: list[dict[str, Any]], title: str) -> str:
-  """Accuracy by row and share; then the paired differences to each reference."""
+def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+  as_good = one["accuracy"] >= other["accuracy"] and one["mean_kept"] <= other["mean_kept"]
+  return as_good and (one["accuracy"] > other["accuracy"] or one["mean_kept"] < other["mean_kept"])
+
+
+def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) -> list[dict[str, Any]]:
+  """The best row at each share: chosen on every second question, and measured on the others.
+
+  Rows of single heads do not count. A row that is chosen and measured on the same questions looks better than it is.
+
+  Args:
+    hits: as in `analyse`.
+    references: as in `analyse`.
+
+  Returns:
+    The entry of `analyse` on the other questions of the best row at each share below 1, in descending order of the shares.
+  """
+  chosen = {}
+  for name, found in hits.items():
+    row, kept = name.rsplit("@", 1)
+    if float(kept) < 1 and not row.startswith(_SINGLE):
+      chosen.setdefault(kept, []).append((float(found[::2].mean()), row))
+  measured = {name: found[1::2] for name, found in hits.items()}
+  table = analyse(measured, dict.fromkeys(hits, float("nan")), references)
+  winners = {kept: max(rows, key=lambda entry: entry[0])[1] for kept, rows in chosen.items()}
+  at = {(entry["row"], entry["kept"]): entry for entry in table}
+  return [at[winners[kept], float(kept)] for kept in sorted(winners, key=float, reverse=True)]
+
+
+def markdown(
+  table: list[dict[str, Any]],
+  title: str,
+  references: Sequence[str] = REFERENCES,
+  winners: Sequence[dict[str, Any]] = (),
+) -> str:
+  """Accuracy by row and share; the paired differences to each reference; and what `best` found."""
   shares = sorted({entry["kept"] for entry in table}, reverse=True)
   rows = list(dict.fromkeys(entry["row"] for entry in table))
   at = {(entry["row"], entry["kept"]): entry for entry in table}
@@ -66,14 +115,32 @@ def markdown(table: list[dict[str, Any]], title: str) -> str:
   lines = [title, ""]
   lines += tables.table(columns(shares), [[row, *(_accuracy(at.get((row, share))) for share in shares)] for row in rows])
   pruned = [share for share in shares if share < 1]
-  for reference in REFERENCES:
+  for reference in references:
     lines += [
       "",
       f"Difference to `{reference}` on the same questions, in points, with 95 % interval and McNemar's exact p:",
       "",
     ]
-    cells = {row: [_difference(at.get((row, share), {}).get(reference)) for share in pruned] for row in rows}
+    cells = {row: [intervals.describe(at.get((row, share), {}).get(reference)) for share in pruned] for row in rows}
     lines += tables.table(columns(pruned), [[row, *found] for row, found in cells.items() if any(found)])
+  lines += ["", "The front: no other row is as accurate with fewer tokens, or more accurate with as few.", ""]
+  front = sorted((entry for entry in table if entry["front"]), key=lambda entry: -entry["mean_kept"])
+  lines += tables.table(
+    ["tokens kept", "row", "right answers"],
+    [[f"{100 * entry['mean_kept']:.1f} %", entry["row"], _accuracy(entry)] for entry in front],
+    left=2,
+  )
+  if winners:
+    lines += ["", "The best row at each share, chosen on every second question and measured on the others:", ""]
+    lines += tables.table(
+      ["kept", "row", "right answers", *(f"difference to `{reference}`" for reference in references)],
+      [
+        [f"{100 * entry['kept']:g} %", entry["row"], _accuracy(entry)]
+        + [intervals.describe(entry.get(reference)) for reference in references]
+        for entry in winners
+      ],
+      left=2,
+    )
   return "\n".join(lines) + "\n"
 
 
@@ -84,36 +151,34 @@ def _accuracy(entry) -> str:
   return f"{accuracy} ({low} to {high})"
 
 
-def _difference(entry) -> str:
-  if entry is None:
-    return ""
-  difference, low, high = (f"{100 * entry[name]:+.1f}" for name in ("difference", "low", "high"))
-  return f"{difference} ({low} to {high}), p {entry['p']:.1g}"
-
-
-def csv(table: list[dict[str, Any]]) -> str:
+def csv(table: list[dict[str, Any]], references: Sequence[str] = REFERENCES) -> str:
   """A header, and one line per setting."""
-  columns = ["row", "kept", "mean_kept", "accuracy", "low", "high"]
-  columns += [f"{reference}_{part}" for reference in REFERENCES for part in ("difference", "low", "high", "p")]
+  columns = ["row", "kept", "mean_kept", "accuracy", "low", "high", "front"]
+  columns += [f"{reference}_{part}" for reference in references for part in ("difference", "low", "high", "p")]
   out = io.StringIO()
   writer = csv_lib.DictWriter(out, columns, lineterminator="\n")
   writer.writeheader()
   for entry in table:
-    flat = {name: value for name, value in entry.items() if name not in REFERENCES}
-    flat |= {f"{reference}_{part}": value for reference in REFERENCES for part, value in entry.get(reference, {}).items()}
+    flat = {name: int(value) if name == "front" else value for name, value in entry.items() if name not in references}
+    flat |= {f"{reference}_{part}": value for reference in references for part, value in entry.get(reference, {}).items()}
     writer.writerow(flat)
   return out.getvalue()
 
 
-def curves(table: list[dict[str, Any]]) -> tuple[list[float], dict[str, list[float]]]:
-  """Shares, ascending, and by row its accuracies in percent; only rows that were measured at all shares."""
-  rows = {}
+def series(table: list[dict[str, Any]]) -> dict[str, list[tuple[float, float, float, float]]]:
+  """By row, (share kept, accuracy, low, high) in percent, by ascending share; only rows that were measured at all shares.
+
+  Rows of single heads are left out, and the unpruned model is the last point of every row.
+  """
+  rows: dict[str, dict[float, tuple[float, float, float, float]]] = {}
   for entry in table:
-    rows.setdefault(entry["row"], {})[entry["kept"]] = 100 * entry["accuracy"]
+    if not entry["row"].startswith(_SINGLE):
+      point = tuple(100 * entry[name] for name in ("kept", "accuracy", "low", "high"))
+      rows.setdefault(entry["row"], {})[entry["kept"]] = point
   whole = rows.pop("all tokens", {})
-  rows = {name: {**values, **whole} for name, values in rows.items() if not name.startswith("head ")}
-  shares = sorted({share for values in rows.values() for share in values})
-  return shares, {name: [values[share] for share in shares] for name, values in rows.items() if len(values) == len(shares)}
+  rows = {name: values | whole for name, values in rows.items()}
+  most = max(map(len, rows.values()), default=0)
+  return {name: [values[share] for share in sorted(values)] for name, values in rows.items() if len(values) == most}
 
 
 def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
@@ -126,3 +191,116 @@ def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
     )
     for share in shares
   }
+
+
+def by_dataset(hits: dict[str, np.ndarray], datasets: Sequence[str]) -> dict[str, dict[str, float]]:
+  """Accuracy by `row@kept` and data set.
+
+  Args:
+    hits: as in `analyse`.
+    datasets: [Q] data set of each question.
+  """
+  labels = np.asarray(datasets)
+  return {
+    name: {str(dataset): float(found[labels == dataset].mean()) for dataset in dict.fromkeys(datasets)}
+    for name, found in hits.items()
+  }
+
+
+def datasets_csv(found: dict[str, dict[str, float]]) -> str:
+  """A header, and one line per setting, of `by_dataset`."""
+  out = io.StringIO()
+  writer = csv_lib.writer(out, lineterminator="\n")
+  writer.writerow(["row", "kept", *next(iter(found.values()))])
+  for name, accuracies in found.items():
+    writer.writerow([*name.rsplit("@", 1), *accuracies.values()])
+  return out.getvalue()
+
+
+def transfer(found: dict[str, dict[str, float]], rows: Sequence[str], shares: Sequence[float]) -> str:
+  """transfer.md: what weights from one calibration set are worth on each test set.
+
+  Args:
+    found: of `by_dataset`.
+    rows: with the weights, and those to compare with.
+    shares: of tokens kept.
+  """
+  lines = []
+  for share in shares:
+    lines += [f"Right answers in % with {100 * share:g} % of the visual tokens kept, by the questions asked:", ""]
+    cells = {row: found[f"{row}@{share:g}"] for row in rows}
+    lines += tables.table(
+      ["weights from", *next(iter(cells.values()))],
+      [[row, *(f"{100 * accuracy:.1f}" for accuracy in each.values())] for row, each in cells.items()],
+    )
+    lines.append("")
+  return "\n".join(lines)
+
+
+def panels(table: list[dict[str, Any]], importances: Sequence[str], selectors: Sequence[str]) -> list[figures.Panel]:
+  """HAWK's rule under each importance, each rule with uniform head weights, and the best of all rows, by mean accuracy.
+
+  Args:
+    table: of `analyse` or `over_models`.
+    importances: rows of HAWK's rule.
+    selectors: the other rules.
+  """
+  rows = series(table)
+  whole = next(100 * entry["accuracy"] for entry in table if entry["row"] == "all tokens")
+  groups = {
+    "HAWK's rule, by importance": [row for row in rows if row in importances],
+    "Uniform head weights, by rule": [row for row in rows if row in (REFERENCES[0], *selectors)],
+    "The best of all rows": list(rows),
+  }
+  return [
+    figures.Panel(title, figures.best({row: rows[row] for row in group}, always=REFERENCES), whole)
+    for title, group in groups.items()
+    if group
+  ]
+
+
+def over_models(
+  hits: Mapping[str, Mapping[str, np.ndarray]], references: Sequence[str] = REFERENCES
+) -> list[dict[str, Any]]:
+  """Means over models, with intervals over models and questions.
+
+  Models are resampled, and the questions of each of them. A row is in the table if it was measured on all models.
+
+  Args:
+    hits: by model, as in `analyse`, of the same number of questions.
+    references: as in `analyse`.
+
+  Returns:
+    Entries as those of `analyse`. The p-value is twice the share of resamples in which the difference has the other sign;
+    mean_kept is the share that was to be kept.
+  """
+  count, names = len(hits), [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
+  questions = len(next(iter(next(iter(hits.values())).values())))
+  rng = np.random.default_rng(0)
+  # Each of `count` places gets a model, and questions of its own.
+  drawn = rng.integers(0, count, [_MODEL_RESAMPLES, count])
+  weights = rng.multinomial(questions, np.full(questions, 1 / questions), [count, _MODEL_RESAMPLES]).astype(np.float32)
+
+  def resampled(values):
+    """[R] means of numbers [models, Q]."""
+    means = np.einsum("mq,prq->prm", np.asarray(values, np.float32), weights, optimize=True) / questions
+    return np.take_along_axis(means, drawn.T[..., None], axis=2)[..., 0].mean(axis=0)
+
+  every = {name: np.stack([own[name] for own in hits.values()]).astype(float) for name in names}
+  means = {name: resampled(values) for name, values in every.items()}
+  bounds = lambda found: [float(x) for x in np.quantile(found, [0.025, 0.975])]
+  table: list[dict[str, Any]] = []
+  for name, values in every.items():
+    row, kept = name.rsplit("@", 1)
+    low, high = bounds(means[name])
+    entry: dict[str, Any] = {"row": row, "kept": float(kept), "mean_kept": float(kept)}
+    entry |= {"accuracy": float(values.mean()), "low": low, "high": high}
+    for reference in references:
+      other = f"{reference}@{kept}"
+      if other in every and reference != row:
+        difference = means[name] - means[other]
+        low, high = bounds(difference)
+        p = min(1.0, 2 * min(float((difference <= 0).mean()), float((difference >= 0).mean())))
+        entry[reference] = {"difference": float((values - every[other]).mean()), "low": low, "high": high, "p": p}
+    table.append(entry)
+  return _with_front(table)

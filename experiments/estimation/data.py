@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import hashlib
@@ -76,6 +77,7 @@ class Batches:
     examples: all of them, in order.
     size: examples per batch; the last batch may hold fewer.
     clip: scores visual tokens for `Batch.relevance`, or None.
+    measures: what the vision encoder measures, see `hawk_jax.selectors.Selector.measures`.
   """
 
   model: VisionLanguageModel
@@ -84,13 +86,15 @@ class Batches:
   examples: Sequence[Example]
   size: int
   clip: clip_text.Scorer | None = None
+  measures: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self._starts)
 
   def __getitem__(self, number: int) -> Batch:
     start = self._starts[number]
-    return make_batch(self.model, self.params, self.processor, self.examples[start : start + self.size], self.clip)
+    some = self.examples[start : start + self.size]
+    return make_batch(self.model, self.params, self.processor, some, self.clip, self.measures)
 
   @property
   def _starts(self) -> range:
@@ -127,21 +131,39 @@ def from_jsonl(path: str) -> list[Example]:
   """
   examples = []
   try:
-    lines = pathlib.Path(path).read_text().splitlines()
+    content = pathlib.Path(path).read_text()
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(f"data: cannot read {path!r} ({error})") from error
-  for number, line in enumerate(lines, 1):
+  # Not splitlines, which also splits at separators that JSON strings may hold.
+  for number, line in enumerate(content.removesuffix("\n").split("\n") if content else [], 1):
     try:
       row = json.loads(line)
       picture = processor_lib.open_picture(pathlib.Path(path).parent / row["image"])
-      examples.append(Example(np.asarray(picture), row["question"], row["answer"], row["dataset"]))
-    except (ValueError, KeyError, TypeError) as error:
+      examples.append(Example(np.asarray(picture), *(_text(row, name) for name in ("question", "answer", "dataset"))))
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
       raise ValueError(
         f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and dataset"
       ) from error
   if not examples:
     raise ValueError(f"data: {path} is empty")
   return examples
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+  if not isinstance(row[name], str):
+    raise TypeError(f"{name} is {row[name]!r}, must be a string")
+  return row[name]
+
+
+def first(examples: Sequence[Example], count: int | None) -> list[Example]:
+  """The first examples of each data set, at most `count` of each; None: all."""
+  seen: collections.Counter = collections.Counter()
+  found = []
+  for example in examples:
+    seen[example.dataset] += 1
+    if count is None or seen[example.dataset] <= count:
+      found.append(example)
+  return found
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -192,13 +214,14 @@ def make_batch(
   processor: Processor,
   examples: Sequence[Example],
   clip: clip_text.Scorer | None = None,
+  measures: Sequence[str] = (),
 ) -> Batch:
   """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP."""
   questions = [example.question for example in examples]
   inputs = model.pack(**processor(images=[[example.picture] for example in examples], prompts=questions))
   return Batch(
     prompt=inputs.prompt,
-    features=generation.encode_pictures(model, params, inputs),
+    features=generation.encode_pictures(model, params, inputs, measures),
     answers=reference_answers(processor, examples),
     datasets=[example.dataset for example in examples],
     relevance=clip.relevance(model, params, inputs, questions) if clip else None,

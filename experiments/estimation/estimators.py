@@ -24,7 +24,7 @@ import numpy as np
 from experiments.estimation import learned
 from experiments.estimation.data import Batch
 from experiments.estimation.data import Batches
-from experiments.running import settings as settings_lib
+from experiments.running import method
 from experiments.running.journal import Journal
 from experiments.running.settings import option
 from hawk_jax import checks
@@ -36,12 +36,12 @@ from models.decoder import Intervention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings_lib.Checked):
-  """What estimators read; each reads the settings that its `options` name."""
+class Settings(method.Settings):
+  """What estimators read; each reads the settings that its `options` name. The heads of `score_layer` are weighted."""
 
   scope: str = option(
     "first_layer",
-    "Where a head is ablated: in the first layer, or in all layers at once.",
+    "Where a head is ablated: in the layer that scores, by default the first, or in all layers at once.",
     choices=("first_layer", "all_layers"),
   )
   mode: str = option(
@@ -116,7 +116,10 @@ class PerExample(Estimator):
     for number in records.remaining(len(batches), "batch"):
       batch = batches[number]
       scores = self.function(batches.model, batches.params, batch, settings)
-      records.append({"datasets": batch.datasets, "scores": scores.T.tolist()})
+      records.append(
+        {"datasets": batch.datasets, "scores": scores.T.tolist()},
+        **{f"head {head}": float(score) for head, score in enumerate(scores.mean(axis=1))},
+      )
     means = mean_scores(*scores_of(records.records))
     return Estimate(weights_of(means), means)
 
@@ -177,13 +180,13 @@ def weights_of(means: dict[str, np.ndarray]) -> np.ndarray:
     return importance.from_ablation(np.stack(list(means.values()), axis=1))
 
 
-def _verdict(params, arrays, gate, *, model, scope, mode) -> teacher_forcing.Verdict:
+def _verdict(params, arrays, gate, *, model, scope, mode, layer=0) -> teacher_forcing.Verdict:
   """Judges the reference answers of `arrays` (prompt, features, answers) under head gates [B, H]."""
   prompt, features, answers = arrays
   apply = functools.partial(model.apply, {"params": params})
   sequence = apply(prompt, features, method="prune")
   gates = jnp.ones([model.config.text.num_hidden_layers, *gate.shape])
-  gates = gates.at[0].set(gate) if scope == "first_layer" else gates * gate
+  gates = gates.at[layer].set(gate) if scope == "first_layer" else gates * gate
   intervention = Intervention(head_gate=gates, hidden=sequence.visual if mode == "mask_visual" else None)
   prefill = apply(sequence, features, intervention, method="run")
   return apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge)
@@ -199,18 +202,20 @@ def ablation(model, params, batch: Batch, settings: Settings) -> np.ndarray:
     scope=settings.scope,
     mode=settings.mode,
     metric=settings.metric,
+    layer=settings.score_layer,
     at_once=at_once,
   )
   return sharding.fetch(drops, model.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "scope", "mode", "metric", "at_once"))
-def _ablate(params, arrays, *, model, scope, mode, metric, at_once):
+@functools.partial(jax.jit, static_argnames=("model", "scope", "mode", "metric", "layer", "at_once"))
+def _ablate(params, arrays, *, model, scope, mode, metric, layer, at_once):
   heads, rows = model.config.text.num_attention_heads, arrays[2].shape[0]
   gates = jnp.concatenate([jnp.ones([1, heads]), 1 - jnp.eye(heads)])
 
   def judge(gate):
-    verdict = _verdict(params, arrays, jnp.broadcast_to(gate, [rows, heads]), model=model, scope=scope, mode=mode)
+    gate = jnp.broadcast_to(gate, [rows, heads])
+    verdict = _verdict(params, arrays, gate, model=model, scope=scope, mode=mode, layer=layer)
     return verdict.right.astype(jnp.float32) if metric == "accuracy" else verdict.log_likelihood
 
   scores = jax.lax.map(judge, gates, batch_size=min(at_once, heads + 1))
@@ -220,35 +225,63 @@ def _ablate(params, arrays, *, model, scope, mode, metric, at_once):
 def gradient(model, params, batch: Batch, settings: Settings) -> np.ndarray:
   """First-order estimate of the log-likelihood that ablation would cost, [H, B]: one backward pass, no ablation."""
   slope = _gradient(
-    params, (batch.prompt, batch.features, batch.answers), model=model, scope=settings.scope, mode=settings.mode
+    params,
+    (batch.prompt, batch.features, batch.answers),
+    model=model,
+    scope=settings.scope,
+    mode=settings.mode,
+    layer=settings.score_layer,
   )
   return sharding.fetch(slope, model.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "scope", "mode"))
-def _gradient(params, arrays, *, model, scope, mode):
-  ones = jnp.ones([arrays[2].shape[0], model.config.text.num_attention_heads])
-  total = lambda gate: _verdict(params, arrays, gate, model=model, scope=scope, mode=mode).log_likelihood.sum()
+@functools.partial(jax.jit, static_argnames=("model", "scope", "mode", "layer"))
+def _gradient(params, arrays, **static):
+  ones = jnp.ones([arrays[2].shape[0], static["model"].config.text.num_attention_heads])
+  total = lambda gate: _verdict(params, arrays, gate, **static).log_likelihood.sum()
   return jax.grad(total)(ones).T
 
 
 def attention_mass(model, params, batch: Batch, settings: Settings) -> np.ndarray:
-  """Share of the query tokens' first-layer attention that a head puts on visual tokens, [H, B]."""
-  del settings
-  return sharding.fetch(_attention_mass(params, batch.prompt, batch.features, model=model), model.mesh)
+  """Share of the query tokens' attention in the layer that scores that a head puts on visual tokens, [H, B]."""
+  mass = _attention_mass(params, batch.prompt, batch.features, model=model, layer=settings.score_layer)
+  return sharding.fetch(mass, model.mesh)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _attention_mass(params, prompt, features, *, model):
+@functools.partial(jax.jit, static_argnames=("model", "layer"))
+def _attention_mass(params, prompt, features, *, model, layer):
   def call(module):
     sequence = module.prune(prompt, features)
     at = prompt_lib.places(sequence.order, prompt.text_order)
-    weights = module.language_model.attention_weights(sequence.embeddings, sequence.positions, at, 0)
+    x, _ = module.language_model.blocks(sequence.embeddings, sequence.positions, 0, layer)
+    weights = module.language_model.attention_weights(x, sequence.positions, at, layer)
     mass = jnp.einsum("BHQL,BL->BHQ", weights, sequence.visual.astype(jnp.float32))
     query = prompt.query_mask.astype(jnp.float32)
     return jnp.einsum("BHQ,BQ->HB", mass, query / jnp.maximum(query.sum(-1, keepdims=True), 1))
 
   return model.apply({"params": params}, method=call)
+
+
+def question_sensitivity(model, params, batch: Batch, settings: Settings) -> np.ndarray:
+  """1 - the correlation of a head's scores under two questions about one picture, [H, B]: no answers, no ablation.
+
+  The other question is that of the example before it in the batch, asked about this picture. Where both are the same, as in
+  a batch of one, all heads get 0.
+  """
+  del settings
+  return sharding.fetch(_question_sensitivity(params, batch.prompt, batch.features, model=model), model.mesh)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _question_sensitivity(params, prompt, features, *, model):
+  roll = lambda values: jnp.roll(values, 1, axis=0)
+  other = prompt.replace(text_tokens=roll(prompt.text_tokens), query_mask=roll(prompt.query_mask))
+  first, second = (model.apply({"params": params}, each, features, method="scores") for each in (prompt, other))
+  mean = lambda values: jnp.mean(values, axis=-1, keepdims=True, where=prompt.visual_mask[:, None])
+  first, second = first - mean(first), second - mean(second)
+  scale = jnp.sqrt(mean(first * first) * mean(second * second))
+  correlation = jnp.where(scale > 1e-12, mean(first * second) / jnp.maximum(scale, 1e-12), 1.0)
+  return (1 - correlation[..., 0]).T
 
 
 def uniform(num_heads: int, settings: Settings) -> np.ndarray:
@@ -275,10 +308,13 @@ def one_hot(head: str, num_heads: int, settings: Settings) -> np.ndarray:
 
 
 ESTIMATORS: dict[str, PerExample | Optimization | Fixed] = {
-  "ablation": PerExample(ablation, options=("scope", "mode", "metric")),
-  "gradient": PerExample(gradient, options=("scope", "mode")),
-  "attention_mass": PerExample(attention_mass),
-  "learned": Optimization(learned.learn, options=("keep_ratio", "steps", "learning_rate")),
+  "ablation": PerExample(ablation, options=("scope", "mode", "metric", "score_layer")),
+  "gradient": PerExample(gradient, options=("scope", "mode", "score_layer")),
+  "attention_mass": PerExample(attention_mass, options=("score_layer",)),
+  "question_sensitivity": PerExample(question_sensitivity),
+  "learned": Optimization(
+    learned.learn, options=("keep_ratio", "steps", "learning_rate", "rounding", "normalization", "rope", "score_layer")
+  ),
   "uniform": Fixed(uniform),
   "random": Fixed(random),
   "one_hot": Fixed(one_hot, argument="HEAD"),

@@ -26,6 +26,7 @@ from models.vision_language import Inputs
 
 # Temperature of the relaxed selection at the first step, and by how much it falls until the last step.
 _START, _COOLING = 0.5, 0.4
+_PLAIN = pruning.Pruning()
 
 
 def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
@@ -50,13 +51,25 @@ def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
       batch = batches[number]
       prepared[number] = batch, own_answers(batches, batch)
     batch, answers = prepared[number]
-    counts = budgets.keep_counts(np.asarray(batch.prompt.visual_counts), keep_ratio=settings.keep_ratio)
+    counts = budgets.keep_counts(
+      np.asarray(batch.prompt.visual_counts), keep_ratio=settings.keep_ratio, rounding=settings.rounding
+    )
     temperature = _START - _COOLING * step / settings.steps
     state, loss = learn_step(
-      state, batches.params, batch.prompt, batch.features, answers, counts, temperature, model=model, optimizer=optimizer
+      state,
+      batches.params,
+      batch.prompt,
+      batch.features,
+      answers,
+      counts,
+      temperature,
+      model=model,
+      optimizer=optimizer,
+      settings=settings.pruning_of(),
     )
     state, loss = sharding.fetch((state, loss), model.mesh)
-    records.append({"loss": float(loss), "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]})
+    state_leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]
+    records.append({"loss": float(loss), "state": state_leaves}, loss=float(loss))
   return np.asarray(jax.nn.softmax(state[0]))
 
 
@@ -75,8 +88,8 @@ def own_answers(batches: Batches, batch: Batch) -> np.ndarray:
   return np.where(np.arange(length) < lengths[:, None], tokens, -1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def learn_step(state, params, prompt, features, answers, counts, temperature, *, model, optimizer):
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "settings"))
+def learn_step(state, params, prompt, features, answers, counts, temperature, *, model, optimizer, settings=_PLAIN):
   """One step towards the weights with which the pruned model gives the unpruned model's answers.
 
   Selection is relaxed: each token is kept with a share, the sigmoid of how far its fused score is above the score at the
@@ -92,6 +105,7 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
     temperature: of the sigmoid, in standard deviations of the row's scores.
     model: a port.
     optimizer: of optax.
+    settings: how tokens are scored. With a later `score_layer`, shares have an influence on the layers before it too.
 
   Returns:
     The new state, and the loss before the step: minus the mean log-likelihood of the answers.
@@ -101,7 +115,8 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
   sequence = apply(prompt, features, method="prune")
 
   def loss(logits):
-    plan = pruning.Plan(1, head_importance=jax.nn.softmax(logits))  # its keep_count has no influence on scores
+    # The keep_count has no influence on scores.
+    plan = pruning.Plan(1, settings, head_importance=jax.nn.softmax(logits))
     fused = apply(prompt, features, plan, method="fused_scores")
     ranked = jnp.sort(jnp.where(mask, fused, -jnp.inf), axis=-1)[:, ::-1]
     pick = jax.vmap(lambda row, index: row[index])

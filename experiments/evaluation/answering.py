@@ -6,7 +6,7 @@ Axes: B batch, V visual slots.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import functools
@@ -105,8 +105,9 @@ class Answerer:
     processor,
     family: str,
     head_importance: np.ndarray,
-    settings: Sequence[pruning.Pruning],
+    settings: Sequence[plan.Setting],
     options: Options,
+    importances: Mapping[str, np.ndarray] | None = None,
   ):
     """Keeps what all batches need.
 
@@ -118,9 +119,12 @@ class Answerer:
       head_importance: [H] weights of the first layer's heads.
       settings: of `plan.settings`; the first keeps all tokens.
       options: how questions are put.
+      importances: [H] weights by `plan.Setting.importance`, for settings that do not have `head_importance`.
     """
     self.model, self.params, self.processor, self.family = model, params, processor, family
     self.head_importance, self.settings, self.options = head_importance, settings, options
+    self.importances = importances or {}
+    self.measures = [name for setting in settings for name in setting.pruning.rule.measures]
 
   def prepare(self, batch: plan.Batch, table: tsv.Table, benchmark: Benchmark) -> Prepared:
     """Reads and lays out a batch, without the rows that cannot be read or do not fit the model."""
@@ -186,7 +190,7 @@ class Answerer:
         rows[at]["views"] = [[view.picture, view.rows, view.columns, int(view.newlines)] for view in inputs.views[number]]
     features = None
     if inputs.vision is not None:
-      features = timed("vision", generation.encode_pictures, self.model, self.params, inputs)
+      features = timed("vision", generation.encode_pictures, self.model, self.params, inputs, self.measures)
       for at, numbers in zip(prepared.rows, timed("scores", self._summary, inputs.prompt, features)):
         rows[at]["scores"] = [float(f"{value:.6g}") for value in numbers]
       shown = [(number, at) for number, at in enumerate(prepared.rows) if at in drawn]
@@ -212,12 +216,12 @@ class Answerer:
       self.model,
       self.params,
       inputs,
-      self.head_importance,
+      self.importances.get(setting.importance, self.head_importance),
       features=features,
       selector_seed=seeds,
       max_new_tokens=self.options.max_new_tokens,
       eos_token_ids=self.processor.eos_token_ids,
-      **dataclasses.asdict(setting),
+      **dataclasses.asdict(setting.pruning),
     )
     return self.processor.decode(out.tokens, out.lengths), np.asarray(out.kept_positions)
 
@@ -225,10 +229,11 @@ class Answerer:
     return np.asarray(_summary(self.params, prompt, features, self._scored(prompt), model=self.model))
 
   def _fused(self, prompt, features):
-    return np.asarray(_fused(self.params, prompt, features, self._scored(prompt), model=self.model))
+    # A program apart from `_summary`, whose last digits another output of that program might change.
+    return np.asarray(generation.fused_scores(self.params, prompt, features, self._scored(prompt), model=self.model))
 
   def _scored(self, prompt):
-    return pruning.Plan(prompt.visual_order.shape[1], self.settings[0], self.head_importance)
+    return pruning.Plan(prompt.visual_order.shape[1], self.settings[0].pruning, self.head_importance)
 
 
 def _pack(model, processor, options, chats):
@@ -255,9 +260,3 @@ def _summary(params, prompt, features, scored, *, model):
     jnp.max(fused, axis=1, where=mask, initial=-jnp.inf),
   ]
   return jnp.where(mask.any(1)[:, None], jnp.stack(reduced, axis=1), 0.0)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _fused(params, prompt, features, scored, *, model):
-  """[B, V] float32 fused scores; apart from `_summary`, whose last digits another output of the program might change."""
-  return model.apply({"params": params}, prompt, features, scored, method="fused_scores")

@@ -10,14 +10,15 @@ import math
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 from PIL import Image
 
 from experiments.evaluation import plan
+from experiments.evaluation.benchmarks.tsv import RowError
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
 from experiments.evaluation.results import titles
-from hawk_jax.pruning import Pruning
 from models.inputs.video import Video
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
@@ -34,7 +35,7 @@ def sampled(tables: Sequence[Table], count: int) -> list[frozenset[int]]:
 
 def page(
   results: Sequence[Result],
-  settings: Sequence[Pruning],
+  settings: Sequence[plan.Setting],
   shown: Sequence[frozenset[int]],
   read_video: Callable[[pathlib.Path], Video],
   as_seen: Callable[[Sequence[Image.Image]], Sequence[Image.Image]],
@@ -50,12 +51,14 @@ def page(
     as_seen: of the model's `MediaProcessor`.
     about: a line at the top.
   """
-  questions = [
-    _question(result, at, settings, read_video, as_seen)
-    for result, positions in zip(results, shown)
-    for at in sorted(positions)
-    if "problem" not in result.answers[at]
-  ]
+  questions = []
+  for result, positions in zip(results, shown):
+    for at in sorted(positions):
+      if "problem" not in result.answers[at]:
+        try:
+          questions.append(_question(result, at, settings, read_video, as_seen))
+        except RowError as error:  # a file that has gone since the question was asked
+          logging.warning("not in report.html: %s", error)
   data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)

@@ -6,13 +6,14 @@ exactly the batches of an undisturbed one, so its answers are the same to the la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
 from experiments.evaluation.benchmarks.tsv import Table
 from hawk_jax.buckets import bucket
 from hawk_jax.pruning import Pruning
+from hawk_jax.selectors import SELECTORS
 
 _PIXELS_PER_TOKEN = 28 * 28
 # Smallest and largest number of pixels of a picture.
@@ -38,34 +39,74 @@ class Batch:
   rows: tuple[int, ...]
 
 
-def settings(selectors: Sequence[str], keep_ratios: Sequence[float], **shared: Any) -> tuple[Pruning, ...]:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A row of the table.
+
+  Attributes:
+    pruning: which tokens are kept.
+    importance: name of the head importance, "" for the one that all rows have.
+  """
+
+  pruning: Pruning
+  importance: str = ""
+
+  @property
+  def keep_ratio(self) -> float | None:
+    """Share of the visual tokens that is kept; None: all."""
+    return self.pruning.keep_ratio
+
+  @property
+  def selector(self) -> str:
+    """What keeps the tokens: the rule, the head importance, and whether tokens are merged."""
+    merged = "merged" if self.pruning.merge != "none" else ""
+    return ", ".join(filter(None, (self.pruning.selector, self.importance, merged)))
+
+
+def settings(
+  selectors: Sequence[str],
+  keep_ratios: Sequence[float],
+  *,
+  importances: Mapping[str, str] | None = None,
+  merges: Sequence[str] = ("none",),
+  make: Callable[..., Pruning] = Pruning,
+  **shared: Any,
+) -> tuple[Setting, ...]:
   """The settings to compare: all tokens first, then every selector at every ratio.
+
+  A selector that HAWK's score has an influence on is combined with every importance, and one that drops tokens with every
+  merge.
 
   Args:
     selectors: names of `hawk_jax.selectors.SELECTORS`.
     keep_ratios: shares of the visual tokens to keep.
+    importances: `Pruning.head_weights` of every head importance, by name; None: one, called "".
+    merges: of `Pruning`.
+    make: makes a `Pruning` of its fields.
     **shared: other fields of `hawk_jax.Pruning`, the same in all settings.
 
   Raises:
-    ValueError: a ratio outside (0, 1), or a selector or ratio that is given twice.
+    ValueError: a ratio outside (0, 1), or a selector, ratio or merge that is given twice.
   """
-  for argument, values in (("selector", selectors), ("keep_ratio", keep_ratios)):
+  importances = importances or {"": "importance"}
+  for argument, values in (("selector", selectors), ("keep_ratio", keep_ratios), ("merge", merges)):
     if len(set(values)) != len(values):
       raise ValueError(f"{argument}: got {', '.join(map(str, values))}, must not name one twice")
   for ratio in keep_ratios:
     if not 0.0 < ratio < 1.0:
       raise ValueError(f"keep_ratio: got {ratio}, must be between 0 and 1; all tokens are always evaluated too")
-  return (
-    Pruning(**shared),
-    *(
-      Pruning(keep_ratio=ratio, selector=selector, **shared)
-      for ratio in sorted(keep_ratios, reverse=True)
-      for selector in selectors
-    ),
-  )
+  found = [Setting(make(**shared))]
+  for ratio in sorted(keep_ratios, reverse=True):
+    for selector in selectors:
+      rule = SELECTORS[selector]
+      for importance, head_weights in importances.items() if rule.weighted else [("", "importance")]:
+        for merge in merges if rule.merge is None else ["none"]:
+          fields = dict(keep_ratio=ratio, selector=selector, merge=merge, head_weights=head_weights, **shared)
+          found.append(Setting(make(**fields), importance))
+  return tuple(found)
 
 
-def name(setting: Pruning) -> str:
+def name(setting: Setting) -> str:
   """A setting's name in files and reports."""
   return "all tokens" if setting.keep_ratio is None else f"{setting.selector} {setting.keep_ratio:g}"
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import json
 import statistics
 from typing import Any
 
-from matplotlib.figure import Figure
+import numpy as np
 
 from experiments.evaluation import plan
 from experiments.evaluation.benchmarks.benchmark import Benchmark
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.published import Published
-from hawk_jax.pruning import Pruning
+from experiments.reporting import figures
+from experiments.reporting import intervals
+from experiments.reporting import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def collect(
   return results
 
 
-def predictions(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
+def predictions(results: Sequence[Result], settings: Sequence[plan.Setting]) -> str:
   """predictions.jsonl: one line per question."""
   lines = []
   for result in results:
@@ -109,7 +110,7 @@ def predictions(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
   return "".join(line + "\n" for line in lines)
 
 
-def scores(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
+def scores(results: Sequence[Result], settings: Sequence[plan.Setting]) -> str:
   """scores.json: every benchmark's scores under every setting."""
   content = {}
   for result in results:
@@ -133,7 +134,7 @@ def scores(results: Sequence[Result], settings: Sequence[Pruning]) -> str:
   return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def markdown(results: Sequence[Result], settings: Sequence[Pruning], published: Sequence[Published]) -> str:
+def markdown(results: Sequence[Result], settings: Sequence[plan.Setting], published: Sequence[Published]) -> str:
   """table.md: one row per setting and one column per benchmark; cells also show the share of the unpruned score.
 
   The last column is the mean share. Published rows, labelled as such, follow ours.
@@ -188,27 +189,29 @@ def _cell(value, base):
   return (f"{value:.0f}" if value > 200 else f"{value:.1f}") + share
 
 
-def plot(results: Sequence[Result], settings: Sequence[Pruning]) -> bytes:
-  """plot.png: the score against the share of visual tokens removed, one panel per benchmark and one line per selector."""
-  columns = min(3, len(results))
-  rows = -(-len(results) // columns)
-  figure = Figure(figsize=(5 * columns, 3.8 * rows), layout="constrained")
-  axes = figure.subplots(rows, columns, squeeze=False)
-  for panel in axes.flat[len(results) :]:
-    panel.set_axis_off()
-  for panel, result, title in zip(axes.flat, results, titles(results)):
-    whole = result.headlines[0]
-    panel.axhline(whole, color="0.6", linestyle="--", linewidth=1, label="all tokens")
-    pruned = [(setting, score) for setting, score in zip(settings, result.headlines) if setting.keep_ratio is not None]
-    for selector in dict.fromkeys(setting.selector for setting, _ in pruned):
-      points = sorted((100 * (1 - setting.keep_ratio), score) for setting, score in pruned if setting.selector == selector)
-      panel.plot(*zip((0.0, whole), *points), marker="o", markersize=4, label=selector)
-    panel.set(title=title, xlabel="visual tokens removed, %", ylabel=f"score ({result.benchmark.headline})")
-    panel.set_ylim(bottom=0)
-    panel.legend(fontsize=8)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, dpi=110, format="png")
-  return buffer.getvalue()
+def plot(results: Sequence[Result], settings: Sequence[plan.Setting], suffix: str = ".png") -> bytes:
+  """plot.png and plot.pdf: the score against the share of visual tokens kept, one panel per benchmark and one curve per row.
+
+  Intervals are shown where the score is the mean over questions. Of more rows than can be told apart, those with the largest
+  mean share of the unpruned scores are shown.
+  """
+  rows: dict[str, list[list[tuple[float, float, float, float]]]] = {}
+  shares: dict[str, list[float]] = {}
+  for number, result in enumerate(results):
+    interval, whole = intervals.bootstrap(len(result.table.rows)), result.headlines[0]
+    for setting, score, each in zip(settings, result.headlines, result.scores):
+      if setting.keep_ratio is not None:
+        is_mean = abs(100 * statistics.fmean(each) - score) < 1e-6
+        low, high = [100 * bound for bound in interval(np.asarray(each))] if is_mean else [score, score]
+        points = rows.setdefault(setting.selector, [[] for _ in results])
+        points[number].append((100 * setting.keep_ratio, score, low, high))
+        shares.setdefault(setting.selector, []).append(score / whole if whole else 0.0)
+  shown = sorted(sorted(rows, key=lambda name: -statistics.fmean(shares[name]))[: figures.MOST], key=list(rows).index)
+  panels = [
+    figures.Panel(f"{title}, {result.benchmark.headline}", {name: rows[name][number] for name in shown}, result.headlines[0])
+    for number, (result, title) in enumerate(zip(results, titles(results)))
+  ]
+  return figures.encode(figures.curves(panels, "score"), suffix)
 
 
 def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:
@@ -217,3 +220,38 @@ def seconds(entries: Mapping[int, Mapping[str, Any]]) -> str:
     json.dumps({"batch": number, "questions": len(entry["rows"]), "seconds": entry["seconds"]}) + "\n"
     for number, entry in sorted(entries.items())
   )
+
+
+def paired(results: Sequence[Result], settings: Sequence[plan.Setting], reference: str | None) -> str:
+  """intervals.md: each row's mean score over questions, in percent, with its interval, and its difference to a reference.
+
+  Args:
+    results: of every file.
+    settings: in the order of the answers.
+    reference: `plan.Setting.selector` of the rows to compare with at the same share, or None.
+  """
+  lines = [
+    "Mean score over questions in %, with 95 % bootstrap intervals. Some benchmarks sum up scores in another way: table.md."
+  ]
+  if reference is not None:
+    lines[0] += (
+      f" Differences are to `{reference}` on the same questions, in points, with the p-value of the exact sign test."
+    )
+  for result, title in zip(results, titles(results)):
+    interval, rows = intervals.bootstrap(len(result.table.rows)), []
+    scores = {plan.name(setting): np.asarray(each, float) for setting, each in zip(settings, result.scores)}
+    for setting, each in zip(settings, scores.values()):
+      low, high = interval(each)
+      other = scores.get(f"{reference} {setting.keep_ratio:g}") if setting.keep_ratio is not None else None
+      compared = None if other is None or setting.selector == reference else intervals.paired(each, other, interval)
+      kept = "100 %" if setting.keep_ratio is None else f"{100 * setting.keep_ratio:g} %"
+      label = "unpruned" if setting.keep_ratio is None else setting.selector
+      rows.append(
+        [kept, label, f"{100 * each.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})", intervals.describe(compared)]
+      )
+    columns = ["visual tokens", "method", title, f"difference to `{reference}`"]
+    lines += [
+      "",
+      *tables.table(columns[: 3 + (reference is not None)], [row[: 3 + (reference is not None)] for row in rows], left=2),
+    ]
+  return "\n".join(lines) + "\n"

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
 import pathlib
+import textwrap
+from typing import Any
+import warnings
 
+import matplotlib
 from matplotlib import patches
 from matplotlib.figure import Figure
 import numpy as np
 from PIL import Image
 
+from experiments.running import files
 from models.vision_language import View
 
+# For functions that draw: questions and names that hold $ are no formulas.
+plain_text = matplotlib.rc_context({"text.parse_math": False})
 DIMMED = 0.22
 _MOST_VIEWS = 24  # of one figure
-_COLORS = 10  # in matplotlib's cycle
+_TITLE_WIDTH = 100  # characters
+# Curves of a panel.
+MOST = 8
+# Colour, marker and line of a method: Okabe and Ito's colours, which can be told apart in any colour vision; then the same
+# with other markers and lines.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+STYLES = [
+  (color, marker, line)
+  for line, markers in (("-", "os^DvPX*"), ("--", "<>hpHd18"), ("-.", "s^DvPX*o"))
+  for color, marker in zip(_COLORS, markers)
+]
 
 
+def _wrapped(text: str) -> str:
+  """A title in lines that fit, of which the first and last four remain; Matplotlib's own wrapping takes $ for formulas."""
+  lines = [part for line in text.splitlines() for part in textwrap.wrap(line, _TITLE_WIDTH)]
+  return "\n".join(lines if len(lines) < 9 else [*lines[:4], "…", *lines[-4:]])
+
+
+@plain_text
 def kept_tokens(
   path: pathlib.Path,
   pictures: Sequence[Image.Image],
@@ -80,57 +106,115 @@ def kept_tokens(
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()
-  figure.suptitle(title, fontsize=12, wrap=True)
-  figure.savefig(path, dpi=110)
+  figure.suptitle(_wrapped(title), fontsize=12)
+  files.write(path, encode(figure))
 
 
-def lines(path: pathlib.Path, x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> None:
-  """Draws curves over one x axis; both axes begin at zero, and the legend lists curves from top to bottom at the smallest x.
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """Curves over the share of visual tokens kept.
 
-  Args:
-    path: PNG to write.
-    x: values on the x axis.
-    series: by name, one value per x.
-    x_label: of the axis.
-    y_label: of the axis.
+  Attributes:
+    title: of the panel.
+    curves: by the name of a method, its points: tokens kept in %, value, and the bounds of the value's interval, which are
+      equal where there is none.
+    level: a value to compare with, such as the unpruned model's, or None.
   """
-  figure = Figure(figsize=(9 if len(series) > _COLORS else 7, 4.5), layout="constrained")
-  axes = figure.subplots()
-  left = int(np.argmin(x))
-  for number, (name, values) in enumerate(sorted(series.items(), key=lambda item: -item[1][left])):
-    axes.plot(
-      x,
-      values,
-      color=f"C{number % _COLORS}",
-      linestyle=("-", "--", ":")[number // _COLORS % 3],
-      marker="o",
-      markersize=4,
-      label=name,
-    )
-  axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
-  axes.grid(alpha=0.3)
-  if len(series) > _COLORS:
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-  else:
-    axes.legend()
-  figure.savefig(path, dpi=110)
+
+  title: str
+  curves: Mapping[str, Sequence[tuple[float, float, float, float]]]
+  level: float | None = None
 
 
-def bars(path: pathlib.Path, series: dict[str, np.ndarray], x_label: str, y_label: str) -> None:
-  """Draws groups of bars; the groups are numbered from 0.
+@plain_text
+def curves(panels: Sequence[Panel], y_label: str) -> Figure:
+  """Draws panels with a common legend outside of them; a method has one colour and one marker in all panels.
+
+  Raises:
+    ValueError: a panel has more curves, or the figure more methods, than can be told apart.
+  """
+  names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+  if max(len(panel.curves) for panel in panels) > MOST or len(names) > len(STYLES):
+    raise ValueError(f"panels: at most {MOST} curves each and {len(STYLES)} methods in all, got {len(names)} methods")
+  columns = min(3, len(panels))
+  rows = -(-len(panels) // columns)
+  figure = Figure(figsize=(4.2 * columns + 2, 3.6 * rows), layout="constrained")
+  grid = figure.subplots(rows, columns, squeeze=False)
+  for axes in grid.flat[len(panels) :]:
+    axes.set_axis_off()
+  handles: dict[str, Any] = {}
+  for axes, panel in zip(grid.flat, panels):
+    if panel.level is not None:
+      handles["all tokens"] = axes.axhline(panel.level, color="0.6", linestyle=":", linewidth=1.2)
+    for name, points in panel.curves.items():
+      kept, values, low, high = np.asarray(points, float).T
+      color, marker, line = STYLES[names.index(name)]
+      errors = np.maximum([values - low, high - values], 0)
+      handles[name] = axes.errorbar(
+        kept,
+        values,
+        errors,
+        color=color,
+        marker=marker,
+        linestyle=line,
+        markersize=5,
+        linewidth=1.4,
+        capsize=2,
+        elinewidth=0.8,
+      )
+    shares = sorted({point[0] for points in panel.curves.values() for point in points})
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{share:g}" for share in shares])
+    axes.set_xticks([], minor=True)
+    axes.set(title=panel.title, xlabel="visual tokens kept, %")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+  for axes in grid[:, 0]:
+    axes.set_ylabel(y_label)
+  figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
+  return figure
+
+
+@plain_text
+def bars(series: Mapping[str, np.ndarray], x_label: str, y_label: str) -> Figure:
+  """Draws groups of bars, numbered from 0, under a legend above them.
 
   Args:
-    path: PNG to write.
     series: by name, one value per group.
     x_label: of the axis.
     y_label: of the axis.
   """
-  count = len(next(iter(series.values())))
-  figure = Figure(figsize=(max(7, 0.16 * count * len(series)), 4.5), layout="constrained")
+  count, width = len(next(iter(series.values()))), 0.8 / len(series)
+  figure = Figure(figsize=(max(7, 0.16 * count * len(series)), 4.2), layout="constrained")
   axes = figure.subplots()
   for number, (name, values) in enumerate(series.items()):
-    axes.bar(np.arange(count) + (number - (len(series) - 1) / 2) * 0.8 / len(series), values, 0.8 / len(series), label=name)
+    place = np.arange(count) + (number - (len(series) - 1) / 2) * width
+    axes.bar(place, values, width, label=name, color=STYLES[number % len(STYLES)][0])
   axes.set(xlabel=x_label, ylabel=y_label, xticks=np.arange(count))
   axes.axhline(0, color="black", linewidth=0.6)
-  axes.legend(fontsize=8)
-  figure.savefig(path, dpi=110)
+  axes.spines[["top", "right"]].set_visible(False)
+  figure.legend(loc="outside upper center", ncols=min(4, len(series)), frameon=False, fontsize=9)
+  return figure
+
+
+def best(found: Mapping[str, Any], most: int = MOST, always: Sequence[str] = ()) -> dict[str, Any]:
+  """The curves with the largest mean values, and those that are always shown, in the order of `found`."""
+  ranked = sorted(found, key=lambda name: -np.mean([point[1] for point in found[name]]))
+  names = [*(name for name in always if name in found), *(name for name in ranked if name not in always)][:most]
+  return {name: points for name, points in found.items() if name in names}
+
+
+@plain_text
+def encode(figure: Figure, suffix: str = ".png") -> bytes:
+  """A figure as the content of a .png or .pdf file, without a date, so that the same figure has the same bytes."""
+  buffer = io.BytesIO()
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box takes its place
+    figure.savefig(buffer, format=suffix[1:], dpi=160, metadata={"CreationDate": None} if suffix == ".pdf" else {})
+  return buffer.getvalue()
+
+
+def save(path: pathlib.Path, figure: Figure) -> None:
+  """Writes a figure as PNG, and as PDF beside it."""
+  for suffix in (".png", ".pdf"):
+    files.write(path.with_suffix(suffix), encode(figure, suffix))

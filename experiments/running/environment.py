@@ -22,8 +22,9 @@ def device() -> str:
 
 
 def model_name(path_or_hub_id: str) -> str:
-  """A checkpoint's name without its directory."""
-  return pathlib.PurePath(path_or_hub_id).name
+  """A checkpoint's name without its directory; of one that `experiments.train` wrote, the name of the run."""
+  path = pathlib.PurePath(path_or_hub_id)
+  return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def versions() -> str:

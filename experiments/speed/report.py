@@ -25,6 +25,10 @@ class _Measured:
     """Seconds of one decoding step."""
     return self.median(name) / self.steps
 
+  def decodings(self, baseline: str) -> list[str]:
+    """What a baseline's ways to decode end in; CUDA graphs are measured on GPUs only."""
+    return [way for way in ("", ", CUDA graphs") if f"{baseline} decode 1{way}" in self.seconds]
+
   def spread(self, name: str) -> str:
     """Milliseconds: the median, the smallest and the largest."""
     low, high = min(self.seconds[name]), max(self.seconds[name])
@@ -46,6 +50,8 @@ def summarize(report: dict[str, Any]) -> str:
       "cache. KV cache bytes: 2 x layers x slots x key/value heads x head dim x bytes per element.",
       "",
       *_shares(report, measured),
+      "",
+      *_batches(report, measured),
       "",
       *_notes(report, measured),
     ]
@@ -70,7 +76,11 @@ def _stages(report, measured) -> list[str]:
     "compilation, s",
   ]
   for baseline in measured.baselines:
-    columns += [f"{baseline}: first token", "times ours", "decoding, per token", "times ours"]
+    columns += [
+      f"{baseline}: first token",
+      "times ours",
+      *(name for way in measured.decodings(baseline) for name in (f"decoding{way}, per token", "times ours")),
+    ]
   rows = []
   for case in report["cases"]:
     name = f"{case['keep_ratio']:g}"
@@ -92,13 +102,13 @@ def _stages(report, measured) -> list[str]:
       f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}",
     ]
     for baseline in measured.baselines:
-      other = measured.step(f"{baseline} decode {name}")
       row += [
         measured.spread(f"{baseline} first_token {name}"),
         f"{measured.median(f'{baseline} first_token {name}') / first:.2f}",
-        f"{1e3 * other:.2f}",
-        f"{other / step:.2f}",
       ]
+      for way in measured.decodings(baseline):
+        other = measured.step(f"{baseline} decode {name}{way}")
+        row += [f"{1e3 * other:.2f}", f"{other / step:.2f}"]
     rows.append(row)
   return tables.table(columns, rows, left=0)
 
@@ -169,9 +179,24 @@ def _shares(report, measured) -> list[str]:
   )
 
 
+def _batches(report, measured) -> list[str]:
+  """Batches of prompts with pictures of one size, beside a single prompt, at the first keep ratio."""
+  pruned = f"{report['cases'][min(1, len(report['cases']) - 1)]['keep_ratio']:g}"
+  columns, rows = [f"{pruned} kept", "first token", "decoded tokens per second"], []
+  for baseline in measured.baselines:
+    columns += [f"{baseline}: first token", *(f"decoded{way}" for way in measured.decodings(baseline))]
+  for size, name in [(1, pruned), *((size, f"x{size}") for size in report["batch_sizes"])]:
+    row = [f"batch of {size}", measured.spread(f"first_token {name}"), f"{size / measured.step(f'decode {name}'):.1f}"]
+    for baseline in measured.baselines:
+      row.append(measured.spread(f"{baseline} first_token {name}"))
+      row += [f"{size / measured.step(f'{baseline} decode {name}{way}'):.1f}" for way in measured.decodings(baseline)]
+    rows.append(row)
+  return tables.table(columns, rows)
+
+
 def _notes(report, measured) -> list[str]:
   """The machine's limits, batches, and what was checked."""
-  rate, bandwidth, cases = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"], report["cases"]
+  rate, bandwidth = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"]
   floor, steps = report["vision_flops"] / rate, report["steps"]
   lines = [
     f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
@@ -188,10 +213,6 @@ def _notes(report, measured) -> list[str]:
     ratio = measured.median(f"{baseline} batch") / measured.median("batch")
     text += f"; {baseline} one by one {4 / measured.median(f'{baseline} batch'):.2f}, {ratio:.2f} times the batch's seconds"
   lines.append(text + ".")
-  pruned = f"{cases[min(1, len(cases) - 1)]['keep_ratio']:g}"
-  speeds = [f"{1 / measured.step(f'decode {pruned}'):.1f} at batch 1"]
-  speeds += [f"{size / measured.step(f'decode x{size}'):.1f} at batch {size}" for size in report["batch_sizes"]]
-  lines.append(f"Decoded tokens per second with {pruned} kept: {', '.join(speeds)}.")
   if report["checks"]:
     checks = "; ".join(
       f"{check['baseline']}, kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
@@ -212,4 +233,7 @@ def plot(path: pathlib.Path, report: dict[str, Any]) -> None:
     lines[baseline] = firsts(f"{baseline} ")
   work = [report["vision_flops"] + case["language_flops"] for case in cases]
   lines["ours, if time followed FLOPs"] = [lines["ours"][0] * some / work[0] for some in work]
-  figures.lines(path, shares, lines, "share of visual tokens kept", "seconds to the first token")
+  points = {
+    name: [(100 * share, value, value, value) for share, value in zip(shares, values)] for name, values in lines.items()
+  }
+  figures.save(path, figures.curves([figures.Panel("", points)], "seconds to the first token"))

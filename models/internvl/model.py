@@ -18,7 +18,9 @@ from models.internvl.axes import AXES
 from models.internvl.config import InternVLConfig
 from models.internvl.names import NAMES
 from models.internvl.vision import layer_norm
+from models.internvl.vision import MERGE
 from models.internvl.vision import VisionTower
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
@@ -46,6 +48,7 @@ class InternVL(VisionLanguageModel):
   config: InternVLConfig
   names = NAMES
   axes = AXES
+  measures = ("saliency", "sensitivity")
 
   def setup(self):
     self.vision_tower = VisionTower(self.config.vision, self.mesh)
@@ -54,9 +57,13 @@ class InternVL(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: jax.Array) -> Features:
+  def encode(self, vision: jax.Array, measures: tuple[str, ...] = ()) -> Features:
     """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
-    return Features(rearrange(self.multi_modal_projector(self.vision_tower(vision)), "P T D -> (P T) D"))
+    states = self.vision_tower.states(vision)
+    x = self.vision_tower.choose(states)
+    tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(tokens, measures=found)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, tile_grids=None, videos=None) -> Inputs:
@@ -112,6 +119,10 @@ class InternVL(VisionLanguageModel):
     if tokens not in sizes:
       raise ValueError(f"visual_tokens: got {tokens}, pictures of whole tiles have {', '.join(map(str, sizes))}")
     return sizes[tokens]
+
+  @nn.nowrap
+  def projector(self, visual_tokens):
+    return Projector(self.config.text.hidden_size), (1, visual_tokens, MERGE**2 * self.config.vision.hidden_size)
 
   @nn.nowrap
   def vision_flops(self, arrays):

@@ -128,13 +128,24 @@ class Attention(nn.Module):
       self.q_norm, self.k_norm = nn.RMSNorm(1e-6), nn.RMSNorm(1e-6)  # whatever layer_norm_eps is
 
   def __call__(self, x):
-    query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+    query, key = self._query_key(x)
+    out = attention(query, key, self._by_head(self.v_proj(x)), mesh=self.mesh)
+    return self.projection_layer(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
+
+  def class_weights(self, x):
+    """[P, T] float32 attention of the first token, the class token, to every token; mean over heads."""
+    query, key = (y.astype(jnp.float32) for y in self._query_key(x))
+    logits = jnp.einsum("PNd,PTNd->PNT", query[:, 0], key) / query.shape[-1] ** 0.5
+    return jax.nn.softmax(logits, axis=-1).mean(axis=1)
+
+  def _query_key(self, x):
+    query, key = self.q_proj(x), self.k_proj(x)
     if self.config.use_qk_norm:
       query, key = self.q_norm(query), self.k_norm(key)
-    heads = self.config.num_attention_heads
-    split = lambda y: sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=heads), self.mesh)
-    out = attention(split(query), split(key), split(value), mesh=self.mesh)
-    return self.projection_layer(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
+    return self._by_head(query), self._by_head(key)
+
+  def _by_head(self, y):
+    return sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=self.config.num_attention_heads), self.mesh)
 
 
 class MLP(nn.Module):
@@ -210,8 +221,25 @@ class VisionTower(nn.Module):
     Returns:
       [P, tokens, MERGE^2 * D], the features of MERGE x MERGE patches for each visual token, row by row.
     """
+    return self.choose(self.states(tiles))
+
+  def states(self, tiles: jax.Array) -> list[jax.Array]:
+    """All hidden states of tiles, [P, 1 + patches, D] each, beginning with the input of the first layer."""
+    return self.encoder(sharding.residual(self.embeddings(tiles), self.mesh))
+
+  def choose(self, states: list[jax.Array]) -> jax.Array:
+    """The result of a call, from `states`."""
     config = self.config
-    states = self.encoder(sharding.residual(self.embeddings(tiles), self.mesh))
     last = states[-1] if config.use_mean_pooling else self.layernorm(states[-1])
-    x = last if config.feature_layer == -1 else states[config.feature_layer]
-    return rearrange(x[:, 1:], "P (r a k b) D -> P (r k) (a b D)", r=config.side, k=config.side, a=MERGE, b=MERGE)
+    return self._shuffle(last if config.feature_layer == -1 else states[config.feature_layer])
+
+  def saliency(self, states: list[jax.Array]) -> jax.Array:
+    """[P, tokens] float32 attention from the class token in the layer that made the features; mean over patches."""
+    layer = max(range(len(states))[self.config.feature_layer], 1) - 1
+    block = self.encoder.layer[layer]
+    weights = block.attention.class_weights(block.layernorm_before(states[layer]))
+    return self._shuffle(weights[..., None]).mean(axis=-1)
+
+  def _shuffle(self, x):
+    side = self.config.side
+    return rearrange(x[:, 1:], "P (r a k b) D -> P (r k) (a b D)", r=side, k=side, a=MERGE, b=MERGE)

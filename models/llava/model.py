@@ -17,6 +17,7 @@ from models.llava import inputs as inputs_lib
 from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
 from models.llava.vision import VisionTower
+from models.sensitivity import measure
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
 from models.vision_language import Features
@@ -31,6 +32,7 @@ class Llava(VisionLanguageModel):
   config: LlavaConfig
   names = NAMES
   axes = AXES
+  measures = ("saliency", "sensitivity")
 
   def setup(self):
     self.vision_tower = VisionTower(self.config.vision, self.mesh)
@@ -39,9 +41,13 @@ class Llava(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: jax.Array) -> Features:
+  def encode(self, vision: jax.Array, measures: tuple[str, ...] = ()) -> Features:
     """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
-    return Features(rearrange(self.multi_modal_projector(self.vision_tower(vision)), "P T D -> (P T) D"))
+    states = self.vision_tower.states(vision)
+    x = self.vision_tower.choose(states)
+    tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(tokens, measures=found)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None) -> Inputs:
@@ -49,7 +55,7 @@ class Llava(VisionLanguageModel):
 
     Args:
       input_ids: [B, S] with one placeholder per visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
+      attention_mask: [B, S], 1 on real tokens, 0 on padding at one end of each row. None: all are real.
       pixel_values: [pictures, C, H, W], in the order of their placeholders.
 
     Raises:
@@ -82,6 +88,11 @@ class Llava(VisionLanguageModel):
     return cost.vision_flops(self.config, len(arrays["pixel_values"]))
 
   @nn.nowrap
+  def projector(self, visual_tokens):
+    projector = Projector(self.config.text.hidden_size, self.config.projector_bias)
+    return projector, (1, visual_tokens, self.config.vision.features)
+
+  @nn.nowrap
   def vision_heads(self):
     return self.config.vision.num_attention_heads
 
@@ -97,10 +108,12 @@ class LlavaNext(Llava):
     super().setup()
     self.image_newline = self.param("image_newline", nn.initializers.normal(), (self.config.text.hidden_size,))
 
-  def encode(self, vision: jax.Array) -> Features:
-    """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens per tile; the last row is the newline."""
-    tokens = super().encode(vision).tokens
-    return Features(jnp.concatenate([tokens, self.image_newline[None].astype(tokens.dtype)]))
+  def encode(self, vision: jax.Array, measures: tuple[str, ...] = ()) -> Features:
+    """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens per tile; the last row is the newline, which measures 0."""
+    features = super().encode(vision, measures)
+    tokens = jnp.concatenate([features.tokens, self.image_newline[None].astype(features.tokens.dtype)])
+    measures = {name: jnp.append(values, 0.0) for name, values in features.measures.items()}
+    return Features(tokens, measures=measures)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:

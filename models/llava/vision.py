@@ -76,8 +76,21 @@ class VisionTower(nn.Module):
     Returns:
       [P, T, W] the chosen hidden states, T with or without the class token.
     """
-    states = self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
+    return self.choose(self.states(tiles))
+
+  def states(self, tiles: jax.Array) -> list[jax.Array]:
+    """All hidden states of tiles, [P, 1 + patches, D] each, beginning with the input of the first layer."""
+    return self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
+
+  def choose(self, states: list[jax.Array]) -> jax.Array:
+    """The result of a call, from `states`."""
     if self.is_initializing():
       self.post_layernorm(states[-1])  # a parameter of the checkpoints that features do not depend on
-    x = jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)
+    return self._tokens(jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1))
+
+  def saliency(self, states: list[jax.Array]) -> jax.Array:
+    """[P, T] float32 attention that each token gets from the class token in the layer that made the last of the features."""
+    return self._tokens(self.encoder.received(states, self.config.feature_block, queries=1))
+
+  def _tokens(self, x):
     return x if self.config.keep_class_token else x[:, 1:]

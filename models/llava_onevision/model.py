@@ -16,6 +16,7 @@ from models.llava_onevision import inputs as inputs_lib
 from models.llava_onevision.config import LlavaOnevisionConfig
 from models.llava_onevision.inputs import VisionInputs
 from models.llava_onevision.vision import VisionTower
+from models.sensitivity import measure
 from models.vision_encoder import AXES
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
@@ -31,6 +32,7 @@ class LlavaOnevision(VisionLanguageModel):
   config: LlavaOnevisionConfig
   names = NAMES
   axes = AXES
+  measures = ("saliency", "sensitivity")
 
   def setup(self):
     hidden_size = self.config.text.hidden_size
@@ -41,13 +43,22 @@ class LlavaOnevision(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: VisionInputs) -> Features:
-    """Tiles to [F, D] features: weighted sums of the projected tokens of the tower, and newlines."""
-    tokens = rearrange(self.multi_modal_projector(self.vision_tower(vision.tiles)), "P T D -> (P T) D")
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
+    """Tiles to [F, D] features: weighted sums of the projected tokens of the tower, and newlines.
+
+    A feature measures the weighted sum of what its tokens measure; newlines measure 0.
+    """
+    states = self.vision_tower.states(vision.tiles)
+    x = self.vision_tower.choose(states)
+    tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
     rows = sharding.features(jnp.concatenate([tokens, self.image_newline[None].astype(tokens.dtype)]), self.mesh)
     # One tap at a time: the rows of all four would need four times as much memory.
     mixed = sum(vision.weights[:, tap, None] * rows[vision.taps[:, tap]] for tap in range(4))
-    return Features(sharding.features(mixed.astype(tokens.dtype), self.mesh))
+    mix = lambda values: (vision.weights * jnp.append(values, 0.0)[vision.taps]).sum(axis=-1)
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(
+      sharding.features(mixed.astype(tokens.dtype), self.mesh), measures={name: mix(found[name]) for name in measures}
+    )
 
   @nn.nowrap
   def pack(
@@ -110,6 +121,11 @@ class LlavaOnevision(VisionLanguageModel):
     if visual_tokens not in sizes:
       raise ValueError(f"visual_tokens: got {visual_tokens}, pictures as large as a grid pinpoint have {sorted(sizes)}")
     return sizes[visual_tokens]
+
+  @nn.nowrap
+  def projector(self, visual_tokens):
+    projector = Projector(self.config.text.hidden_size, self.config.projector_bias)
+    return projector, (1, visual_tokens, self.config.vision.features)
 
   @nn.nowrap
   def vision_flops(self, arrays):

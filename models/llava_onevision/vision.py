@@ -66,7 +66,21 @@ class VisionTower(nn.Module):
     Returns:
       [P, T, W] the chosen hidden states.
     """
-    states = self.encoder(sharding.residual(self.embeddings(tiles), self.mesh))
+    return self.choose(self.states(tiles))
+
+  def states(self, tiles: jax.Array) -> list[jax.Array]:
+    """All hidden states of tiles, [P, T, D] each, beginning with the input of the first layer."""
+    return self.encoder(sharding.residual(self.embeddings(tiles), self.mesh))
+
+  def choose(self, states: list[jax.Array]) -> jax.Array:
+    """The result of a call, from `states`."""
     if self.is_initializing():
       self.post_layernorm(states[-1])  # a parameter of the checkpoints that features do not depend on
     return jnp.concatenate([states[layer] for layer in self.config.feature_layers], axis=-1)
+
+  def saliency(self, states: list[jax.Array]) -> jax.Array:
+    """[P, T] float32 attention that each token receives in the layer that made the last of the features.
+
+    From all tokens of its tile: SigLIP has no class token.
+    """
+    return self.encoder.received(states, self.config.feature_block, queries=self.config.tokens)

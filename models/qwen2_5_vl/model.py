@@ -10,9 +10,11 @@ from models.qwen2_5_vl import cost
 from models.qwen2_5_vl import inputs as inputs_lib
 from models.qwen2_5_vl.axes import AXES
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
+from models.qwen2_5_vl.vision import PatchMerger
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -24,8 +26,9 @@ class Qwen2_5_VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs) -> Features:
-    return Features(self.visual(vision))
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
+    x, saliency = self.visual.run(vision, "saliency" in measures)
+    return Features(self.visual.merger(x), measures=measure(measures, self.visual.merger, x, lambda: saliency))
 
   @nn.nowrap
   def pack(
@@ -43,7 +46,7 @@ class Qwen2_5_VL(QwenVL):
 
     Args:
       input_ids: [B, S] with one placeholder per merged visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
+      attention_mask: [B, S], 1 on real tokens, 0 on padding at one end of each row. None: all are real.
       pixel_values: [patches, C] of all pictures, in the order of their placeholders.
       image_grid_thw: [pictures, 3], temporal, height and width in patches.
       pixel_values_videos: [patches, C] of all videos.
@@ -66,6 +69,11 @@ class Qwen2_5_VL(QwenVL):
       second_per_grid_ts,
       sharding.shards(self.mesh),
     )
+
+  @nn.nowrap
+  def projector(self, visual_tokens):
+    vision = self.config.vision
+    return PatchMerger(vision), (1, visual_tokens * vision.merge_unit, vision.hidden_size)
 
   @nn.nowrap
   def vision_flops(self, arrays):

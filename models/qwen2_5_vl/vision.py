@@ -28,6 +28,7 @@ from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl import grids as grids_lib
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
+from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
 
 
@@ -102,7 +103,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
       start += rows * cols
 
   windows = [[window] for window in full] + _fill_rows(ragged, width)
-  row_count = -(-bucket(len(windows), minimum=4) // shards) * shards
+  row_count = -(-bucket(len(windows), minimum=4, steps=ROW_STEPS) // shards) * shards
   slots = np.full([row_count, width], -1, np.int32)
   window_ids = np.full([row_count, width], -1, np.int32)
   for row, members in enumerate(windows):
@@ -214,10 +215,28 @@ class VisionTower(nn.Module):
     Returns:
       [R * W, O] features, one row per slot; those of padding slots have no meaning.
     """
+    return self.merger(self.run(inputs)[0])
+
+  def run(self, inputs: VisionInputs, saliency: bool = False) -> tuple[jax.Array, jax.Array | None]:
+    """The blocks, without the merger.
+
+    Args:
+      inputs: of `plan`.
+      saliency: whether to measure the attention that merged tokens receive in the last block with full attention.
+
+    Returns:
+      [R, W * U, D] hidden states, and the saliency of each slot, [R * W] float32, or None.
+    """
     x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C"))
     x = sharding.residual(x, self.mesh)
     frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
     rotation = rope.rotation(rearrange(inputs.positions, "R W U A -> R (W U) A"), frequencies)
-    for block in self.blocks:
+    last_full = max((number for number, block in enumerate(self.blocks) if block.full), default=None)
+    if saliency and last_full is None:
+      raise ValueError("selector: it needs a vision block with full attention, and the model has none")
+    received = None
+    for number, block in enumerate(self.blocks):
+      if saliency and number == last_full:
+        received = block.attn.received(block.norm1(x), rotation, inputs.slice_slots, inputs.slot_places)
       x = block(x, rotation, inputs)
-    return self.merger(x)
+    return x, received

@@ -10,9 +10,11 @@ from models.qwen3_vl import cost
 from models.qwen3_vl import inputs as inputs_lib
 from models.qwen3_vl.axes import AXES
 from models.qwen3_vl.config import Qwen3VLConfig
+from models.qwen3_vl.vision import make_merger
 from models.qwen3_vl.vision import VisionInputs
 from models.qwen3_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -24,8 +26,9 @@ class Qwen3VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs) -> Features:
-    return Features(*self.visual(vision))
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
+    x, levels, saliency = self.visual.run(vision, "saliency" in measures)
+    return Features(self.visual.merger(x), levels, measure(measures, self.visual.merger, x, lambda: saliency))
 
   @nn.nowrap
   def pack(
@@ -63,6 +66,11 @@ class Qwen3VL(QwenVL):
       video_grid_thw,
       sharding.shards(self.mesh),
     )
+
+  @nn.nowrap
+  def projector(self, visual_tokens):
+    vision = self.config.vision
+    return make_merger(vision), (1, visual_tokens * vision.merge_unit, vision.hidden_size)
 
   @nn.nowrap
   def vision_flops(self, arrays):

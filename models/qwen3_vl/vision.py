@@ -27,6 +27,7 @@ from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl import grids as grids_lib
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
+from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
 
 _WIDTH = 16  # W
@@ -96,7 +97,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
       entries.append(taken)
       weights.append(share)
       start += len(place)
-  rows = -(-bucket(-(-start // _WIDTH), minimum=4) // shards) * shards
+  rows = -(-bucket(-(-start // _WIDTH), minimum=4, steps=ROW_STEPS) // shards) * shards
   slice_slots, places = plan_slices(slices, np.arange(start))
 
   def lay_out(values, dtype):
@@ -193,6 +194,12 @@ class PatchMerger(VisionMLP):
     return rearrange(super().__call__(x), "R W O -> (R W) O")
 
 
+def make_merger(config: VisionConfig, mesh: jax.sharding.Mesh | None = None, together: bool = False) -> PatchMerger:
+  """A merger of the tower's sizes."""
+  width, unit = config.merge_unit * config.hidden_size, config.merge_unit
+  return PatchMerger(width, config.out_hidden_size, approximate=False, mesh=mesh, unit=unit, together=together)
+
+
 class VisionTower(nn.Module):
   """Patches to merged visual tokens, and to what the decoder adds to them."""
 
@@ -204,14 +211,7 @@ class VisionTower(nn.Module):
     self.patch_embed = PatchEmbed(config, use_bias=True)
     self.pos_embed = nn.Embed(config.num_position_embeddings, config.hidden_size)
     self.blocks = [VisionBlock(config, self.mesh) for _ in range(config.depth)]
-    merger = functools.partial(
-      PatchMerger,
-      config.merge_unit * config.hidden_size,
-      config.out_hidden_size,
-      approximate=False,
-      mesh=self.mesh,
-      unit=config.merge_unit,
-    )
+    merger = functools.partial(make_merger, config, self.mesh)
     self.merger = merger()
     self.deepstack_merger_list = [merger(together=True) for _ in config.deepstack_visual_indexes]
 
@@ -224,6 +224,19 @@ class VisionTower(nn.Module):
     Returns:
       [R * W, O] features, one row per merged token, and as many for each DeepStack level; those of padding have no meaning.
     """
+    x, levels, _ = self.run(inputs)
+    return self.merger(x), levels
+
+  def run(self, inputs: VisionInputs, saliency: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array | None]:
+    """The blocks, without the last merger.
+
+    Args:
+      inputs: of `plan`.
+      saliency: whether to measure the attention that merged tokens receive in the last block.
+
+    Returns:
+      [R, W * U, D] hidden states, the DeepStack levels, and the saliency of each merged token, [R * W] float32, or None.
+    """
     flat = lambda values: rearrange(values, "R W U A -> R (W U) A")
     x = self.patch_embed(flat(inputs.patches))
     entries, weights = flat(inputs.table_entries), flat(inputs.table_weights)
@@ -232,9 +245,11 @@ class VisionTower(nn.Module):
     x = sharding.residual(x, self.mesh)
     frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
     rotation = rope.rotation(flat(inputs.positions), frequencies)
-    levels = []
+    levels, received = [], None
     for number, block in enumerate(self.blocks):
+      if saliency and number == self.config.depth - 1:
+        received = block.attn.received(block.norm1(x), rotation, inputs.slice_slots, inputs.slot_places)
       x = block(x, rotation, inputs)
       if number in self.config.deepstack_visual_indexes:
         levels.append(self.deepstack_merger_list[len(levels)](x))
-    return self.merger(x), tuple(levels)
+    return x, tuple(levels), received

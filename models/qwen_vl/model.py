@@ -27,6 +27,7 @@ class QwenVL(VisionLanguageModel):
   config: QwenVLConfig
   tower: ClassVar[Any]
   names = NAMES
+  measures = ("saliency", "sensitivity")
 
   def setup(self):
     self.visual = self.tower(self.config.vision, self.mesh)

@@ -7,6 +7,7 @@ merged tokens per slice, N heads, d head dim, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 
 from einops import rearrange
 from flax import linen as nn
@@ -21,6 +22,8 @@ from models.attention import attention
 from models.cpu import dot_general
 from models.qwen_vl.config import VisionConfig
 
+# Rungs per octave of the number of rows: more than of other sizes, since all of the tower's products grow with it.
+ROW_STEPS = 16
 _HEADS = ("tensor", "fsdp", "data")  # mesh axes that attention within slices splits its heads over
 
 
@@ -69,22 +72,54 @@ class VisionAttention(nn.Module):
       [R, W * U, D].
     """
     unit = self.config.merge_unit
-    split = rearrange(self.qkv(x), "R P three (N d) -> three R P N d", N=self.config.num_heads)
-    query, key, value = (sharding.heads(y, self.mesh) for y in split)
-    query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
+    query, key, value = self._split(x, rotation)
     if window_ids is not None:
       ids = jnp.repeat(window_ids, unit, axis=1)
       out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
     else:
-      by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
-      # Slices gather patches from all rows, so heads are split instead: every device has all patches of its heads.
-      by_head = lambda y: sharding.constrain(y, self.mesh, None, None, _HEADS)
-      in_slices = lambda y: rearrange(by_slot(by_head(y))[slice_slots], "I L U N d -> I (L U) N d")
-      lengths = (slice_slots >= 0).sum(-1) * unit
-      out = attention(in_slices(query), in_slices(key), in_slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
+      slices, lengths = self._in_slices(slice_slots)
+      out = attention(slices(query), slices(key), slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
       out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[slot_places.reshape(-1)]
-      out = by_head(out.reshape(query.shape))
+      out = self._by_head(out.reshape(query.shape))
     return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
+
+  def received(self, x, rotation, slice_slots, slot_places):
+    """[R * W] float32 attention that each merged token receives in its temporal slice: mean over heads and patches.
+
+    The arguments are those of a call. Some patches look at a time.
+    """
+    slices, lengths = self._in_slices(slice_slots)
+    query, key = (slices(y).astype(jnp.float32) for y in self._split(x, rotation)[:2])
+    real = jnp.arange(query.shape[1]) < lengths[:, None]
+    blocks = lambda y: rearrange(y, "I (b q) ... -> b I q ...", q=math.gcd(256, y.shape[1]))
+
+    def look(total, block):
+      query, here = block
+      logits = jnp.einsum("IQNd,IPNd->INQP", query, key) / query.shape[-1] ** 0.5
+      weights = jax.nn.softmax(jnp.where(real[:, None, None], logits, -jnp.inf), axis=-1)
+      return total + jnp.einsum("INQP,IQ->IP", jnp.where(real[:, None, None], weights, 0.0), here), None
+
+    total, _ = jax.lax.scan(look, jnp.zeros(real.shape), (blocks(query), blocks(real.astype(jnp.float32))))
+    merged = rearrange(total, "I (L U) -> I L U", U=self.config.merge_unit).mean(axis=-1)
+    mean = merged / jnp.maximum(lengths * self.config.num_heads, 1)[:, None]
+    return mean.reshape(-1)[slot_places.reshape(-1)]
+
+  def _split(self, x, rotation):
+    """Queries and keys, turned, and values, [R, W * U, N, d] each."""
+    split = rearrange(self.qkv(x), "R P three (N d) -> three R P N d", N=self.config.num_heads)
+    query, key, value = (sharding.heads(y, self.mesh) for y in split)
+    return rope.rotate(query, *rotation), rope.rotate(key, *rotation), value
+
+  def _by_head(self, y):
+    # Slices gather patches from all rows, so heads are split instead: every device has all patches of its heads.
+    return sharding.constrain(y, self.mesh, None, None, _HEADS)
+
+  def _in_slices(self, slice_slots):
+    """A function from [R, W * U, N, d] to [I, L * U, N, d], and [I] patches of each slice."""
+    unit = self.config.merge_unit
+    by_slot = lambda y: rearrange(y, "R (W U) N d -> (R W) U N d", U=unit)
+    slices = lambda y: rearrange(by_slot(self._by_head(y))[slice_slots], "I L U N d -> I (L U) N d")
+    return slices, (slice_slots >= 0).sum(-1) * unit
 
 
 class PatchEmbed(nn.Module):

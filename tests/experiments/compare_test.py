@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -10,6 +11,7 @@ import numpy as np
 
 from experiments import compare
 from hawk_jax import importance
+from tests.reference import clip as clip_reference
 
 
 class CompareTest(parameterized.TestCase):
@@ -31,6 +33,39 @@ class CompareTest(parameterized.TestCase):
     self.assertNotEqual(kept["uniform, adaptive"], kept["uniform"])
     self.assertAlmostEqual(kept["uniform, adaptive"], 0.1, delta=0.02)
 
+  def test_importances_rules_and_merges_are_crossed(self):
+    path = self.directory / "w.json"
+    scores = {"count": [1.0, 0, 0, 0, 0, 0, 0, 2], "boxed": [0.0, 3, 0, 0, 0, 0, 0, 0]}
+    importance.save(str(path), np.ones(8), scores=scores)
+    table = self.run_with(
+      questions=10,
+      keep_ratio=(0.1,),
+      importance=(f"mine={path}", "asked=question:mass"),
+      selector=("random", "hawk+mmr", "pool"),
+      merge=("none", "nearest"),
+      reference=("mine",),
+      transfer=True,
+      heads=False,
+      batch_size=10,
+      rounding="floor",
+    )
+    hawk = ["uniform", "mine", "mine on count", "mine on boxed", "asked"]
+    rules = ["random", *("hawk+mmr" + ("" if row == "uniform" else f", {row}") for row in hawk)]
+    rows = [row + merged for row in (*hawk, *rules) for merged in ("", ", merged")]
+    self.assertCountEqual([entry["row"] for entry in table], ["all tokens", *rows, "pool"])
+    at = {entry["row"]: entry for entry in table}
+    self.assertIn("mine", at["asked"])
+    self.assertTrue(all(abs(entry["mean_kept"] - 14 / 144) < 1e-6 for entry in table if entry["kept"] < 1))
+    matrix = (self.directory / "transfer.md").read_text()
+    self.assertRegex(
+      matrix, r"\| weights from \| color_to_digit .*\n.*\n\| uniform .*\n\| mine .*\n\| mine on count .*\n\| mine on boxed "
+    )
+    text = (self.directory / "compare.md").read_text()
+    for heading in ("Difference to `mine`", "The front", "chosen on every second question"):
+      self.assertIn(heading, text)
+    for name in ("compare.pdf", "datasets.csv"):
+      self.assertTrue((self.directory / name).exists())
+
   def test_importance_of_another_model_is_refused(self):
     path = self.directory / "w.json"
     importance.save(str(path), np.ones(8), settings={"model": "another"})
@@ -43,6 +78,9 @@ class CompareTest(parameterized.TestCase):
     (dict(importance=("uniform=preset:qwen2.5-vl-7b",)), "importance: got 'uniform=.* name that no other row has"),
     (dict(importance=("random=w.json",)), "importance: got 'random=w.json', must be NAME=SOURCE"),
     (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
+    (dict(importance=("mine=question:sum",)), "importance: got 'question:sum', allowed are question:mass, question:entropy"),
+    (dict(merge=("mean",)), "merge: got 'mean', allowed are none, nearest"),
+    (dict(score_layer=4), "score_layer: got 4, must be a whole number from 0 to 3"),
     (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
     (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
     (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
@@ -50,8 +88,23 @@ class CompareTest(parameterized.TestCase):
     (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"),
   )
   def test_bad_settings(self, settings, message):
-    with self.assertRaisesRegex(ValueError, message):
+    self.refused(message, **settings)
+
+  def refused(self, message, **settings):
+    """Checks the message, and that no weights were read."""
+    with mock.patch.object(compare.registry, "load_params") as load, self.assertRaisesRegex(ValueError, message):
       self.run_with(**{"questions": 5, **settings})
+    load.assert_not_called()
+
+  def test_files_that_say_what_they_are_not(self):
+    path = self.directory / "w.json"
+    for details in (dict(settings=[1]), dict(pictures=3), dict(pictures=[[]])):
+      importance.save(str(path), np.ones(8), **details)
+      self.refused("importance: .*w.json must hold an object under 'settings' and a list of", importance=(f"mine={path}",))
+
+  def test_clip_of_another_model(self):
+    clip_reference.write_checkpoint(self.directory, "named")
+    self.refused("clip: .*: scores the visual tokens of LLaVA-1.5 only, the model is Qwen2_5_VL", clip=str(self.directory))
 
 
 if __name__ == "__main__":

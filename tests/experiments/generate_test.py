@@ -58,6 +58,17 @@ class GenerateTest(absltest.TestCase):
     heads = saved["heads"] - saved["heads"].min(axis=1, keepdims=True)
     np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
 
+  def test_settings_of_the_method(self):
+    """A rule with a measure of the vision encoder, merging, and weights that follow from the question."""
+    report, printed = self.run_command(keep_ratio=0.1, selector="scope", merge="nearest", max_new_tokens=2)
+    self.assertEqual((report["rule"], report["kept_visual_tokens"]), ("scope, saliency scores", 15))
+    uniform = np.load(self.directory / "scores.npz")["fused"]
+    self.assertGreater(uniform.min(), 0)  # attention
+    report, _ = self.run_command(
+      keep_ratio=0.1, head_weights="mass", rope=True, score_layer=1, sink_filter=0.05, region_floor=0.5, max_new_tokens=2
+    )
+    self.assertEqual(report["kept_visual_tokens"], 15)
+
   def test_sampling_and_streaming(self):
     sampled = dict(keep_ratio=0.2, temperature=5.0, top_k=50, top_p=0.99, seed=3, max_new_tokens=6)
     report, _ = self.run_command(**sampled)
@@ -87,7 +98,8 @@ class GenerateTest(absltest.TestCase):
     self.assertGreater(len(np.load(self.directory / "scores.npz")["views"]), 1)
 
   def test_without_a_picture(self):
-    report, _ = self.run_command(image=("",), max_new_tokens=4)
+    (self.directory / "kept_tokens.png").write_text("of an earlier question")
+    report, _ = self.run_command(image=("",), max_new_tokens=4, prompt="What is $\\frac{1}{ $x^ ?")
     self.assertEqual((report["images"], report["visual_tokens"]), ([], 0))
     self.assertEqual([path.name for path in self.directory.iterdir()], ["result.json"])
 
@@ -135,6 +147,10 @@ class GenerateTest(absltest.TestCase):
       with self.subTest(message):
         self.refused(message, messages=str(path))
     self.refused("messages: holds the pictures and videos", messages=str(path), image=("a.png",))
+
+  def test_a_directory_in_the_place_of_a_result(self):
+    (self.directory / "kept_tokens.png").mkdir()
+    self.refused("output_dir: .*kept_tokens.png is a directory", model="/no/such/model")
 
   def test_both_keep_flags(self):
     self.refused("keep_ratio and keep_count: give one of them", keep_ratio=0.5, keep_count=3)

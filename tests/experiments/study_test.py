@@ -34,11 +34,18 @@ class StudyTest(absltest.TestCase):
   def test_study(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     self.output, self.results = directory / "out" / "qwen2_5_vl", directory / "results"
-    self.enter_context(mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,)))
+    self.enter_context(
+      mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,), UNCALIBRATED={})
+    )
     few = functools.partial(compare.Settings, selector=("random",), batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
     settings = study.Settings(
-      questions=QUESTIONS, examples=1, keep_ratio=(0.2,), output_dir=str(directory / "out"), results_dir=str(self.results)
+      questions=QUESTIONS,
+      examples=1,
+      keep_ratio=(0.2,),
+      merge=("none",),
+      output_dir=str(directory / "out"),
+      results_dir=str(self.results),
     )
     with mock.patch.object(study.compare, "run", side_effect=Killed), self.assertRaises(Killed):
       study.run(settings)
@@ -90,9 +97,13 @@ class StudyTest(absltest.TestCase):
         "importance.md",
         "compare.md",
         "compare.csv",
+        "datasets.csv",
         "compare.png",
+        "compare.pdf",
         "heads.png",
+        "heads.pdf",
         "ablation.png",
+        "ablation.pdf",
         "ablation.json",
         "learned.json",
       },
@@ -144,6 +155,13 @@ class StudyTest(absltest.TestCase):
       weights = self.weights(name.replace(",", "").replace(" ", "_"))
       self.assertEqual(cells[-1], f"{stats.spearmanr(weights, single).statistic:+.2f}")
     self.assertEqual(list(self.rows("Ablation on two calibration sets")), ["1"])
+
+  def test_all_settings_are_checked_before_the_first_run(self):
+    directory = self.enter_context(tempfile.TemporaryDirectory())
+    settings = study.Settings(keep_ratio=(7.0,), output_dir=directory, results_dir=directory)
+    with mock.patch.object(study.head_importance, "run") as run, self.assertRaisesRegex(ValueError, "keep_ratio: got 7.0"):
+      study.run(settings)
+    run.assert_not_called()
 
   def test_single_heads_are_those_of_the_larger_share(self):
     table = [

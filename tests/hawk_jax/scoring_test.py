@@ -144,6 +144,79 @@ class NormedHeadScoresTest(parameterized.TestCase):
     self.assertTrue((exact[0].argsort(-1) != folded[0].argsort(-1)).any(-1).all())
 
 
+def turn(x, positions):
+  """A rotation of the first two numbers of every head, by its position in radians."""
+  angle = positions[..., None, 0]
+  first, second = x[..., 0], x[..., 1]
+  turned = jnp.cos(angle) * first - jnp.sin(angle) * second, jnp.sin(angle) * first + jnp.cos(angle) * second
+  return jnp.concatenate([jnp.stack(turned, axis=-1), x[..., 2:]], axis=-1)
+
+
+class RotaryTest(parameterized.TestCase):
+  @parameterized.parameters((8, 8, True), (12, 4, True), (8, 2, False))
+  def test_positions_of_zero_change_nothing(self, heads, groups, bias):
+    projections, *inputs, _ = make_inputs(heads, groups, bias)
+    zeros = jnp.zeros([B, T, 1]), jnp.zeros([B, V, 1])
+    turned = scoring.head_scores(projections.replace(rotate=turn), *inputs, zeros)
+    np.testing.assert_allclose(turned, scoring.head_scores(projections, *inputs), rtol=1e-4, atol=1e-4)
+
+  def test_equals_the_mean_of_all_turned_logits(self):
+    projections, text, visual, query_mask, visual_mask = make_inputs(8, 2, True)
+    rng = np.random.default_rng(3)
+    positions = rng.integers(0, 9, [B, T, 1]), rng.integers(0, 9, [B, V, 1])
+    found = scoring.head_scores(projections.replace(rotate=turn), text, visual, query_mask, positions)
+    project = lambda x, kernel, bias: np.einsum("td,dhe->the", np.asarray(x, np.float64), kernel) + np.asarray(bias)
+    for row in range(B):
+      query = turn(project(text[row], projections.query, projections.query_bias), positions[0][row])[query_mask[row]]
+      key = turn(project(visual[row], projections.key, projections.key_bias), positions[1][row])
+      logits = np.einsum("nhe,vhe->nhv", query, np.repeat(key, 4, axis=1)) / np.sqrt(d)
+      real = visual_mask[row]
+      np.testing.assert_allclose(found[row][:, real], logits.mean(axis=0)[:, real], rtol=1e-4, atol=1e-3)
+
+
+class QuestionTest(parameterized.TestCase):
+  """Weights and queries that follow from the question."""
+
+  def test_weights_equal_plain_reading(self):
+    rng = np.random.default_rng(0)
+    visual, text = rng.standard_normal([B, 8, V]) * 3, rng.standard_normal([B, 8, T])
+    visual_mask, text_mask = rng.random([B, V]) < 0.5, rng.random([B, T]) < 0.7
+    mass, entropy = (
+      np.asarray(scoring.question_weights(visual, text, visual_mask, text_mask, kind)) for kind in scoring.QUESTION_WEIGHTS
+    )
+    for row in range(B):
+      seen = np.exp(visual[row][:, visual_mask[row]])
+      share = seen.sum(axis=1) / (seen.sum(axis=1) + np.exp(text[row][:, text_mask[row]]).sum(axis=1))
+      np.testing.assert_allclose(mass[row], share / share.sum(), rtol=1e-5)
+      looks = seen / seen.sum(axis=1, keepdims=True)
+      inverse = 1 / -(looks * np.log(looks)).sum(axis=1)
+      np.testing.assert_allclose(entropy[row], inverse / inverse.sum(), rtol=1e-5)
+
+  @parameterized.parameters(*scoring.QUESTION_WEIGHTS)
+  def test_weights_of_degenerate_rows_are_finite(self, kind):
+    one, none = np.eye(1, V, dtype=bool).repeat(B, axis=0), np.zeros([B, V], bool)
+    for mask in (one, none):
+      weights = scoring.question_weights(np.zeros([B, 8, V]), np.zeros([B, 8, T]), mask, none[:, :T], kind)
+      self.assertTrue(np.isfinite(weights).all())
+
+  def test_unknown_weights(self):
+    with self.assertRaisesRegex(ValueError, "head_weights: got 'sum', allowed are mass, entropy"):
+      scoring.question_weights(np.zeros([1, 1, 1]), np.zeros([1, 1, 1]), np.ones([1, 1], bool), np.ones([1, 1], bool), "sum")
+
+  def test_key_norms(self):
+    projections, _, visual, _, _ = make_inputs(8, 2, True)
+    keys = np.einsum("bvd,dge->bvge", np.asarray(visual, np.float64), projections.key) + np.asarray(projections.key_bias)
+    np.testing.assert_allclose(scoring.key_norms(projections, visual), np.abs(keys).sum(axis=(2, 3)), rtol=1e-5)
+
+  def test_mean_query(self):
+    _, text, _, query_mask, _ = make_inputs(8, 2, True)
+    query_mask[2] = False
+    found = scoring.mean_query(text, jnp.asarray(query_mask))
+    for row in (0, 1):
+      np.testing.assert_allclose(found[row], text[row][query_mask[row]].mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[2], 0)
+
+
 class NormalizeTest(parameterized.TestCase):
   @parameterized.parameters(*scoring.NORMALIZATIONS)
   def test_equals_numpy(self, normalization):

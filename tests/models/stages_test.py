@@ -10,6 +10,7 @@ import numpy as np
 from hawk_jax import pruning
 from models import generate
 from models import generation
+from models import stages
 from tests.reference import checks
 from tests.reference import llava
 from tests.reference import numpy_decoder
@@ -88,6 +89,10 @@ class FastVTest(parameterized.TestCase):
   def test_bad_input(self):
     model, params = checks.load(llava, "llama")
     inputs = model.pack(**llava.batch(("one",)))
+    with self.assertRaisesRegex(ValueError, "score_layer: fastv does not use the scores of a layer"):
+      pruning.Pruning(selector="fastv", score_layer=1)
+    with self.assertRaisesRegex(ValueError, "score_layer: got 9, must be a whole number from 0 to"):
+      generate(model, params, inputs, score_layer=9, keep_ratio=RATIO)
     with self.assertRaisesRegex(ValueError, "prune_layer: got 0, must be a whole number of at least 1"):
       generate(model, params, inputs, selector="fastv", prune_layer=0, keep_ratio=RATIO)
     with self.assertRaisesRegex(ValueError, "keep_mass: fastv uses scores of its own"):
@@ -109,6 +114,65 @@ class FastVTest(parameterized.TestCase):
     few, many = kept(keep_ratio=0.5, keep_mass=0.05), kept(keep_ratio=0.5, keep_mass=0.2)
     self.assertTrue((few < many).all() and (many <= bound).all() and (few >= 1).all())
     np.testing.assert_array_equal(kept(keep_ratio=0.5, keep_mass=1.0), bound)
+
+
+class ScoreLayerTest(parameterized.TestCase):
+  """HAWK's scores by a later layer: the layers before it run on all tokens, as FastV's do."""
+
+  PORTS = {"llava": (llava, "llama", ("two", "one")), "qwen3_vl": (qwen3_vl, "gqa", ("two_images", "images_and_video"))}
+
+  def load(self, port):
+    self.reference, config, prompts = self.PORTS[port]
+    self.model, self.params = checks.load(self.reference, config)
+    self.arrays = self.reference.batch(prompts)
+    self.inputs = self.model.pack(**self.arrays)
+    self.features = generation.encode_pictures(self.model, self.params, self.inputs)
+
+  def apply(self, method, *args):
+    return jax.jit(lambda params, *args: self.model.apply({"params": params}, *args, method=method))(self.params, *args)
+
+  @parameterized.parameters(*PORTS)
+  def test_equals_scores_of_the_hidden_states(self, port):
+    """Scores written out in NumPy, from hidden states of an unpruned run."""
+    self.load(port)
+    layer, text = 1, self.model.config.text
+    scores = lambda module, *args: module.scores(*args, layer)
+    found = self.apply(scores, self.inputs.prompt, self.features)
+    weights = self.params["language_model"][f"layers_{layer}"]
+    size = text.head_dim
+    norm = lambda name, y: (
+      numpy_hawk.rms_norm(y, weights["self_attn"][name]["scale"], text.rms_norm_eps) if text.qk_norm else y
+    )
+    for number, row in enumerate(checks.merged(self.model, self.params, self.arrays)):
+      whole = np.ones([len(row.ids)] * 2, bool) & np.tri(len(row.ids), dtype=bool)
+      hidden = blocks(
+        self.params, row.embeddings, row.positions.astype(np.int32), row.levels, whole, model=self.model, start=0, stop=layer
+      )
+      x = numpy_hawk.rms_norm(np.asarray(hidden), weights["input_layernorm"]["scale"], text.rms_norm_eps)
+      split = lambda name, x=x: numpy_decoder.project(weights["self_attn"][name], x).reshape(len(x), -1, size)
+      real = self.inputs.prompt.visual_mask[number], self.inputs.prompt.query_mask[number]
+      visual, query = self.inputs.prompt.visual_order[number][real[0]], self.inputs.prompt.text_order[number][real[1]]
+      queries = norm("q_norm", split("q_proj"))[query]
+      keys = norm("k_norm", split("k_proj"))[visual]
+      keys = np.repeat(keys, text.num_attention_heads // text.num_key_value_heads, axis=1)
+      expected = np.einsum("qhd,vhd->hv", queries, keys) / len(query) / np.sqrt(size)
+      np.testing.assert_allclose(np.asarray(found)[number][:, : len(visual)], expected, rtol=1e-3, atol=1e-4)
+
+  @parameterized.parameters(("llava", "hawk"), ("llava", "hawk+tops"), ("llava", "dart"), ("qwen3_vl", "hawk"))
+  def test_prunes_by_them_after_the_layer(self, port, selector):
+    """The tokens kept are those that the rule picks by these scores among the hidden states; text stays."""
+    self.load(port)
+    settings = pruning.Pruning(keep_ratio=RATIO, selector=selector, score_layer=1, merge="nearest")
+    prompt, plan = self.inputs.prompt, generation.make_plan(self.model, self.inputs.prompt, settings)
+    prefill = self.apply(stages.prefill, prompt, self.features, plan)
+    self.assertTrue(np.isfinite(prefill.last).all())
+    scores = self.apply("fused_scores", prompt, self.features, plan)
+    visual = self.apply(lambda module, *args: module._tokens(*args, 1)[1], prompt, self.features)
+    kept = settings.rule(visual, scores, prompt.visual_mask, plan.counts, plan.seeds, keep_count=plan.keep_count)
+    for row, order in enumerate(np.asarray(prefill.order)):
+      chosen = np.asarray(kept)[row]
+      expected = {*prompt.text_order[row], *prompt.visual_order[row][chosen[chosen >= 0]]} - {-1}
+      self.assertEqual({*order} - {-1}, expected)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def attention(layer, text, x, positions, key_bias) -> np.ndarray:
   return np.where(np.tril(np.ones([len(x), len(x)], bool)), logits, -np.inf)
 
 
-def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None, levels=()) -> tuple[np.ndarray, np.ndarray]:
+def run(
+  params, text, x, positions, *, gates=None, hidden=None, key_bias=None, levels=(), layer=0
+) -> tuple[np.ndarray, np.ndarray]:
   """A whole sequence.
 
   Args:
@@ -70,21 +72,22 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None, l
     hidden: [S] bool, keys that an ablated head does not see; None: it puts out nothing.
     key_bias: [S] added to all logits of a key.
     levels: [S, D] each, added after the first layers (DeepStack).
+    layer: whose attention is returned.
 
   Returns:
-    [S, vocab] logits, and [H, S, S] attention of the first layer.
+    [S, vocab] logits, and [H, S, S] attention of the layer.
   """
   decoder, x = params["language_model"], np.asarray(x, np.float64)
   gates = np.ones([text.num_hidden_layers, text.num_attention_heads]) if gates is None else gates
   key_bias = np.zeros(len(x)) if key_bias is None else key_bias
   norm = lambda values, tree: numpy_hawk.rms_norm(values, tree["scale"], text.rms_norm_eps)
-  first = None
+  wanted = None
   for number in range(text.num_hidden_layers):
-    layer = decoder[f"layers_{number}"]
-    normed = norm(x, layer["input_layernorm"])
-    logits = attention(layer, text, normed, positions, key_bias)
-    first = softmax(logits) if first is None else first
-    value = project(layer["self_attn"]["v_proj"], normed).reshape(len(x), -1, text.head_dim)
+    block = decoder[f"layers_{number}"]
+    normed = norm(x, block["input_layernorm"])
+    logits = attention(block, text, normed, positions, key_bias)
+    wanted = softmax(logits) if number == layer else wanted
+    value = project(block["self_attn"]["v_proj"], normed).reshape(len(x), -1, text.head_dim)
     outputs = []
     for head, gate in enumerate(gates[number]):
       values = value[:, head * text.num_key_value_heads // text.num_attention_heads]
@@ -92,13 +95,13 @@ def run(params, text, x, positions, *, gates=None, hidden=None, key_bias=None, l
       if hidden is not None:
         out += (1 - gate) * softmax(np.where(hidden, -np.inf, logits[head])) @ values
       outputs.append(out)
-    x = x + project(layer["self_attn"]["o_proj"], np.concatenate(outputs, axis=-1))
-    normed, mlp = norm(x, layer["post_attention_layernorm"]), layer["mlp"]
+    x = x + project(block["self_attn"]["o_proj"], np.concatenate(outputs, axis=-1))
+    normed, mlp = norm(x, block["post_attention_layernorm"]), block["mlp"]
     gated = project(mlp["gate_proj"], normed)
     x = x + project(mlp["down_proj"], gated / (1 + np.exp(-gated)) * project(mlp["up_proj"], normed))
     x = x + levels[number] if number < len(levels) else x
   tied = {"kernel": np.asarray(decoder["embed_tokens"]["embedding"]).T}
-  return project(params.get("lm_head", tied), norm(x, decoder["norm"])), first
+  return project(params.get("lm_head", tied), norm(x, decoder["norm"])), wanted
 
 
 def judge(params, text, x, positions, answer, levels=(), **intervention) -> tuple[float, bool]:

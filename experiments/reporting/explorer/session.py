@@ -45,8 +45,12 @@ _SHARES = (8, 4, 2, 1)  # K is V over one of them
 
 
 def rules() -> list[str]:
-  """Selectors that need nothing but HAWK's scores, and prune before the decoder."""
-  return [name for name, rule in selectors.SELECTORS.items() if rule.stage == "input" and "scores" not in rule.needs]
+  """Selectors that need no more than features and the decoder's projections, and drop tokens before the decoder."""
+  return [
+    name
+    for name, rule in selectors.SELECTORS.items()
+    if rule.stage == "input" and "scores" not in rule.needs and not rule.measures and rule.merge is None
+  ]
 
 
 @dataclasses.dataclass
@@ -109,7 +113,8 @@ class Session:
     shown.thumbnail((_SHOWN, _SHOWN))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG")
-    return {"picture": name, "shown": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return {"picture": name, "width": image.width, "height": image.height, "shown": "data:image/png;base64," + encoded}
 
   def ask(self, picture: str, text: str, earlier: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
     """Scores every visual token for a question, and answers from all of them.

@@ -16,6 +16,7 @@ from models import generate
 from models import generation
 from models import load_model
 from models import load_processor
+from models import registry
 
 QUESTIONS, BATCH = 200, 40
 
@@ -90,6 +91,20 @@ class StudentTest(parameterized.TestCase):
     self.assertEqual(student.before + question, batch["input_ids"][0].tolist())
     for argument, values in student.architecture.pixels(picture[None]).items():
       np.testing.assert_allclose(values, batch[argument], atol=1e-6)
+
+  @parameterized.parameters(*embedded.ARCHITECTURES)
+  def test_other_numbers_of_heads(self, name):
+    with tempfile.TemporaryDirectory() as directory:
+      student = embedded.make_student(name, heads=16)
+      embedded.write_assets(pathlib.Path(directory), student)
+      _, model = registry.describe(directory)
+    text = model.config.text
+    self.assertEqual(model.config, student.model.config)
+    self.assertEqual((text.num_attention_heads, text.num_key_value_heads, text.head_dim), (16, 8, 8))
+    self.assertIn(sum(text.mrope_section), (0, 4))
+    for heads in (3, 0, 64):
+      with self.assertRaisesRegex(ValueError, f"heads: got {heads}, must be even and divide"):
+        embedded.make_student(name, heads=heads)
 
   @parameterized.parameters(*embedded.ARCHITECTURES)
   def test_committed_files_are_those_of_the_architecture(self, name):

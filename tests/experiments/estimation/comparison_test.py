@@ -8,6 +8,7 @@ from absl.testing import absltest
 import numpy as np
 
 from experiments.estimation import comparison
+from experiments.reporting import figures
 
 QUESTIONS = 1000
 
@@ -83,10 +84,79 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn(f"| better | {100 * entry['uniform']['difference']:+.1f} (", text)
 
   def test_curves_are_of_rows_measured_everywhere(self):
-    shares, curves = comparison.curves(self.table)
-    self.assertEqual((shares, list(curves)), ([0.05, 0.1, 1.0], ["better"]))
+    curves = comparison.series(self.table)
+    self.assertEqual(list(curves), ["better"])
+    shares, accuracies, lows, _ = zip(*curves["better"])
     whole, better = (100 * self.hits[name].mean() for name in ("all tokens@1", "better@0.1"))
-    np.testing.assert_allclose(curves["better"], [better, better, whole])
+    np.testing.assert_allclose(shares, [5, 10, 100])
+    np.testing.assert_allclose(accuracies, [better, better, whole])
+    self.assertAlmostEqual(lows[1], 100 * self.at["better", 0.1]["low"])
+
+  def test_front(self):
+    front = {(entry["row"], entry["kept"]) for entry in self.table if entry["front"]}
+    # `better` is as accurate with half of the tokens; shares kept are all the same here.
+    self.assertEqual(front, {("all tokens", 1.0)})
+    kept = {name: float(name.split("@")[1]) for name in self.hits} | {"head 0@0.05": 0.01}
+    table = comparison.analyse(self.hits | {"head 0@0.05": np.ones(QUESTIONS, bool)}, kept)
+    front = {(entry["row"], entry["kept"]) for entry in table if entry["front"]}
+    self.assertEqual(front, {("all tokens", 1.0), ("better", 0.05)})
+
+  def test_over_models(self):
+    rng = np.random.default_rng(1)
+    levels = (0.6, 0.7, 0.8)
+    hits = {
+      str(level): {
+        "all tokens@1": np.ones(500, bool),
+        "uniform@0.1": (base := rng.random(500) < level),
+        "better@0.1": base | (rng.random(500) < 0.3),
+      }
+      for level in levels
+    }
+    hits["0.6"]["only here@0.1"] = np.ones(500, bool)
+    table = comparison.over_models(hits, ("uniform",))
+    at = {entry["row"]: entry for entry in table}
+    self.assertEqual(list(at), ["all tokens", "uniform", "better"])
+    means = [hits[str(level)]["uniform@0.1"].mean() for level in levels]
+    self.assertAlmostEqual(at["uniform"]["accuracy"], np.mean(means))
+    # The models differ more than resampling of questions alone would show: two thirds of resamples are within one deviation.
+    half = 1.96 * np.std(means) / np.sqrt(len(levels))
+    self.assertAlmostEqual(at["uniform"]["high"] - at["uniform"]["low"], 2 * half, delta=0.05)
+    self.assertGreater(at["better"]["uniform"]["low"], 0)
+    self.assertEqual(at["better"]["uniform"]["p"], 0.0)
+    self.assertTrue(at["better"]["front"] and not at["uniform"]["front"])
+    self.assertIn("| better |  |", comparison.markdown(table, "title", ("uniform",)))
+
+  def test_transfer(self):
+    found = comparison.by_dataset(self.hits, ["a", "b"] * (QUESTIONS // 2))
+    uniform = self.hits["uniform@0.1"]
+    self.assertEqual(found["uniform@0.1"], {"a": uniform[::2].mean(), "b": uniform[1::2].mean()})
+    text = comparison.transfer(found, ["uniform", "better"], [0.1])
+    self.assertIn(f"| uniform | {100 * uniform[::2].mean():.1f} | {100 * uniform[1::2].mean():.1f} |", text)
+    self.assertEqual(comparison.datasets_csv(found).splitlines()[0], "row,kept,a,b")
+
+  def test_panels_show_no_more_than_can_be_told_apart(self):
+    table = [dict(row="all tokens", kept=1.0, accuracy=0.9, low=0.9, high=0.9)]
+    rows = ["uniform", "random", *(f"rule {number}" for number in range(12)), "mine"]
+    table += [dict(row=row, kept=kept, accuracy=0.1 * len(row), low=0, high=1) for row in rows for kept in (0.1, 0.2)]
+    panels = comparison.panels(table, ["uniform", "mine"], rows[1:14])
+    self.assertEqual([list(panel.curves) for panel in panels][0], ["uniform", "mine"])
+    self.assertEqual([len(panel.curves) for panel in panels], [2, 8, 8])
+    self.assertContainsSubset(["uniform", "random"], panels[2].curves)
+    self.assertEqual(panels[0].curves["mine"][-1][0], 100)
+    self.assertEqual(figures.encode(figures.curves(panels, "y"))[:4], b"\x89PNG")
+    first, second = (figures.encode(figures.curves(panels, "y"), ".pdf") for _ in range(2))
+    self.assertTrue(first.startswith(b"%PDF") and first == second)
+
+  def test_best_is_measured_on_other_questions(self):
+    hits = {name: found.copy() for name, found in self.hits.items()}
+    hits["lucky@0.1"] = np.arange(QUESTIONS) % 2 == 0
+    hits["head 0@0.1"] = np.ones(QUESTIONS, bool)
+    winners = comparison.best(hits, ("uniform",))
+    self.assertEqual([(entry["kept"], entry["row"]) for entry in winners], [(0.1, "lucky"), (0.05, "better")])
+    self.assertEqual(winners[0]["accuracy"], 0.0)
+    self.assertAlmostEqual(winners[0]["uniform"]["difference"], -self.hits["uniform@0.1"][1::2].mean())
+    text = comparison.markdown(self.table, "title", ("uniform",), winners)
+    self.assertIn("| 10 % | lucky | 0.0 (0.0 to 0.0) | -", text)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,43 @@ class TinyTest(TinyTestCase):
       query = np.arange(len(row.ids)) > np.flatnonzero(visual)[-1]
       np.testing.assert_allclose(found[:, number], weights[:, query][..., visual].sum(-1).mean(-1), atol=1e-5)
 
+  def test_attention_mass_of_a_later_layer(self):
+    found = estimators.attention_mass(self.model, self.params, self.batch(), estimators.Settings(score_layer=1))
+    for number, row in enumerate(self.rows):
+      _, weights = numpy_decoder.run(self.params, self.text, row.embeddings, row.positions, layer=1)
+      visual = row.ids == self.reference.IMAGE
+      query = np.arange(len(row.ids)) > np.flatnonzero(visual)[-1]
+      np.testing.assert_allclose(found[:, number], weights[:, query][..., visual].sum(-1).mean(-1), atol=1e-5)
+
+  def test_ablation_of_a_later_layer(self):
+    settings = estimators.Settings(metric="log_likelihood", score_layer=1)
+    found = estimators.ablation(self.model, self.params, self.batch(), settings)
+    gates = self.gates(3, "first_layer")[::-1]
+    for number in range(2):
+      drop = self.plain(number)[0] - self.plain(number, gates=gates)[0]
+      self.assertAlmostEqual(found[3, number], drop, delta=2e-4)
+
+  def test_question_sensitivity(self):
+    """One picture's tokens under its own question and under the other row's."""
+    found = estimators.question_sensitivity(self.model, self.params, self.batch(), estimators.Settings())
+    weights = self.params["language_model"]["layers_0"]
+    normed = [
+      numpy_hawk.rms_norm(row.embeddings, weights["input_layernorm"]["scale"], self.text.rms_norm_eps) for row in self.rows
+    ]
+    kernel = lambda name: np.asarray(weights["self_attn"][name]["kernel"]).T
+    heads = self.text.num_attention_heads, self.text.num_key_value_heads
+
+    def scores(question, picture):
+      ids = self.rows[question].ids
+      query = numpy_hawk.query_tokens(ids, (self.reference.IMAGE,), None, None)
+      visual = normed[picture][self.rows[picture].ids == self.reference.IMAGE]
+      return numpy_hawk.head_scores(normed[question][query], visual, kernel("q_proj"), kernel("k_proj"), None, None, *heads)
+
+    for number in range(2):
+      own, other = scores(number, number), scores(1 - number, number)
+      expected = [1 - np.corrcoef(first, second)[0, 1] for first, second in zip(own, other)]
+      np.testing.assert_allclose(found[:, number], expected, atol=1e-4)
+
 
 class EmbeddedTest(parameterized.TestCase):
   """The embedded Qwen2.5-VL, whose layers have biases and mRoPE."""

@@ -24,15 +24,25 @@ class PlanTest(parameterized.TestCase):
     self.assertEqual(
       plan.settings(["hawk", "random"], [0.2, 0.5], normalization="softmax"),
       (
-        Pruning(normalization="softmax"),
+        plan.Setting(Pruning(normalization="softmax")),
         *(
-          Pruning(keep_ratio=ratio, selector=selector, normalization="softmax")
+          plan.Setting(Pruning(keep_ratio=ratio, selector=selector, normalization="softmax"))
           for ratio in (0.5, 0.2)
           for selector in ("hawk", "random")
         ),
       ),
     )
     self.assertEqual([plan.name(setting) for setting in plan.settings(["hawk"], [0.198])], ["all tokens", "hawk 0.198"])
+
+  def test_rules_are_crossed_with_what_changes_them(self):
+    importances = {"": "importance", "mine": "importance", "mass": "mass"}
+    found = plan.settings(["hawk", "random", "pool"], [0.2], importances=importances, merges=["none", "nearest"])
+    rows = ["hawk", "hawk, merged", "hawk, mine", "hawk, mine, merged", "hawk, mass", "hawk, mass, merged"]
+    rows += ["random", "random, merged", "pool"]  # weights have no influence on these, and pool merges by itself
+    self.assertEqual([setting.selector for setting in found[1:]], rows)
+    self.assertEqual([plan.name(setting) for setting in found[:2]], ["all tokens", "hawk 0.2"])
+    self.assertEqual([setting.importance for setting in found[3:6]], ["mine", "mine", "mass"])
+    self.assertEqual([setting.pruning.head_weights for setting in found[3:6]], ["importance", "importance", "mass"])
 
   @parameterized.parameters(
     (["hawk", "hawk"], [0.5], "selector: .*twice"),

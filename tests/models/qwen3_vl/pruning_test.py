@@ -44,7 +44,7 @@ class RankingTest(absltest.TestCase):
     features = generation.encode_pictures(model, params, inputs)
 
     def scores(module, prompt, features, normed):
-      projections = module._projections()
+      projections = module.projections()
       if not normed:
         projections = projections.replace(query_norm=None, key_norm=None)
       text, visual = module._embed(prompt.text_tokens), module._gather(prompt, features)
