@@ -46,7 +46,15 @@ from models.checkpoints import params as params_lib
 
 RESULTS = ("benchmark.json", "benchmark.md", "benchmark.png")
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
-_PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16", "gpu-3b": "bfloat16", "gpu-llava-7b": "bfloat16"}
+_PRESETS = {
+  "cpu": "float32",
+  "gpu-7b": "bfloat16",
+  "gpu-3b": "bfloat16",
+  "gpu-llava-7b": "bfloat16",
+  "internvl3-8b": "bfloat16",
+  "llava-onevision-7b": "bfloat16",
+  "qwen3-vl-8b": "bfloat16",
+}
 # The first token and decoding are measured with these batch sizes too.
 _BATCH_SIZES = (4, 8)
 

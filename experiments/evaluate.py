@@ -223,14 +223,22 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
     return evaluation
   results = evaluation.results
 
-  table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
+  titles = [benchmark.title for benchmark in found]
+  table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution, titles))
   about = f"{name}, head importance {settings.head_importance}"
   contents = (
     table,
     results_lib.paired(results, prunings, settings.reference),
     results_lib.plot(results, prunings),
     results_lib.plot(results, prunings, ".pdf"),
-    gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
+    gallery.page(
+      results,
+      prunings,
+      shown,
+      options.reader(processor),
+      processor.media.as_seen,
+      f"{about}; dimmed tokens were removed",
+    ),
     results_lib.scores(results, prunings),
     results_lib.predictions(results, prunings),
     json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",

@@ -44,7 +44,7 @@ class Conversation:
     min_pixels: smaller pictures are scaled up to this many pixels.
     max_pixels: larger pictures are scaled down to this many pixels.
     messages: so far.
-    pictures: what `View.picture` of the packed prompt counts: pictures, and a frame of each temporal slice of videos.
+    frames: for each `View.picture` of the packed prompt, a frame of a temporal slice of a video, or None for a picture.
     features: of each message with pictures, which was encoded on its own.
     slots: for each of them, [V] int32 row among all features of each of its visual tokens.
   """
@@ -55,7 +55,7 @@ class Conversation:
   min_pixels: int | None = None
   max_pixels: int | None = None
   messages: tuple[Message, ...] = ()
-  pictures: tuple[Image.Image, ...] = ()
+  frames: tuple[Image.Image | None, ...] = ()
   features: tuple[Features, ...] = ()
   slots: tuple[np.ndarray, ...] = ()
 
@@ -74,7 +74,7 @@ class Conversation:
     return dataclasses.replace(
       self,
       messages=(*self.messages, message),
-      pictures=(*self.pictures, *_pictures(message, inputs)),
+      frames=(*self.frames, *_frames(message, inputs)),
       features=(*self.features, self.encode(inputs.vision)),
       slots=(*self.slots, slots),
     )
@@ -88,12 +88,20 @@ class Conversation:
     inputs = self._pack(self.messages)
     if not self.features:
       return inputs, None
+    slots, visual = np.array(inputs.prompt.visual_slots), np.asarray(inputs.prompt.visual_mask)
+    if sum(map(len, self.slots)) != visual.sum():
+      return inputs, self.encode(inputs.vision)  # LLaVA-OneVision encodes several pictures in another way than one
     # A token's features are elsewhere than if all pictures had been encoded in one batch.
-    slots = np.array(inputs.prompt.visual_slots)
-    slots[np.asarray(inputs.prompt.visual_mask)] = np.concatenate(self.slots)
+    slots[visual] = np.concatenate(self.slots)
     prompt = dataclasses.replace(inputs.prompt, visual_slots=slots)  # type: ignore[arg-type]
     joined = self.features[0] if len(self.features) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *self.features)
     return dataclasses.replace(inputs, prompt=prompt), joined
+
+  @property
+  def pictures(self) -> tuple[Image.Image, ...]:
+    """What each `View.picture` of the packed prompt shows."""
+    images = iter(self.processor.media.as_seen([image for message in self.messages for image in message.images]))
+    return tuple(next(images) if frame is None else frame for frame in self.frames)
 
   def _pack(self, messages: Sequence[Message]) -> Inputs:
     return self.model.pack(
@@ -212,16 +220,16 @@ def make_turn(processor: Processor, inputs: Inputs, out: generation.Generation) 
   )
 
 
-def _pictures(message: Message, inputs: Inputs) -> list[Image.Image]:
-  """A message's pictures in the order of its content; a video is the first frame of each temporal slice."""
+def _frames(message: Message, inputs: Inputs) -> list[Image.Image | None]:
+  """The first frame of each temporal slice of a message's videos, and None for each picture, in the order of its content."""
   frames = sum(len(video.frames) for video in message.videos)
   slices = 1 + max(view.picture for view in inputs.views[0]) - len(message.images)
   step = -(-frames // max(slices, 1))
-  images, videos = iter(message.images), iter(message.videos)
-  found: list[Image.Image] = []
+  videos = iter(message.videos)
+  found: list[Image.Image | None] = []
   for entry in message.content:
     if entry["type"] == "image":
-      found.append(next(images))
+      found.append(None)
     elif entry["type"] == "video":
       found += [Image.fromarray(frame) for frame in next(videos).frames[::step]]
   return found

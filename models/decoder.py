@@ -1,4 +1,4 @@
-"""The decoder that every port shares: a Qwen2-, LLaMA- or Mistral-style transformer with an explicit key/value cache.
+"""The decoder that every port shares: a Qwen-, LLaMA- or Mistral-style transformer with an explicit key/value cache.
 
 Axes: B batch, T tokens, S cache length, N query heads, G key/value heads, d head dim, D hidden size, A position axes.
 """
@@ -14,6 +14,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from models import experts
 from models import rope
 from models import sharding
 from models.attention import attention
@@ -39,6 +40,7 @@ class DecoderConfig:
   attention_bias: bool = False
   qk_norm: bool = False
   tie_word_embeddings: bool = False
+  experts: experts.ExpertsConfig | None = None  # in place of the MLP of every layer
 
   @property
   def position_axes(self) -> int:
@@ -244,7 +246,10 @@ class Block(nn.Module):
     self.input_layernorm = nn.RMSNorm(config.rms_norm_eps)
     self.self_attn = Attention(config, self.mesh)
     self.post_attention_layernorm = nn.RMSNorm(config.rms_norm_eps)
-    self.mlp = MLP(config.hidden_size, config.intermediate_size, mesh=self.mesh)
+    if config.experts is None:
+      self.mlp = MLP(config.hidden_size, config.intermediate_size, mesh=self.mesh)
+    else:
+      self.mlp = experts.SparseMLP(config.hidden_size, config.experts, mesh=self.mesh)
 
   def __call__(self, x, rotation, *, last=None, **attention_args):
     attended, key_value = self.self_attn(self.input_layernorm(x), rotation, last=last, **attention_args)

@@ -17,6 +17,7 @@ from huggingface_hub import errors as hub_errors
 from hawk_jax import checks
 from models import foreign
 from models.decoder import DecoderConfig
+from models.experts import ExpertsConfig
 
 # The largest numbers that a config may hold: several times those of any model that there is. Beyond them, a config would
 # exhaust the memory before it is compared with the weights.
@@ -183,6 +184,7 @@ def decoder(
   mrope_section: tuple[int, ...] = (),
   mrope_interleaved: bool = False,
   qk_norm: bool = False,
+  experts: ExpertsConfig | None = None,
 ) -> DecoderConfig:
   """The decoder of a transformers text config.
 
@@ -195,6 +197,7 @@ def decoder(
     mrope_section: number of rotary frequencies of each position axis; none: one axis.
     mrope_interleaved: see `models.rope.text_frequencies`.
     qk_norm: whether each head's queries and keys are normalized.
+    experts: of `experts`, in models that have some.
 
   Raises:
     ValueError: an activation, a rope or a sliding window that the shared decoder does not implement, or sizes that do not
@@ -215,6 +218,7 @@ def decoder(
     qk_norm=qk_norm,
     attention_bias=attention_bias,
     tie_word_embeddings=tie_word_embeddings,
+    experts=experts,
   )
   if config.head_dim == config.hidden_size // config.num_attention_heads:  # one that was not given is this
     divides("text_config", "hidden_size", config.hidden_size, "num_attention_heads", config.num_attention_heads)
@@ -235,6 +239,18 @@ def decoder(
       f"({text.max_position_embeddings}): sliding window attention is not supported"
     )
   return config
+
+
+def experts(text) -> ExpertsConfig:
+  """The experts of a transformers text config.
+
+  Raises:
+    ValueError: layers without experts, or more experts per token than there are.
+  """
+  require("text_config.decoder_sparse_step", getattr(text, "decoder_sparse_step", 1), 1)
+  require("text_config.mlp_only_layers", list(getattr(text, "mlp_only_layers", None) or []), [])
+  require("text_config.norm_topk_prob", getattr(text, "norm_topk_prob", True), True)
+  return make(ExpertsConfig, "text_config", text)
 
 
 def _check_sizes(part, content) -> None:

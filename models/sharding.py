@@ -1,7 +1,7 @@
 """Where parameters and activations are on a mesh of devices.
 
 Mesh axes: `data` splits the batch and copies the weights; `fsdp` splits the batch and the weights, which are gathered one
-layer at a time; `tensor` splits heads, MLP width and vocabulary, so that only activations move.
+layer at a time; `tensor` splits heads, MLP width, experts and vocabulary, so that only activations move.
 
 A mesh of None means a single device: nothing here then changes the program.
 """
@@ -39,6 +39,10 @@ _DECODER_AXES = (
   (r"language_model/.*/[kv]_proj/kernel", P("fsdp", "kv_heads")),
   (r"language_model/.*/[kv]_proj/bias", P("kv_heads")),
   (r"language_model/.*/o_proj/kernel", P("heads", "fsdp")),
+  # `models.experts.SparseMLP`.
+  (r"language_model/.*/mlp/gate/kernel", P("fsdp")),
+  (r"language_model/.*/experts/gate_up_proj", P("tensor", "fsdp")),
+  (r"language_model/.*/experts/down_proj", P("tensor", None, "fsdp")),
   # `models.decoder.MLP`, which towers may use too.
   (r".*/(gate|up)_proj/kernel", P("fsdp", "tensor")),
   (r".*/(gate|up)_proj/bias", P("tensor")),

@@ -38,6 +38,7 @@ def page(
   settings: Sequence[plan.Setting],
   shown: Sequence[frozenset[int]],
   read_video: Callable[[pathlib.Path], Video],
+  as_seen: Callable[[Sequence[Image.Image]], Sequence[Image.Image]],
   about: str,
 ) -> str:
   """The whole page.
@@ -47,6 +48,7 @@ def page(
     settings: in the order of the answers.
     shown: of `sampled`; the answers of these rows hold views and tokens.
     read_video: of the run's `Options.reader`.
+    as_seen: of the model's `MediaProcessor`.
     about: a line at the top.
   """
   questions = []
@@ -54,7 +56,7 @@ def page(
     for at in sorted(positions):
       if "problem" not in result.answers[at]:
         try:
-          questions.append(_question(result, at, settings, read_video))
+          questions.append(_question(result, at, settings, read_video, as_seen))
         except RowError as error:  # a file that has gone since the question was asked
           logging.warning("not in report.html: %s", error)
   data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
@@ -82,11 +84,12 @@ def _summary(results, settings) -> dict[str, Any]:
   return {"columns": ["setting", "tokens kept", *titles(results)], "rows": rows}
 
 
-def _question(result, at, settings, read_video) -> Mapping[str, Any]:
+def _question(result, at, settings, read_video, as_seen) -> Mapping[str, Any]:
   row, entry = result.table.rows[at], result.answers[at]
-  images, videos = result.table.pictures(row), result.table.videos(row, read_video)
+  images, videos = as_seen(result.table.pictures(row)), result.table.videos(row, read_video)
   if videos:
-    step = -(-len(videos[0].frames) // len(entry["views"]))  # frames per temporal slice; the slice shows as its first frame
+    # Each temporal slice shows as its first frame.
+    step = -(-len(videos[0].frames) // (1 + entry["views"][-1][0]))
     images = [Image.fromarray(frame) for frame in videos[0].frames[::step]]
   # Several pictures form a grid of about the size of one.
   side = min(_LARGEST, 2 * _LARGEST // math.ceil(math.sqrt(max(1, len(images)))))

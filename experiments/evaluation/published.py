@@ -1,76 +1,90 @@
-"""Scores that the paper (HAWK, arXiv 2604.07812) prints for Qwen2.5-VL-7B and InternVL3-8B, to show beside ours. We measured
-none of them."""
+"""Scores that others published for Qwen2.5-VL-7B and InternVL3-8B, to show beside ours. We measured none of them.
+
+Labels name the source. "paper": HAWK (arXiv 2604.07812), from its text, from READMEs of its authors, and from reading notes.
+"authors": a later run of their code by themselves, from the README of github.com/peppery77/HAWK at 3af2071. Of the scores at
+1008 x 1008 pixels, and of CDPruner's, only a plot was at hand; no score is read off it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A row of the paper's table.
+  """A row of a published table.
 
   Attributes:
     label: of the row in our tables.
     pruned: share of the visual tokens that is removed.
     scores: by a benchmark's title.
-    share: mean share of the unpruned scores, in percent, over the paper's benchmarks.
+    share: mean share of the unpruned scores, in percent, over the benchmarks of the source; None: not printed there.
   """
 
   label: str
   pruned: float
   scores: dict[str, float]
-  share: float
+  share: float | None
+
+
+def _row(label: str, pruned: float, share: float | None, scores: str = "") -> Published:
+  """A row; scores are those of HallBench, MME, TextVQA, ChartQA and RealWorldQA, with a dash where none is printed."""
+  titles = ("HallBench", "MME", "TextVQA", "ChartQA", "RealWorldQA")
+  return Published(label, pruned, {title: float(x) for title, x in zip(titles, scores.split()) if x != "-"}, share)
 
 
 _MODELS = {
   # hidden size, layers, heads of the decoder
   ("qwen2_5_vl", 3584, 28, 28): {
     "native": (
-      Published(
-        "paper: unpruned",
-        0.0,
-        {"HallBench": 46.5, "MME": 2315, "TextVQA": 85.2, "ChartQA": 86.2, "RealWorldQA": 67.7},
-        100.0,
-      ),
-      Published(
-        "paper: HAWK", 0.6, {"HallBench": 46.5, "MME": 2313, "TextVQA": 85.0, "ChartQA": 83.6, "RealWorldQA": 67.6}, 99.6
-      ),
-      Published("paper: DivPrune", 0.6, {}, 96.9),
-      Published("paper: FastV", 0.6, {}, 96.1),
-      Published(
-        "paper: HAWK", 0.8, {"HallBench": 42.8, "MME": 2311, "TextVQA": 83.0, "ChartQA": 76.8, "RealWorldQA": 65.0}, 96.2
-      ),
-      Published("paper: DivPrune", 0.8, {}, 91.6),
-      Published("paper: FastV", 0.8, {}, 92.3),
-      Published("paper: HAWK", 0.9, {"TextVQA": 79.8, "ChartQA": 65.2, "RealWorldQA": 60.4}, 89.7),
+      _row("paper: unpruned", 0.0, 100.0, "46.5 2315 85.2 86.2 67.7"),
+      _row("paper: HAWK", 0.6, 99.6, "46.5 2313 85.0 83.6 67.6"),
+      _row("authors: HAWK", 0.6, None, "- - 85.0 85.16 67.712"),
+      _row("paper: DivPrune", 0.6, 96.9, "45.8 2274 82.7 80.6"),
+      _row("paper: FastV", 0.6, 96.1, "42.5 2283 84.1 82.5"),
+      _row("paper: HAWK", 0.8, 96.2, "42.8 2311 83.0 76.8 65.0"),
+      _row("authors: HAWK", 0.8, None, "- - 83.156 79.04 62.353"),
+      _row("paper: DivPrune", 0.8, 91.6, "39.0 2196 76.8 69.0"),
+      _row("paper: FastV", 0.8, 92.3, "38.2 2236 81.9 72.3"),
+      _row("paper: HAWK", 0.9, 89.7, "- 2101 79.8 65.2 60.4"),
+      _row("authors: HAWK", 0.9, None, "- - 79.152 67.44 60.0"),
     ),
     "fixed1008": (
-      Published("paper: unpruned", 0.0, {}, 100.0),
-      Published("paper: HAWK", 0.605, {}, 99.0),
-      Published("paper: HAWK", 0.802, {}, 96.0),
-      Published("paper: HAWK", 0.901, {}, 90.0),
+      _row("paper: unpruned", 0.0, 100.0),
+      _row("paper: HAWK", 0.605, 99.0),
+      _row("paper: HAWK", 0.802, 96.0),
+      _row("paper: HAWK", 0.901, 90.0),
+    ),
+    # VideoMME and WorldSense. The sources do not name the model; all other figures of theirs without a name are this one's.
+    "videos": (
+      _row("paper: HAWK on videos", 0.6, 98.8),
+      _row("paper: HAWK on videos", 0.8, 96.6),
+      _row("paper: HAWK on videos", 0.9, 93.7),
     ),
   },
   ("internvl", 3584, 28, 28): {
     "model": (
-      Published("paper: unpruned", 0.0, {}, 100.0),
-      Published("paper: HAWK", 0.6, {}, 98.2),
-      Published("paper: HAWK", 0.8, {}, 94.1),
-      Published("paper: DivPrune", 0.8, {}, 87.1),
+      _row("paper: unpruned", 0.0, 100.0),
+      _row("paper: HAWK", 0.6, 98.2),
+      _row("paper: HAWK", 0.8, 94.1),
+      _row("paper: DivPrune", 0.8, 87.1),
     ),
   },
 }
+_VIDEOS = {"VideoMME", "WorldSense"}
 
 
-def rows(model_type: str, text, resolution: str) -> tuple[Published, ...]:
-  """The paper's rows for a model; none if the model is not in the paper.
+def rows(model_type: str, text, resolution: str, titles: Collection[str]) -> tuple[Published, ...]:
+  """The published rows for a model; none if nothing was published of it.
 
   Args:
     model_type: of its config.json.
     text: its `DecoderConfig`.
-    resolution: a name of `plan.RESOLUTIONS`; for Qwen2.5-VL the paper has rows for `native` and `fixed1008`, for InternVL3
-      for `model`, its tiles.
+    resolution: a name of `plan.RESOLUTIONS`; of pictures, there are rows of Qwen2.5-VL for `native` and `fixed1008`, and of
+      InternVL3 for `model`, its tiles.
+    titles: of the benchmarks in the table; there are rows about pictures, and others about videos.
   """
-  key = (model_type, text.hidden_size, text.num_hidden_layers, text.num_attention_heads)
-  return _MODELS.get(key, {}).get(resolution, ())
+  tables = _MODELS.get((model_type, text.hidden_size, text.num_hidden_layers, text.num_attention_heads), {})
+  pictures, videos = set(titles) - _VIDEOS, set(titles) & _VIDEOS
+  return (tables.get(resolution, ()) if pictures else ()) + (tables.get("videos", ()) if videos else ())

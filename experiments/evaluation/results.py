@@ -137,7 +137,7 @@ def scores(results: Sequence[Result], settings: Sequence[plan.Setting]) -> str:
 def markdown(results: Sequence[Result], settings: Sequence[plan.Setting], published: Sequence[Published]) -> str:
   """table.md: one row per setting and one column per benchmark; cells also show the share of the unpruned score.
 
-  The last column is the mean share. Rows with the paper's figures, labelled as such, follow ours.
+  The last column is the mean share. Published rows, labelled as such, follow ours.
   """
   names = titles(results)
   lines = ["| visual tokens | method | " + " | ".join(names) + " | mean share |", "|---|---|" + "---:|" * (len(names) + 1)]
@@ -170,7 +170,8 @@ def markdown(results: Sequence[Result], settings: Sequence[plan.Setting], publis
   ]
   if published:
     notes.append(
-      "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores."
+      "Rows that begin with paper: or authors: are figures of the paper and of its authors' code, not ours; shares there "
+      "are of the paper's unpruned scores."
     )
   return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
 

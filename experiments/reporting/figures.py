@@ -22,6 +22,7 @@ from models.vision_language import View
 # For functions that draw: questions and names that hold $ are no formulas.
 plain_text = matplotlib.rc_context({"text.parse_math": False})
 DIMMED = 0.22
+_MOST_VIEWS = 24  # of one figure
 _TITLE_WIDTH = 100  # characters
 # Curves of a panel.
 MOST = 8
@@ -53,6 +54,8 @@ def kept_tokens(
 ) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
+  Of more than 24 views, such as those of a long video, 24 are drawn, evenly spread.
+
   Args:
     path: PNG to write.
     pictures: of one prompt.
@@ -63,17 +66,18 @@ def kept_tokens(
     rule: by which the tokens were kept, and what the scores are: "rule, scores".
   """
   selector, _, scored = rule.partition(", ")
-  drawn = sum(view.columns > 0 for view in views)
-  figure = Figure(figsize=(10, 5.2 * drawn), layout="constrained")
-  axes = iter(figure.subplots(drawn, 2, squeeze=False))
+  ends = np.cumsum([view.count for view in views])
+  grids = [(view, slice(end - view.count, end)) for view, end in zip(views, ends) if view.columns]
+  drawn = [grids[at] for at in np.linspace(0, len(grids) - 1, min(len(grids), _MOST_VIEWS)).round().astype(int)]
+  if len(drawn) < len(grids):
+    title += f"\n{len(drawn)} of {len(grids)} views"
+  sizes = [pictures[view.picture].size for view, _ in drawn]
+  heights = [min(0.5 + 4.4 * height / width, 9) for width, height in sizes]
+  figure = Figure(figsize=(10, 0.8 + sum(heights)), layout="constrained")
+  axes = figure.subplots(len(drawn), 2, squeeze=False, height_ratios=heights)
   limits = dict(vmin=float(scores.min()), vmax=float(scores.max()))
-  start = 0
-  for view in views:
-    here = slice(start, start + view.count)
-    start = here.stop
-    if not view.columns:
-      continue
-    (left, right), picture, columns, rows = next(axes), pictures[view.picture], view.columns, view.rows
+  for (left, right), (view, here) in zip(axes, drawn):
+    picture, columns, rows = pictures[view.picture], view.columns, view.rows
     mask = kept[here].reshape(rows, -1)[:, :columns]
     # At most 1,600 pixels wide, and no token smaller than 4 pixels.
     width = max(min(picture.width, 1600), 4 * columns)

@@ -39,7 +39,7 @@ def scoring(text: DecoderConfig, visual_tokens: int) -> float:
 
 
 def decode_bytes(text: DecoderConfig, cached: int, batch: int, itemsize: int) -> float:
-  """Bytes that one decoding step reads: every kernel once, and the cache of every row.
+  """Bytes that one decoding step reads: every kernel once, those of all experts too, and the cache of every row.
 
   Args:
     text: the decoder.
@@ -47,7 +47,8 @@ def decode_bytes(text: DecoderConfig, cached: int, batch: int, itemsize: int) ->
     batch: rows.
     itemsize: bytes per element.
   """
-  weights = text.num_hidden_layers * _layer_weights(text) + text.hidden_size * text.vocab_size
+  experts = 0 if text.experts is None else text.experts.num_experts
+  weights = text.num_hidden_layers * _layer_weights(text, experts) + text.hidden_size * text.vocab_size
   return itemsize * (weights + batch * kv_cache_elements(text, cached))
 
 
@@ -56,7 +57,11 @@ def kv_cache_elements(text: DecoderConfig, tokens: int) -> int:
   return 2 * text.num_hidden_layers * tokens * text.num_key_value_heads * text.head_dim
 
 
-def _layer_weights(text: DecoderConfig) -> int:
-  """Elements of the kernels of one layer."""
-  heads = 2 * text.num_attention_heads + 2 * text.num_key_value_heads
-  return text.hidden_size * (heads * text.head_dim + 3 * text.intermediate_size)
+def _layer_weights(text: DecoderConfig, experts: int | None = None) -> int:
+  """Elements of the kernels of one layer; of those of its experts, what so many hold, by default those of one token."""
+  width = (2 * text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
+  if text.experts is None:
+    return text.hidden_size * (width + 3 * text.intermediate_size)
+  sparse = text.experts
+  experts = sparse.num_experts_per_tok if experts is None else experts
+  return text.hidden_size * (width + sparse.num_experts + 3 * experts * sparse.moe_intermediate_size)

@@ -44,6 +44,8 @@ class Baseline:
       .to(self.device)
       .eval()
     )
+    if hasattr(getattr(self.model.model, "visual", None), "deepstack_merger_list"):
+      raise ValueError("baseline: transformers' pruned prefill is not written for models with DeepStack")
     self.image_token_id = self.model.config.image_token_id
     # Only models with several position axes have this function.
     self.find_positions = getattr(self.model.model, "get_rope_index", None)

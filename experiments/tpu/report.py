@@ -47,9 +47,9 @@ def summarize(report: dict[str, Any]) -> str:
     "compilation, s",
   ]
   lines += [*tables.table(columns, [_row(row) for row in rows]), ""]
-  prefills = [row for row in rows if row["program"] == "prefill"]
-  if all("predicted_seconds" in row for row in prefills):
-    lines += _ratios(prefills)
+  vision, prefills = rows[0], [row for row in rows if row["program"] == "prefill"]
+  if all("predicted_seconds" in row for row in [vision, *prefills]):
+    lines += _ratios(vision, prefills)
   lines.append(
     f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
     f"GB/s, plus messages at {chip['interconnect'] / 1e9:.0f} GB/s. These are published peaks, so it is a lower bound. "
@@ -87,18 +87,16 @@ def _row(row) -> list[str]:
   ]
 
 
-def _ratios(prefills) -> list[str]:
-  whole = prefills[0]
-  rows = [
-    [
-      f"{row['keep_ratio']:g}",
-      row["tokens"],
-      f"{1e3 * row['predicted_seconds']:.1f}",
-      f"{row['predicted_seconds'] / whole['predicted_seconds']:.3f}",
-      f"{row['model_flops'] / whole['model_flops']:.3f}",
-    ]
-    for row in prefills
-  ]
-  return tables.table(
-    ["kept", "tokens", "prefill, ms", f"share of the time at {whole['keep_ratio']:g}", "FLOPs, share"], rows, left=0
-  ) + [""]
+def _ratios(vision, prefills) -> list[str]:
+  """What pruning saves of the language model's prefill, and of all that precedes the first token."""
+  whole = prefills[0]["keep_ratio"]
+  columns = ["kept", "tokens"]
+  rows = [[f"{row['keep_ratio']:g}", row["tokens"]] for row in prefills]
+  for name, before in (("prefill", []), ("vision and prefill", [vision])):
+    columns += [f"{name}, ms", f"share of that at {whole:g}", "FLOPs, share"]
+    seconds, flops = (
+      [sum(part[key] for part in [*before, row]) for row in prefills] for key in ("predicted_seconds", "model_flops")
+    )
+    for row, time, work in zip(rows, seconds, flops):
+      row += [f"{1e3 * time:.1f}", f"{time / seconds[0]:.3f}", f"{work / flops[0]:.3f}"]
+  return tables.table(columns, rows, left=0) + [""]

@@ -20,6 +20,7 @@ from models.checkpoints import directory as directory_lib
 from models.checkpoints import names
 from models.checkpoints import params as params_lib
 from models.checkpoints import sharded
+from models.checkpoints import stacked
 from models.checkpoints.sharded import Tally
 
 # The dtypes of safetensors files, by their names there.
@@ -79,6 +80,7 @@ def find_tensors(directory: pathlib.Path, model, wanted: Mapping) -> dict[tuple[
   dotted = {path: names.dotted(path) for path in wanted}
 
   problems = [f"twice: {' and '.join(name for name, _ in found)}" for found in tensors.values() if len(found) > 1]
+  tensors = stacked.join(tensors)
   problems += [f"missing: {model.names.saved(name)}" for name in dotted.values() if name not in tensors]
   problems += [
     f"unexpected: {found[0][0]}"

@@ -68,7 +68,7 @@ def _in_rows(mesh, stored, wanted) -> jax.sharding.NamedSharding:
 @functools.cache
 def _exchange(kernel, shape, dtype, rows, target):
   """A function from a stored tensor, split in rows, to the parameter."""
-  kept = () if len(shape) > 2 else tuple(axis for axis in rows.spec[0] or () if axis in target.spec)
+  kept = () if kernel and len(shape) > 2 else tuple(axis for axis in rows.spec[0] or () if axis in target.spec)
   without_copies = jax.sharding.NamedSharding(target.mesh, sharding.P(kept or None))
 
   def exchange(array):

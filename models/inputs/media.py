@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import errors as hub_errors
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
 
 from hawk_jax import checks
 from models import foreign
@@ -83,6 +84,20 @@ class MediaProcessor:
       ValueError: pictures, videos or limits that the model does not take.
     """
     raise NotImplementedError
+
+  def as_seen(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """A prompt's pictures cropped or padded as for the tower, so that its tokens can be drawn on them; most are not."""
+    return list(images)
+
+
+def padded(picture: Image.Image) -> Image.Image:
+  """A picture in the middle of a gray square."""
+  return ImageOps.pad(picture, (max(picture.size),) * 2, color=(127, 127, 127))
+
+
+def cropped(picture: Image.Image) -> Image.Image:
+  """The square in the middle of a picture."""
+  return ImageOps.fit(picture, (min(picture.size),) * 2)
 
 
 @contextlib.contextmanager

@@ -68,3 +68,11 @@ class Processor(MediaProcessor):
       {name: np.asarray(value) for name, value in arrays.items()},
       [self.image_token * len(layout.slots) for layout in layouts],
     )
+
+  def as_seen(self, images):
+    """Of LLaVA-1.5, the square in the middle, or a square around the picture; LLaVA-NeXT sees the whole picture."""
+    if self.config.grid_pinpoints:
+      return list(images)
+    if getattr(self.processor, "do_pad", False):
+      return list(map(media.padded, images))
+    return list(map(media.cropped, images)) if self.processor.do_center_crop else list(images)

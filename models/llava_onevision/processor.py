@@ -70,3 +70,6 @@ class Processor(MediaProcessor):
       arrays["video_frames"] = np.asarray(counts)
       video_texts = [self.video_token * inputs.video_layout(self.config, count).count for count in counts]
     return Media({name: np.asarray(value) for name, value in arrays.items()}, image_texts, video_texts)
+
+  def as_seen(self, images):
+    return list(images) if len(images) < 2 else list(map(media.padded, images))

@@ -6,10 +6,12 @@ import dataclasses
 import math
 
 from transformers import Qwen3VLConfig as HFConfig
+from transformers import Qwen3VLMoeConfig as HFExpertsConfig
 
 from hawk_jax import checks
 from models import hf_config
 from models.decoder import DecoderConfig
+from models.experts import ExpertsConfig
 from models.qwen3_vl.vision import VisionConfig
 from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl.config import QwenVLConfig
@@ -36,7 +38,8 @@ def from_hf(content: dict) -> Qwen3VLConfig:
   given = content.get("text_config") or {}
   if "rope_theta" not in {**(given.get("rope_parameters") or {}), **given}:
     raise ValueError("config: text_config has no rope_theta, the checkpoints do not agree on one")
-  config = HFConfig(**content)
+  sparse = content.get("model_type") == "qwen3_vl_moe"
+  config = (HFExpertsConfig if sparse else HFConfig)(**content)
   text, vision = config.text_config, config.vision_config
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "gelu_pytorch_tanh")
   hf_config.require("text_config.attention_bias", text.attention_bias, False)
@@ -68,6 +71,7 @@ def from_hf(content: dict) -> Qwen3VLConfig:
     mrope_section=qwen_vl_config.mrope_section(text, _SECTION),
     mrope_interleaved=True,
     qk_norm=True,
+    experts=hf_config.experts(text) if sparse else None,
   )
   tower = hf_config.make(VisionConfig, "vision_config", vision)
   qwen_vl_config.check_tower(tower, decoder.hidden_size)
@@ -75,7 +79,9 @@ def from_hf(content: dict) -> Qwen3VLConfig:
   return Qwen3VLConfig(text=decoder, vision=tower, **qwen_vl_config.special_tokens(config, content))
 
 
-def _published(hidden, mlp, layers, heads, *, large_tower, tied=False) -> Qwen3VLConfig:
+def _published(
+  hidden, mlp, layers, heads, *, large_tower=True, tied=False, kv_heads=8, experts: ExpertsConfig | None = None
+) -> Qwen3VLConfig:
   return Qwen3VLConfig(
     text=DecoderConfig(
       vocab_size=151_936,
@@ -83,7 +89,7 @@ def _published(hidden, mlp, layers, heads, *, large_tower, tied=False) -> Qwen3V
       intermediate_size=mlp,
       num_hidden_layers=layers,
       num_attention_heads=heads,
-      num_key_value_heads=8,
+      num_key_value_heads=kv_heads,
       head_dim=128,
       max_position_embeddings=262_144,
       rope_theta=5e6,
@@ -91,6 +97,7 @@ def _published(hidden, mlp, layers, heads, *, large_tower, tied=False) -> Qwen3V
       mrope_interleaved=True,
       qk_norm=True,
       tie_word_embeddings=tied,
+      experts=experts,
     ),
     vision=VisionConfig(
       depth=27 if large_tower else 24,
@@ -107,6 +114,10 @@ def _published(hidden, mlp, layers, heads, *, large_tower, tied=False) -> Qwen3V
 PUBLISHED = {
   "qwen3-vl-2b": _published(2048, 6144, 28, 16, large_tower=False, tied=True),
   "qwen3-vl-4b": _published(2560, 9728, 36, 32, large_tower=False, tied=True),
-  "qwen3-vl-8b": _published(4096, 12_288, 36, 32, large_tower=True),
-  "qwen3-vl-32b": _published(5120, 25_600, 64, 64, large_tower=True),
+  "qwen3-vl-8b": _published(4096, 12_288, 36, 32),
+  "qwen3-vl-32b": _published(5120, 25_600, 64, 64),
+}
+PUBLISHED_EXPERTS = {
+  "qwen3-vl-30b-a3b": _published(2048, 6144, 48, 32, kv_heads=4, experts=ExpertsConfig(128, 8, 768)),
+  "qwen3-vl-235b-a22b": _published(4096, 12_288, 94, 64, kv_heads=4, experts=ExpertsConfig(128, 8, 1536)),
 }

@@ -20,7 +20,7 @@ from models.vision_language import Inputs
 
 
 class Qwen3VL(QwenVL):
-  """All dense sizes of the family."""
+  """All sizes of the family."""
 
   config: Qwen3VLConfig
   axes = AXES

@@ -21,6 +21,7 @@ from tests.reference import qwen2_5_vl as reference
 
 STAGES = ("first_token", "prefill", "prune", "language", "decode", "answer")
 PUBLISHED = {"gpu-7b": "qwen2.5-vl-7b", "gpu-3b": "qwen2.5-vl-3b", "gpu-llava-7b": "llava-1.5-7b"}
+PUBLISHED |= {name: name for name in ("internvl3-8b", "llava-onevision-7b", "qwen3-vl-8b")}
 BASELINE_STAGES = ("first_token", "decode")
 STEPS = 2
 

@@ -11,6 +11,7 @@ import jax
 from experiments import compile_tpu
 from experiments.speed import flops
 from experiments.tpu import hlo
+from experiments.tpu import report as report_lib
 from experiments.tpu import slices
 from models import registry
 from models.checkpoints import params as params_lib
@@ -57,6 +58,17 @@ class CompileTpuTest(absltest.TestCase):
     # Text is padded to 32 slots and visual tokens to 16 or 8; then there is room for 4 new tokens.
     for row, slots in zip(rows[1:], (52, 52, 44, 44)):
       self.assertEqual(row["cache_bytes"], 2 * 2 * flops.kv_cache_elements(CONFIG.text, slots))
+
+    lines = report_lib.summarize(report).splitlines()
+    (heading,) = (number for number, line in enumerate(lines) if line.startswith("| kept"))
+    vision, whole, pruned = (rows[number] for number in (0, 1, 3))
+    shares = [
+      sum(row[key] for row in above) / sum(row[key] for row in below)
+      for above, below in (([pruned], [whole]), ([vision, pruned], [vision, whole]))
+      for key in ("predicted_seconds", "model_flops")
+    ]
+    cells = lines[heading + 3].strip("| ").split(" | ")
+    self.assertEqual(cells[:2] + [cells[number] for number in (3, 4, 6, 7)], ["0.5", "20", *(f"{x:.3f}" for x in shares)])
 
   def test_bad_keep_ratio(self):
     with self.assertRaisesRegex(ValueError, r"keep_ratio: got 0.0, must be in \(0, 1\]"):

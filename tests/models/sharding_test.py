@@ -30,9 +30,10 @@ from tests.reference import qwen2_5_vl
 MESHES = (
   ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
   ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+  ("qwen3_vl_moe/tied/4", "data:2,fsdp:2,tensor:2"),
   ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
-  ("internvl/qwen3/4", "fsdp:2,tensor:2"),
-  ("llava_onevision/untied/5", "data:2,fsdp:2"),
+  ("internvl/qwen3/4", "data:2,fsdp:2,tensor:2"),
+  ("llava_onevision/untied/4", "data:2,fsdp:2,tensor:2"),
 )
 
 
@@ -82,7 +83,7 @@ class ShardingTest(parameterized.TestCase):
     for reference in references:
       for config_name in reference.CONFIGS:
         for path, spec in specs(reference, config_name, (1, 2, 2)).items():
-          if path.endswith("kernel"):
+          if path.endswith("kernel") or "/experts/" in path:
             self.assertIn("fsdp", spec, f"{config_name} {path}")
 
   def test_heads_are_never_split(self):
@@ -108,22 +109,33 @@ class ShardingTest(parameterized.TestCase):
   def test_gathered_weights(self):
     self.assertIn("fsdp:4 decode", processes.succeeded(start(8, "tests.reference.compiled_checks")))
 
-  def test_two_processes(self):
-    with tempfile.TemporaryDirectory() as directory:
-      qwen2_5_vl.write_checkpoint(pathlib.Path(directory), "gqa")
+  @parameterized.parameters(
+    (4, "fsdp:4,tensor:2", {"qwen2_5_vl": "gqa"}),
+    (1, "fsdp:2", {"qwen3_vl": "gqa", "internvl": "qwen3", "llava_onevision": "untied"}),
+  )
+  def test_two_processes(self, devices, spec, configs):
+    with tempfile.TemporaryDirectory() as holder:
+      directories = {family: pathlib.Path(holder, family) for family in configs}
+      for family, directory in directories.items():
+        directory.mkdir()
+        ports.REFERENCES[family].write_checkpoint(directory, configs[family])
       with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+      pairs = [f"{family}={directory}" for family, directory in directories.items()]
       started = [
-        start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
-        for number in range(2)
+        start(devices, "tests.reference.process_checks", coordinator, "2", str(number), spec, *pairs) for number in range(2)
       ]
       results = [json.loads(re.findall("^{.*}$", processes.succeeded(program), re.MULTILINE)[-1]) for program in started]
-      expected = process_checks.answers(*registry.load_model(directory))
+      expected = {
+        family: process_checks.answers(family, *registry.load_model(directory)) for family, directory in directories.items()
+      }
     for result in results:
-      self.assertEqual(result["tokens"], expected)
-      self.assertLessEqual(result["read"], 1.05 * result["share"])
-      self.assertLess(result["share"], 0.6 * result["all"])
+      self.assertCountEqual(result, configs)
+      for family, found in result.items():
+        self.assertEqual(found["tokens"], expected[family])
+        self.assertLessEqual(found["read"], 1.05 * found["share"])
+        self.assertLess(found["share"], 0.6 * found["all"])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def build(reference, config: dict, attention: str = "eager") -> transformers.Pre
   model = transformers.AutoModelForImageTextToText.from_config(
     transformers.AutoConfig.for_model(**config), attn_implementation=attention, dtype=torch.float32
   ).eval()
-  weights = reference.weights(config)
+  weights = getattr(reference, "state_dict", reference.weights)(config)
   expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
   if config["tie_word_embeddings"]:
     del expected["lm_head.weight"]

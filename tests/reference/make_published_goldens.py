@@ -17,8 +17,9 @@ from tests.reference import tiny
 def describe(content: dict) -> dict:
   """A size by its config.json; nothing is allocated."""
   config = transformers.AutoConfig.for_model(**content)
-  # Where the text config and the top level differ, transformers unties the head once it finds one in a file.
-  config.tie_word_embeddings = getattr(config.text_config, "tie_word_embeddings", config.tie_word_embeddings)
+  if "tie_word_embeddings" not in content:
+    # Where the text config and the top level differ, transformers unties the head once it finds one in a file.
+    config.tie_word_embeddings = getattr(config.text_config, "tie_word_embeddings", config.tie_word_embeddings)
   with torch.device("meta"):
     model = transformers.AutoModelForImageTextToText.from_config(config)
   model.tie_weights()

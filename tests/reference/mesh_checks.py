@@ -26,6 +26,7 @@ PROMPTS = {
   "internvl": ("two_pictures", "text_only", "one_tile", "tiled", "video", "picture_and_video", "adjacent", "no_instruction"),
   "qwen2_5_vl": ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "no_end", "no_instruction"),
   "qwen3_vl": ("two_images", "text_only", "images_and_video", "no_end"),
+  "qwen3_vl_moe": ("two_images", "text_only", "images_and_video", "no_end"),
   "llava_onevision": ("several", "text_only", "video", "scaled_down", "image_and_video", "square", "two_videos", "wide"),
   "llava": ("two", "text_only", "one", "adjacent", "no_instruction", "one", "two", "text_only"),
 }

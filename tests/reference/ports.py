@@ -18,6 +18,7 @@ from tests.reference import llava
 from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
 from tests.reference import qwen3_vl
+from tests.reference import qwen3_vl_moe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,17 @@ SUBJECTS = {
   "qwen3_vl": Subject(
     qwen3_vl,
     "gqa",
+    ("two_images", "text_only", "images_and_video"),
+    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
+    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
+    15,
+    qwen3_vl.VISION_END,
+    qwen3_vl.IM_END,
+    36,
+  ),
+  "qwen3_vl_moe": Subject(
+    qwen3_vl_moe,
+    "tied",
     ("two_images", "text_only", "images_and_video"),
     (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
     functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),

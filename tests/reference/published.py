@@ -6,6 +6,7 @@ import pathlib
 
 from tests.reference import llava_onevision
 from tests.reference import qwen3_vl
+from tests.reference import qwen3_vl_moe
 
 GOLDENS = pathlib.Path(__file__).with_suffix(".json")
 
@@ -94,4 +95,5 @@ CONFIGS = {
   "internvl3.5-38b": _internvl3_5(5120, 25_600, 64, 64, six_billion=True),
   **llava_onevision.PUBLISHED,
   **qwen3_vl.PUBLISHED,
+  **qwen3_vl_moe.PUBLISHED,
 }

@@ -109,7 +109,7 @@ class Session:
     image = open_picture(content)
     with self._lock:
       name = _remember(self._pictures, Picture(image), _PICTURES)
-    shown = image.copy()
+    shown = self._processor.media.as_seen([image])[0].copy()
     shown.thumbnail((_SHOWN, _SHOWN))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG")

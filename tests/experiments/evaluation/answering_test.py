@@ -72,7 +72,9 @@ class AnsweringTest(parameterized.TestCase):
 
     entries = {0: json.loads(json.dumps(entry))}
     results = results_lib.collect([table], [benchmark], batches, entries, len(SETTINGS))
-    page = gallery.page(results, SETTINGS, [frozenset([0])], answerer.options.reader(answerer.processor), "about </script>")
+    processor = answerer.processor
+    reader = answerer.options.reader(processor)
+    page = gallery.page(results, SETTINGS, [frozenset([0])], reader, processor.media.as_seen, "about </script>")
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     question = data["questions"][0]
     self.assertEqual(data["about"], "about </script>")

@@ -38,7 +38,9 @@ class ReportTest(absltest.TestCase):
     settings = plan.settings(["hawk", "random"], [0.2])
     first = self.results("ChartQA", [["a", "a"], ["a", "b"], ["b", "b"]])
     second = self.results("TextVQA", [["a", "a"], ["a", "a"], ["b", "a"]], problems=(0,))
-    text = results_lib.markdown([first, second], settings, published.rows("qwen2_5_vl", SevenB, "native"))
+    text = results_lib.markdown(
+      [first, second], settings, published.rows("qwen2_5_vl", SevenB, "native", ["ChartQA", "TextVQA"])
+    )
     self.assertEqual(
       text.splitlines(),
       [
@@ -49,16 +51,21 @@ class ReportTest(absltest.TestCase):
         "| 20 % | hawk | 50.0 (50.0 %) | 50.0 (100.0 %) | 75.0 % |",
         "| 20 % | random | 0.0 (0.0 %) | 50.0 (100.0 %) | 50.0 % |",
         "| 20 % | paper: HAWK | 76.8 (89.1 %) | 83.0 (97.4 %) | 96.2 % |",
-        "| 20 % | paper: DivPrune |  |  | 91.6 % |",
-        "| 20 % | paper: FastV |  |  | 92.3 % |",
+        "| 20 % | authors: HAWK | 79.0 (91.7 %) | 83.2 (97.6 %) |  |",
+        "| 20 % | paper: DivPrune | 69.0 (80.0 %) | 76.8 (90.1 %) | 91.6 % |",
+        "| 20 % | paper: FastV | 72.3 (83.9 %) | 81.9 (96.1 %) | 92.3 % |",
         "",
         "TextVQA: 1 of 2 questions could not be asked and count as wrong.",
-        "Rows that begin with paper: are the paper's figures, not ours; shares there are of the paper's unpruned scores.",
+        "Rows that begin with paper: or authors: are figures of the paper and of its authors' code, not ours; shares there "
+        "are of the paper's unpruned scores.",
       ],
     )
     left_out = dataclasses.replace(first, table=dataclasses.replace(first.table, skipped=3))
     self.assertIn("ChartQA: 3 rows without a picture", results_lib.markdown([left_out], settings, ()))
-    self.assertEqual(published.rows("llava", SevenB, "native"), ())
+    self.assertEqual(published.rows("llava", SevenB, "native", ["TextVQA"]), ())
+    labels = lambda *args: {row.label for row in published.rows(args[0], SevenB, *args[1:])}
+    self.assertEqual(labels("qwen2_5_vl", "native", ["VideoMME"]), {"paper: HAWK on videos"})
+    self.assertEqual(labels("internvl", "model", ["MME"]), {"paper: unpruned", "paper: HAWK", "paper: DivPrune"})
     self.assertEqual(results_lib.plot([first, second], settings)[:4], b"\x89PNG")
     line = json.loads(results_lib.predictions([second], settings).splitlines()[1])
     self.assertEqual(line["settings"]["random 0.2"], {"prediction": "a", "score": 1.0, "kept": 2})

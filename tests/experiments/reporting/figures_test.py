@@ -115,6 +115,18 @@ class FiguresTest(parameterized.TestCase):
     chosen = figures.best(found, most=4, always=("method 0", "missing"))
     self.assertEqual([*chosen], ["method 0", "method 9", "method 10", "method 11"])
 
+  @parameterized.parameters((1, 1), (2, 2), (60, 24))
+  def test_views(self, views, drawn):
+    """Every view of a few, some of many, and none of single newlines."""
+    grids = [View(number, 2, 3, True) for number in range(views)] + [View(views - 1, 1, 0, True)]
+    count = sum(view.count for view in grids)
+    self.assertEqual(count, 8 * views + 1)
+    pictures = [Image.new("RGB", (40, 20))] * views
+    kept = np.arange(count) % 2 == 0
+    figures.kept_tokens(self.path, pictures, grids, np.arange(count), kept, "title", "hawk, HAWK scores")
+    # Inches of a view that is half as high as wide, at 110 dots per inch.
+    self.assertAlmostEqual(Image.open(self.path).height, 110 * (0.8 + drawn * (0.5 + 4.4 / 2)), delta=1)
+
 
 if __name__ == "__main__":
   absltest.main()

@@ -7,15 +7,19 @@ import numpy as np
 from experiments.speed import cases
 from hawk_jax.pruning import Pruning
 from tests.reference import checks
+from tests.reference import internvl
 from tests.reference import llava
 from tests.reference import llava_onevision
 from tests.reference import qwen2_5_vl
+from tests.reference import qwen3_vl
 
 MODELS = {
   "qwen2_5_vl": (qwen2_5_vl, "gqa"),
   "llava": (llava, "llama"),
   "llava_next": (llava, "next"),
   "llava_onevision": (llava_onevision, "untied"),
+  "internvl": (internvl, "qwen2"),
+  "qwen3_vl": (qwen3_vl, "gqa"),
 }
 
 

@@ -1,5 +1,6 @@
 """Video files to patches, as transformers' video processor samples and cuts them (tests/reference/video.safetensors)."""
 
+import contextlib
 import json
 import pathlib
 import tempfile
@@ -159,6 +160,14 @@ class FilesTest(parameterized.TestCase):
       container.start_encoding()
     with self.assertRaisesRegex(ValueError, "empty.avi (has no frame|is not a video)"):
       video.read(path)
+
+  def test_a_video_without_a_frame_rate(self):
+    stream = types.SimpleNamespace(frames=3, average_rate=None, guessed_rate=None, width=8, height=8)
+    with (
+      mock.patch.object(video, "_opened", lambda path: contextlib.nullcontext((None, stream))),
+      self.assertRaisesRegex(ValueError, "videos: clip.mp4 does not say how many frames per second it has"),
+    ):
+      video.read("clip.mp4")
 
 
 GOLDENS_AT = GOLDENS["sampling/" + str(reference.SAMPLINGS.index((24, 8.0, 2.0, 64)))]

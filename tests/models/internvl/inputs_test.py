@@ -82,6 +82,13 @@ class TilesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       model.pack(**{**reference.case("two_pictures"), **changes})
 
+  def test_prompts_for_which_dynamic_rope_would_differ(self):
+    """Frequencies would depend on the length beyond the positions that the config names."""
+    model = InternVL(config_lib.PUBLISHED["internvl3-8b"])
+    model.pack(input_ids=np.full([1, 32_768], 3))
+    with self.assertRaisesRegex(ValueError, "prompt 0 has 32769 tokens .* the model has 32768 positions"):
+      model.pack(input_ids=np.full([1, 32_769], 3))
+
   def test_sizes_of_synthetic_pictures(self):
     model = InternVL(config_lib.PUBLISHED["internvl3-8b"])
     self.assertEqual(model.picture_size(), (3 * 448, 4 * 448))

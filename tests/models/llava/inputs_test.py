@@ -132,6 +132,16 @@ class ProcessorTest(parameterized.TestCase):
     self.assertEqual(np.asarray(prompt.visual_counts).tolist(), [36, 72])
     self.assertEqual(prompt.query_mask.sum(axis=1).tolist(), [3, 3])
 
+  @parameterized.parameters(
+    ("llama", "CLIPImageProcessor", {}, (40, 40)),
+    ("llama", "LlavaImageProcessor", dict(do_pad=True), (60, 60)),
+    ("next", "LlavaNextImageProcessor", dict(image_grid_pinpoints=[[42, 84], [84, 42], [84, 84]]), (60, 40)),
+  )
+  def test_what_the_tower_sees_of_a_picture(self, config_name, kind, settings, expected):
+    self.write(config_name, kind, **settings)
+    (seen,) = models.load_processor(self.directory).media.as_seen(self.pictures((40, 60)))
+    self.assertEqual(seen.size, expected)
+
   def test_template_that_begins_the_text_itself(self):
     self.write("llama", "CLIPImageProcessor")
     (self.directory / "chat_template.jinja").write_text("<s> " + TEMPLATE)

@@ -12,12 +12,15 @@ from PIL import Image
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 
 import models
+from models import chat
 from models import registry
+from models.inputs import messages
 from models.inputs import video as video_lib
 from models.inputs.video import Video
 from models.llava_onevision import config as config_lib
 from models.llava_onevision import inputs as inputs_lib
 from models.llava_onevision.model import LlavaOnevision
+from models.vision_language import Features
 from models.vision_language import View
 from tests.reference import checks
 from tests.reference import llava_onevision as reference
@@ -193,6 +196,26 @@ class ProcessorTest(parameterized.TestCase):
     self.assertEqual(kept, [numpy_hawk.count_to_keep(count, 0.2) for count in (70, 52, 37)])
     answers = processor.decode(out.tokens, out.lengths)
     self.assertLen([answer for answer in answers if answer.startswith("w")], 3)
+
+  def test_pictures_of_several_turns(self):
+    """One picture is tiled. With another, in a later turn, both are padded to squares, and encoded anew."""
+    encoded = []
+
+    def encode(vision):
+      encoded.append(vision.tiles.shape)
+      return Features(np.zeros([len(vision.taps), 1], np.float32))
+
+    processor, picture = models.load_processor(self.directory), Image.fromarray(self.picture(60, 100))
+    ask = messages.read({"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "w5"}]})
+    talk = chat.Conversation(make_model(), processor, encode).add(ask)
+    self.assertEqual(talk.pack()[0].prompt.visual_counts.tolist(), [70])
+    self.assertEqual([shown.size for shown in talk.pictures], [(100, 60)])
+    talk = talk.add(messages.read({"role": "assistant", "content": "w6"})).add(ask)
+    inputs, features = talk.pack()
+    self.assertEqual(inputs.prompt.visual_counts.tolist(), [52])
+    self.assertEqual((encoded[-1], len(features.tokens)), (inputs.vision.tiles.shape, len(inputs.vision.taps)))
+    self.assertEqual([shown.size for shown in talk.pictures], [(100, 100)] * 2)
+    self.assertEqual(talk.pictures[0].getpixel((0, 0)), (127, 127, 127))
 
   @parameterized.parameters(
     (dict(size={"height": 42, "width": 42}), "makes tiles of 42 x 42 pixels, the tower takes 37"),

@@ -74,7 +74,6 @@ class ConfigTest(parameterized.TestCase):
     ("text_config", dict(rope_parameters={"rope_type": "default"}), "text_config has no rope_theta"),
     ("text_config", dict(rope_parameters=dict(rope_theta=5e6, mrope_interleaved=False)), "mrope_interleaved is False"),
     ("vision_config", dict(rope_parameters=dict(rope_type="axial", rope_theta=100.0)), "rope_theta is 100.0"),
-    (None, dict(model_type="qwen3_vl_moe"), "model_type 'qwen3_vl_moe': its mixture-of-experts layers are not ported"),
     (None, dict(model_type="qwen3_5"), "model_type 'qwen3_5': its first layer is linear attention, .* no query-key scores"),
   )
   def test_refused(self, part, changes, message):
