@@ -97,9 +97,13 @@ def picks(rng: np.random.Generator) -> None:
   mask = rng.random([BATCH, SLOTS]) < rng.uniform(0, 1, [BATCH, 1])
   features, scores = _extreme(rng, [BATCH, SLOTS, WIDTH]), _extreme(rng, [BATCH, SLOTS])
   wanted = rng.integers(-1, KEEP + 1, BATCH).astype(np.int32)
-  places = rng.integers(0, SLOTS, [BATCH, SLOTS]).astype(np.int32)
+  needed = {
+    "places": rng.integers(0, SLOTS, [BATCH, SLOTS]).astype(np.int32),
+    "curve": np.cumsum(mask, axis=1, dtype=np.int32) - 1,
+    "question": _extreme(rng, [BATCH, WIDTH]),
+  }
   seeds = rng.integers(0, 2**32, BATCH, np.uint32)
-  kept = np.asarray(_select(name)(features, scores, mask, wanted, seeds, keep_count=KEEP, places=places))
+  kept = np.asarray(_select(name)(features, scores, mask, wanted, seeds, keep_count=KEEP, **needed))
   assert kept.shape == (BATCH, KEEP)
   for row, real, count in zip(kept, mask, np.clip(wanted, 0, mask.sum(1))):
     assert (np.diff(row[:count]) > 0).all() and real[row[:count]].all() and (row[count:] == -1).all(), (name, row, count)

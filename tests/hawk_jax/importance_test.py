@@ -163,7 +163,7 @@ class LoadTest(parameterized.TestCase):
       with self.assertRaisesRegex(ValueError, "head_importance: cannot read '.*give a JSON file, `uniform` or preset:"):
         importance.load(str(path))
 
-  @parameterized.parameters(None, 3, b"uniform", [[1.0]], np.ones(3))
+  @parameterized.parameters(None, 3, b"uniform", [[1.0]], (np.ones(3),))
   def test_refuses_what_is_no_source(self, source):
     for function in (importance.load, importance.details):
       with self.assertRaisesRegex(ValueError, "head_importance: got .*, must be a JSON file, `uniform` or preset:qwen"):

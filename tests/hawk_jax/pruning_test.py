@@ -47,12 +47,15 @@ class PlanTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       pruning.Pruning(keep_ratio=0.5).plan(make_prompt(), HEADS, **arrays)
 
-  @parameterized.parameters(3e38, 1e30, 1e-30, 1e-45)
+  @parameterized.parameters(3e38, 1e30, 1e-30, 1e-40)
   def test_importance_of_any_size_ranks_the_same(self, size):
     plan = lambda weights: pruning.Pruning(keep_ratio=0.5).plan(make_prompt(), HEADS, np.asarray(weights, np.float32))
     expected, found = plan([1.0, 0.5, 0.0, 0.25]), plan(np.asarray([1.0, 0.5, 0.0, 0.25]) * size)
     np.testing.assert_allclose(
-      found.head_importance / found.head_importance.max(), expected.head_importance * 2, rtol=1e-6, atol=0.3 * (size < 1e-40)
+      found.head_importance / found.head_importance.max(),
+      expected.head_importance * 2,
+      rtol=1e-6,
+      atol=1e-4 * (size < 1e-38),
     )
     self.assertBetween(found.head_importance.max(), 0.5, 1.0)
 

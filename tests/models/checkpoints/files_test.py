@@ -66,8 +66,8 @@ class FilesTest(parameterized.TestCase):
     ),
     (
       "preprocessor_config.json",
-      {"size": {"shortest_edge": 9, "longest_edge": 4}},
-      "got 9 and 4",
+      {"min_pixels": 9000, "max_pixels": 4000},
+      "got 9000 and 4000",
     ),
     ("preprocessor_config.json", {"resample": -1}, "cannot prepare a picture .*resampling filter"),
     ("tokenizer_config.json", {"model_max_length": "many"}, "cannot prepare a picture .*TypeError"),

@@ -42,7 +42,7 @@ class PictureTest(parameterized.TestCase):
       self.refused(path, f"{name} cannot be read, it may be truncated")
 
   def test_sizes(self):
-    self.refused(np.zeros([0, 5, 3], np.uint8), "the picture is 5 x 0 pixels, must have at least one")
+    self.refused(np.zeros([0, 5, 3], np.uint8), "images is 5 x 0 pixels, must have 1 to 100,000,000")
     self.refused(Image.new("1", (20_000, 10_000)), "20000 x 10000 pixels, must have 1 to 100,000,000")
     huge = self.directory / "huge.png"
     Image.new("1", (20_000, 10_000)).save(huge)
