@@ -51,7 +51,9 @@ class Settings(command.Settings):
   side: int = command.option(64, "Rows and columns of visual tokens of the picture.", least=2)
   text_tokens: int = command.option(64, "Number of text tokens in the prompt.", least=1)
   keep_count: int = command.option(819, "Number of visual tokens to keep.", least=1)
-  selector: tuple[str, ...] = command.option((), "Rule to measure; by default all.", choices=lambda: selectors.SELECTORS)
+  selector: tuple[str, ...] = command.option(
+    (), "Rule to measure, by default all; repeat the flag for several.", choices=lambda: selectors.SELECTORS
+  )
   dtype: str | None = command.option(
     None, "Dtype of the decoder; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
   )

@@ -195,7 +195,7 @@ class BadInputTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       self.pack(**changes)
 
-  @parameterized.product(port=list(PORTS), spoiled=list(SPOILED))
+  @parameterized.product(port=tuple(PORTS), spoiled=tuple(SPOILED))
   def test_pack_of_every_port(self, port, spoiled):
     subject, config, case = PORTS[port]
     model = registry.build(pathlib.Path(port), subject.CONFIGS[config])

@@ -24,8 +24,10 @@ def make_test(
   """
   batch = lambda config_name, padding="right": reference.batch(reference.PARITY_CASES[config_name], padding)
 
+  configs = [(config_name,) for config_name in reference.CONFIGS]
+
   class ParityTest(parameterized.TestCase):
-    @parameterized.parameters(*reference.CONFIGS)
+    @parameterized.parameters(*configs)
     def test_goldens_belong_to_these_weights_and_prompts(self, config_name):
       checks.check_goldens(reference, config_name)
 
@@ -33,13 +35,13 @@ def make_test(
     def test_features_and_logits(self, config_name, case):
       checks.check_row(reference, config_name, case, *checks.alone(reference, config_name, case))
 
-    @parameterized.parameters(*reference.CONFIGS)
+    @parameterized.parameters(*configs)
     def test_mixed_batch(self, config_name):
       rows = checks.run(*checks.load(reference, config_name), batch(config_name))
       for case, row in zip(reference.PARITY_CASES[config_name], rows, strict=True):
         checks.check_row(reference, config_name, case, *row)
 
-    @parameterized.parameters(*reference.CONFIGS)
+    @parameterized.parameters(*configs)
     def test_greedy_tokens_of_mixed_batch(self, config_name):
       checks.check_tokens(reference, config_name, reference.PARITY_CASES[config_name], batch(config_name))
 
@@ -47,7 +49,7 @@ def make_test(
     def test_greedy_tokens_alone(self, config_name, case):
       checks.check_tokens(reference, config_name, [case], reference.case(case))
 
-    @parameterized.parameters(*packed)
+    @parameterized.parameters(*((config_name,) for config_name in packed))
     def test_padding_on_the_left_packs_the_same(self, config_name):
       model, _ = checks.load(reference, config_name)
       right, left = (model.pack(**batch(config_name, padding)) for padding in ("right", "left"))
