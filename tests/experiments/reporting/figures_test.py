@@ -124,8 +124,8 @@ class FiguresTest(parameterized.TestCase):
     pictures = [Image.new("RGB", (40, 20))] * views
     kept = np.arange(count) % 2 == 0
     figures.kept_tokens(self.path, pictures, grids, np.arange(count), kept, "title", "hawk, HAWK scores")
-    # Inches of a view that is half as high as wide, at 110 dots per inch.
-    self.assertAlmostEqual(Image.open(self.path).height, 110 * (0.8 + drawn * (0.5 + 4.4 / 2)), delta=1)
+    # Inches of a view that is half as high as wide, at 160 dots per inch.
+    self.assertAlmostEqual(Image.open(self.path).height, 160 * (0.8 + drawn * (0.5 + 4.4 / 2)), delta=1)
 
 
 if __name__ == "__main__":
