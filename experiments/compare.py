@@ -139,7 +139,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   heads = model.config.text.num_attention_heads
   rivals = [settings.pruning_of(selector=name) for name in settings.selector]
   for one in (settings.pruning_of(), *rivals):
-    stages.check(one, model.config.text.num_hidden_layers)
+    stages.check(one, model)
     generation.check_measures(model, one)
   origins = settings.sources
   if settings.transfer:

@@ -154,7 +154,7 @@ def run(settings: Settings) -> Evaluation:
   named = {row: sources.load(source, text.num_attention_heads) for row, source in sources.parse(settings.importance).items()}
   prunings = settings.rows({row: each.head_weights for row, each in named.items()})
   for one in prunings:
-    stages.check(one.pruning, text.num_hidden_layers)
+    stages.check(one.pruning, model)
     generation.check_measures(model, one.pruning)
   processor = load_processor(str(directory))
   answering.check(model, processor, options)

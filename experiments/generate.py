@@ -124,7 +124,7 @@ def run(settings: Settings) -> dict[str, Any]:
   clip = clip_text.load_for([settings.pruning], settings.clip)
   sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  stages.check(settings.pruning, model.config.text.num_hidden_layers)
+  stages.check(settings.pruning, model)
   generation.check_measures(model, settings.pruning)
   head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))

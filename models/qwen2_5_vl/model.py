@@ -15,6 +15,7 @@ from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
 from models.sensitivity import sensitivity
+from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -26,10 +27,19 @@ class Qwen2_5_VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
-    x, saliency = self.visual.run(vision, "saliency" in measures)
+  def encode(
+    self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None
+  ) -> Features:
+    x, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
     measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), measures={name: measured[name]() for name in measures})
+    return Features(self.visual.merger(x), measures={name: measured[name]() for name in measures}, rows=rows)
+
+  @nn.nowrap
+  def tower_layers(self):
+    """The first block with full attention is the last that runs on everything."""
+    vision = self.config.vision
+    full = [number + 1 for number in sorted(vision.fullatt_block_indexes) if number + 1 < vision.depth]
+    return (full or [max(vision.depth // 4, 1)])[0], vision.depth
 
   @nn.nowrap
   def pack(

@@ -15,6 +15,7 @@ from models.qwen3_vl.vision import VisionInputs
 from models.qwen3_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
 from models.sensitivity import sensitivity
+from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -26,10 +27,16 @@ class Qwen3VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
-    x, levels, saliency = self.visual.run(vision, "saliency" in measures)
+  def encode(
+    self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None
+  ) -> Features:
+    x, levels, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
     measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), levels, {name: measured[name]() for name in measures})
+    return Features(self.visual.merger(x), levels, {name: measured[name]() for name in measures}, rows)
+
+  @nn.nowrap
+  def tower_layers(self):
+    return self.config.vision.depth // 4, self.config.vision.depth
 
   @nn.nowrap
   def pack(
