@@ -4,7 +4,8 @@
 
 By default the shapes are those of Qwen2.5-VL-7B. The prefill is that of one decoder layer on all tokens and on those kept,
 times the number of layers, so that no model of the whole size is needed. Features are smooth over the picture, as those of
-pictures are, and have a common part, as those of real models have. Prints a Markdown table.
+pictures are, and have a common part, as those of real models have. Writes selection.md, a Markdown table. An interrupted
+run resumes after the last round that it finished; with more rounds, a finished one goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 from experiments.reporting import tables
 from experiments.running import command
 from experiments.running import environment
+from experiments.running import files
+from experiments.running import journal
 from experiments.speed import timing
 from hawk_jax import selectors
 from models import decoder
@@ -33,6 +36,8 @@ from models.vision_language import VisionLanguageModel
 
 # A rule that takes longer than this share of what it saves is marked.
 LIMIT = 0.05
+# Random directions whose derivatives are measured; all of `sensitivity.DIRECTIONS` take as many times longer.
+_DIRECTIONS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Settings(command.Settings):
     None, "Dtype of the decoder; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
   )
   rounds: int = command.option(3, "Number of measurements behind each figure.", least=1)
+  output_dir: str = command.option("out/selection", "Directory for selection.md and the journal.")
 
   def __post_init__(self):
     super().__post_init__()
@@ -73,14 +79,14 @@ def make_features(side: int, width: int) -> np.ndarray:
 def rules(settings: Settings, width: int) -> dict[str, Callable[[], Any]]:
   """Programs that pick tokens, by selector, and HAWK's with merging and with each modifier."""
   count, keep_count = settings.side**2, settings.keep_count
-  rng, grid = np.random.default_rng(1), np.indices((settings.side, settings.side)).reshape(2, -1).T
+  rng = np.random.default_rng(1)
   arrays = dict(
     features=make_features(settings.side, width)[None],
     scores=rng.random([1, count], np.float32),
     visual_mask=np.ones([1, count], bool),
     counts=np.asarray([keep_count], np.int32),
     seeds=np.zeros(1, np.uint32),
-    positions=np.pad(grid, ((0, 0), (1, 0)))[None].astype(np.int32),
+    places=np.arange(count, dtype=np.int32)[None],
     curve=packing.z_order([[(settings.side, settings.side, False)]])[None],
     question=rng.standard_normal([1, width], np.float32),
   )
@@ -118,47 +124,76 @@ def layer(settings: Settings, text: decoder.DecoderConfig, dtype: str) -> dict[s
   return {name: program(inputs(length)) for name, length in lengths.items()}
 
 
-def projector(settings: Settings, model: VisionLanguageModel, directions: int) -> Callable[[], Any]:
+def projector(settings: Settings, model: VisionLanguageModel) -> Callable[[], Any]:
   """The derivatives of the projector at all visual tokens, in some directions, which `zooprune` needs."""
   module, shape = model.projector(settings.side**2)
   x = jax.random.normal(jax.random.key(0), shape)
   params = jax.jit(module.init)(jax.random.key(1), x)
-  measure = jax.jit(lambda params, x: sensitivity.sensitivity(module.bind(params), x, directions))
+  measure = jax.jit(lambda params, x: sensitivity.sensitivity(module.bind(params), x, _DIRECTIONS))
   return lambda: jax.block_until_ready(measure(params, x))
 
 
 def run(settings: Settings) -> dict[str, Any]:
-  """Measures, prints the tables, and returns seconds by selector, and those that pruning saves."""
+  """Measures, writes the table, and returns seconds by selector, and those that pruning saves."""
+  output = files.output_directory("output_dir", settings.output_dir)
   model = registry.published(settings.model_config)
-  text, dtype = model.config.text, settings.dtype or environment.default_dtype()
-  layers, clock = settings.layers or text.num_hidden_layers, timing.Clock()
-  picks = rules(settings, text.hidden_size)
-  for name, program in picks.items():
-    clock.add(name, program)
-  for name, program in layer(settings, text, dtype).items():
-    clock.add(f"layer, {name}", program)
-  directions = 4
-  clock.add("sensitivity", projector(settings, model, directions))
-  clock.run(settings.rounds)
+  dtype = settings.dtype or environment.default_dtype()
+  origin = dataclasses.asdict(settings) | {
+    "dtype": dtype,
+    "device": environment.device(),
+    "versions": environment.versions(),
+  }
+  origin = {name: value for name, value in origin.items() if name not in ("rounds", "layers", "output_dir")}
+  records = journal.Journal(output / "journal.jsonl", origin)
+  if (missing := settings.rounds - len(records.records)) > 0:
+    clock = timing.Clock()
+    for name, program in rules(settings, model.config.text.hidden_size).items():
+      clock.add(name, program)
+    for name, program in layer(settings, model.config.text, dtype).items():
+      clock.add(f"layer, {name}", program)
+    clock.add("sensitivity", projector(settings, model))
+    clock.run(missing, records.append)
+  records.close()
 
-  whole, pruned = (layers * clock.median(f"layer, {name}") for name in ("whole", "pruned"))
-  saved = whole - pruned
-  print(
-    f"\n{settings.keep_count:,} of {settings.side**2:,} visual tokens, width {text.hidden_size:,}, "
+  seconds = {name: float(np.median([record[name] for record in records.records])) for name in records.records[0]}
+  layers = settings.layers or model.config.text.num_hidden_layers
+  found: dict[str, Any] = {name: layers * seconds.pop(f"layer, {name}") for name in ("whole", "pruned")}
+  found["saved"] = found["whole"] - found["pruned"]
+  found["sensitivity"] = seconds.pop("sensitivity") * sensitivity.DIRECTIONS / _DIRECTIONS
+  title = (
+    f"{settings.keep_count:,} of {settings.side**2:,} visual tokens, width {model.config.text.hidden_size:,}, "
     f"{settings.text_tokens} text tokens; {settings.model_config}, {layers} decoder layers in {dtype}; medians of "
-    f"{settings.rounds} rounds; {environment.device()}, {environment.today()}; {environment.versions()}.\n\n"
-    f"Language prefill of all tokens: {whole:.1f} s; of those kept: {pruned:.1f} s; saved: {saved:.1f} s.\n"
+    f"{len(records.records)} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
+  found["seconds"] = seconds
+  text = markdown(found, title)
+  files.write(output / "selection.md", text)
+  print(f"{text}\nwritten to {output}")
+  return found
+
+
+def markdown(found: dict[str, Any], title: str) -> str:
+  """The table: one row per selector, the fastest first.
+
+  Args:
+    found: of `run`.
+    title: above the table.
+  """
+  saved, measured = found["saved"], found["sensitivity"]
   cells = []
-  for name in sorted(picks, key=clock.median):
-    seconds = clock.median(name)
+  for name, seconds in sorted(found["seconds"].items(), key=lambda item: item[1]):
     cells.append([name, f"{seconds:.3f}", f"{100 * seconds / saved:.2f} %", "" if seconds <= LIMIT * saved else "too slow"])
-  print("\n".join(tables.table(["selector", "seconds", "of the prefill saved", ""], cells)))
-  measured = clock.median("sensitivity") * sensitivity.DIRECTIONS / directions
-  share = f"{100 * measured / saved:.1f} %"
-  print(f"\nBesides, `zooprune` needs {sensitivity.DIRECTIONS} derivatives of the projector: {measured:.1f} s, {share}.")
-  seconds = {name: clock.median(name) for name in picks}
-  return {"seconds": seconds, "saved": saved, "whole": whole, "pruned": pruned, "sensitivity": measured}
+  lines = [
+    title,
+    "",
+    f"Language prefill of all tokens: {found['whole']:.1f} s; of those kept: {found['pruned']:.1f} s; saved: {saved:.1f} s.",
+    "",
+    *tables.table(["selector", "seconds", "of the prefill saved", ""], cells),
+    "",
+    f"Besides, `zooprune` needs {sensitivity.DIRECTIONS} derivatives of the projector: {measured:.1f} s, "
+    f"{100 * measured / saved:.1f} % of the prefill saved.",
+  ]
+  return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -52,10 +52,14 @@ class Clock:
     self._entries[name] = _Entry(function, prepare, wait)
     self.seconds[name] = []
 
-  def run(self, rounds: int) -> None:
+  def run(self, rounds: int, record: Callable[[dict[str, float]], None] = lambda seconds: None) -> None:
     """Calls every function once per round, after a first round that does not count.
 
     Every other round goes backwards, so that what a function leaves behind does not always burden the same one.
+
+    Args:
+      rounds: that count.
+      record: called after each of them with its seconds, by the name of the function.
     """
     with tqdm.tqdm(total=(rounds + 1) * len(self._entries), unit="call") as bar:
       for number in range(rounds + 1):
@@ -65,6 +69,8 @@ class Clock:
           if number:
             self.seconds[name].append(seconds)
           bar.update()
+        if number:
+          record({name: seconds[-1] for name, seconds in self.seconds.items()})
 
   def median(self, name: str) -> float:
     """Median seconds of a function."""

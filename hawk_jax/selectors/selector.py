@@ -22,9 +22,9 @@ class Selector:
 
   Attributes:
     pick: the function that the package's documentation describes.
-    needs: further inputs of the rule, keyword arguments of `pick`: `places` [B, V] int32 of `Prompt.visual_places`; `curve`
-      [B, V] int32 of `Prompt.visual_curve`; `question` [B, D] float32, the mean embedding of the query tokens. `scores`, which
-      is no argument: the caller must give scores, since the published rule does not use HAWK's.
+    needs: further inputs of the rule, keyword arguments of `pick`: `places` and `curve`, [B, V] int32 of `Prompt`;
+      `question`, [B, D] float32, the mean embedding of the query tokens. `scores`, which is no argument: the caller must
+      give scores, since the published rule does not use HAWK's.
     stage: where in the model tokens are removed: `input`, before the decoder, or `decoder`, after some of its layers
       (models/stages.py). In the latter case, `scores` are computed by that stage.
     relevance: what the `scores` of the rule are: `hawk`, the fused scores; `separator`, the same with the token after the

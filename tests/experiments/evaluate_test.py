@@ -17,6 +17,7 @@ from absl.testing import absltest
 from experiments import evaluate
 from experiments.running import compilation_cache
 from experiments.running import watching
+from hawk_jax import importance
 from tests.reference import browser
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -177,6 +178,33 @@ class EvaluateTest(absltest.TestCase):
     counts = [path.read_bytes().count(b"\n") for path in sorted((self.directory / "shared" / "journal").iterdir())]
     self.assertEqual(counts, [4, 3])
 
+  def test_rows_of_several_importances_rules_and_merges(self):
+    importance.save(str(self.directory / "last.json"), [0, 0, 0, 0, 0, 0, 0, 1])
+    settings = self.settings(
+      "rows",
+      importance=(f"last={self.directory / 'last.json'}", "mass=question:mass"),
+      selector=("hawk", "scope"),
+      merge=("none", "nearest"),
+      reference="hawk",
+      rounding="floor",
+      limit=2,
+    )
+    found = evaluate.run(settings)
+    names = ["hawk", "hawk, merged", "hawk, last", "hawk, last, merged", "hawk, mass", "hawk, mass, merged"]
+    names += ["scope", "scope, merged"]
+    self.assertEqual([row.selector for row in found.prunings[1:]], names)
+    lines = (found.directory / "predictions.jsonl").read_text().splitlines()
+    kept = [{name: row["kept"] for name, row in json.loads(line)["settings"].items()} for line in lines]
+    self.assertEqual(kept, [{"all tokens": 144, **{f"{name} 0.2": 28 for name in names}}] * 2)
+    pages = (found.directory / "report.html").read_text()
+    table, intervals = ((found.directory / name).read_text() for name in ("table.md", "intervals.md"))
+    for name in names:
+      self.assertIn(f"| 20 % | {name} | ", table)
+      self.assertRegex(intervals, rf"\| 20 % \| {name} \| [\d.]+ \([\d.]+ to [\d.]+\) \| " + "(?!\\|)" * (name != "hawk"))
+      self.assertIn(f"{name} 0.2", pages)
+    held = json.loads((found.directory / "manifest.json").read_text())
+    self.assertEqual((held["merge"], held["rounding"], held["importances"]["mass"]), (["none", "nearest"], "floor", "mass"))
+
   def test_strict(self):
     with self.assertRaisesRegex(ValueError, r"digits.tsv: row 10 \(index 9\), column image"):
       evaluate.run(self.settings("strict", strict=True))
@@ -192,6 +220,12 @@ class EvaluateTest(absltest.TestCase):
         (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
         (dict(fps=-1.0), "fps: got -1"),
         (dict(dtype="float8"), "dtype: got 'float8'"),
+        (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
+        (dict(importance=("mine=question:sum",)), "importance: got 'question:sum', allowed are"),
+        (dict(merge=("mean",)), "merge: got 'mean', allowed are none, nearest"),
+        (dict(reference="random"), "reference: got 'random', the rows are hawk"),
+        (dict(score_layer=9), "score_layer: got 9, must be a whole number from 0 to"),
+        (dict(sink_filter=1.0), "sink_filter: got 1.0, must be at least 0 and less than 1"),
       ):
         with self.subTest(message), self.assertRaisesRegex(ValueError, message):
           evaluate.run(self.settings("refused", **changes))

@@ -58,6 +58,17 @@ class GenerateTest(absltest.TestCase):
     heads = saved["heads"] - saved["heads"].min(axis=1, keepdims=True)
     np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
 
+  def test_settings_of_the_method(self):
+    """A rule with a measure of the vision encoder, merging, and weights that follow from the question."""
+    report, printed = self.run_command(keep_ratio=0.1, selector="scope", merge="nearest", max_new_tokens=2)
+    self.assertEqual((report["rule"], report["kept_visual_tokens"]), ("scope, saliency scores", 15))
+    uniform = np.load(self.directory / "scores.npz")["fused"]
+    self.assertGreater(uniform.min(), 0)  # attention
+    report, _ = self.run_command(
+      keep_ratio=0.1, head_weights="mass", rope=True, score_layer=1, sink_filter=0.05, region_floor=0.5, max_new_tokens=2
+    )
+    self.assertEqual(report["kept_visual_tokens"], 15)
+
   def test_sampling_and_streaming(self):
     sampled = dict(keep_ratio=0.2, temperature=5.0, top_k=50, top_p=0.99, seed=3, max_new_tokens=6)
     report, _ = self.run_command(**sampled)

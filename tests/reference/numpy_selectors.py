@@ -136,12 +136,12 @@ def qaprune(features, scores, count):
   return ranked(0.5 * relevance_of(scores) + 0.5 * sensitivity, count)
 
 
-def evs(features, scores, count, positions):
+def evs(features, scores, count, places):
   del scores
   change = np.full(len(features), np.inf)
-  for token, position in enumerate(positions):
-    earlier = [other for other in range(token) if (positions[other, 1:] == position[1:]).all()]
-    if earlier and positions.shape[1] > 1:
+  for token, place in enumerate(places):
+    earlier = [other for other in range(token) if places[other] == place]
+    if earlier:
       change[token] = 1 - unit(features[token]) @ unit(features[earlier[-1]])
   return ranked(change, count)
 

@@ -1,5 +1,7 @@
 """The command that times selectors, at a small size."""
 
+import pathlib
+import tempfile
 from unittest import mock
 
 from absl.testing import absltest
@@ -14,12 +16,21 @@ from tests.reference import qwen2_5_vl
 class SelectionTest(absltest.TestCase):
   def test_every_rule_is_measured_beside_what_it_saves(self):
     model, _ = checks.load(qwen2_5_vl, "gqa")
-    with mock.patch.object(selection.registry, "published", return_value=model):
-      found = selection.run(selection.Settings(side=8, keep_count=13, text_tokens=4, rounds=1, layers=3))
+    output = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    self.enter_context(mock.patch.object(selection.registry, "published", return_value=model))
+    settings = selection.Settings(side=8, keep_count=13, text_tokens=4, rounds=1, layers=3, output_dir=str(output))
+    found = selection.run(settings)
+    text = (output / "selection.md").read_text()
+    with mock.patch.object(selection, "rules", side_effect=AssertionError):
+      self.assertEqual(selection.run(settings), found)
+    self.assertEqual((output / "selection.md").read_text(), text)
     picked = [name for name, selector in selectors.SELECTORS.items() if selector.stage == "input"]
     self.assertContainsSubset(picked, found["seconds"])
     self.assertTrue(all(seconds > 0 for seconds in (*found["seconds"].values(), found["whole"], found["sensitivity"])))
     self.assertAlmostEqual(found["saved"], found["whole"] - found["pruned"])
+    self.assertRegex(text, r"13 of 64 visual tokens, width 64, 4 text tokens; .* 3 decoder layers .* medians of 1 rounds")
+    for name in (*found["seconds"], "`zooprune` needs 64 derivatives"):
+      self.assertIn(f" {name} ", text)
 
   def test_features_are_alike_near_each_other(self):
     features = selection.make_features(9, 64)

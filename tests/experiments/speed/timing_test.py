@@ -11,14 +11,15 @@ from experiments.speed import timing
 
 class TimingTest(absltest.TestCase):
   def test_rounds(self):
-    clock, calls = timing.Clock(), []
+    clock, calls, records = timing.Clock(), [], []
     clock.add("first", lambda: calls.append("first"))
     clock.add("second", lambda *args: calls.append(args), prepare=lambda: ("prepared", 2), wait=lambda: calls.append("wait"))
-    clock.run(2)
+    clock.run(2, records.append)
     second = ["wait", ("prepared", 2), "wait"]
     # The round that does not count, one backwards, one forwards.
     self.assertEqual(calls, ["first", *second, *second, "first", "first", *second])
     self.assertEqual({name: len(seconds) for name, seconds in clock.seconds.items()}, {"first": 2, "second": 2})
+    self.assertEqual(records, [{name: seconds[at] for name, seconds in clock.seconds.items()} for at in range(2)])
 
   def test_preparation_is_not_measured(self):
     clock, calls, readings = timing.Clock(), [], itertools.count()

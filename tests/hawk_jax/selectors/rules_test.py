@@ -12,7 +12,7 @@ from hawk_jax import selectors
 from tests.reference import numpy_selectors
 
 CASES, SLOTS, WIDTH, KEEP = 200, 24, 16, 12
-PLACES = 4  # tokens of a frame, two by two
+PLACES = 4  # tokens of a frame
 # Rules whose first picks do not depend on the budget.
 NESTED = ("hawk", "divprune", "hawk+dpp", "hawk+mmr", "qaprune", "hawk+tops", "scope", "coin", "zooprune", "evs")
 
@@ -37,7 +37,6 @@ def make_cases(seed=0):
       scores[row] = rng.integers(-2, 3, SLOTS) / 2
     counts[row] = rng.integers(0, min(KEEP, distinct) + 1)
   number = np.cumsum(mask, axis=1) - 1
-  positions = np.stack([3 * (number // PLACES), 7 + number % PLACES // 2, 7 + number % 2], axis=-1)
   curve = np.where(mask, (number * 7 + 3) % np.maximum(mask.sum(axis=1, keepdims=True), 1), 0)
   for row in range(CASES):  # any order
     curve[row, mask[row]] = rng.permutation(mask[row].sum())
@@ -47,7 +46,7 @@ def make_cases(seed=0):
     visual_mask=mask,
     counts=counts,
     seeds=np.arange(CASES, dtype=np.uint32),
-    positions=np.where(mask[..., None], positions, 0).astype(np.int32),
+    places=np.where(mask, 7 + number % PLACES, 0).astype(np.int32),
     curve=curve.astype(np.int32),
     question=rng.standard_normal([CASES, WIDTH]).astype(np.float32),
   )
@@ -92,7 +91,7 @@ class RulesTest(parameterized.TestCase):
       real = np.flatnonzero(arguments["visual_mask"][row])
       if not count:
         continue
-      needed = {key: arguments[key][row] for key in ("positions", "curve", "question") if key in needs}
+      needed = {key: arguments[key][row] for key in ("places", "curve", "question") if key in needs}
       needed = {key: value if key == "question" else value[real] for key, value in needed.items()}
       features, scores = (arguments[key][row, real].astype(np.float64) for key in ("features", "scores"))
       expected = numpy_selectors.RULES[name](features, scores, count, **needed)
@@ -134,9 +133,8 @@ class RulesTest(parameterized.TestCase):
       greedy._MOST_COSINES = before
 
   def test_evs_keeps_one_frame_from_the_start(self):
-    positions = self.cases["positions"].copy()
-    positions[..., 1:] = np.arange(SLOTS)[:, None]  # no place occurs twice: a picture
-    kept = self.select("evs", positions=positions)
+    places = np.tile(np.arange(SLOTS, dtype=np.int32), (CASES, 1))  # no place occurs twice: a picture
+    kept = self.select("evs", places=places)
     for row, count in enumerate(self.cases["counts"]):
       np.testing.assert_array_equal(kept[row, :count], np.flatnonzero(self.cases["visual_mask"][row])[:count])
 

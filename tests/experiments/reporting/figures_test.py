@@ -1,0 +1,66 @@
+"""Figures for print: styles that can be told apart, and legends that cover nothing."""
+
+from absl.testing import absltest
+from matplotlib import legend
+import numpy as np
+
+from experiments.reporting import figures
+
+POINTS = [(5.0, 60.0, 55.0, 66.0), (10.0, 70.0, 68.0, 71.0), (100.0, 90.0, 90.0, 90.0)]
+
+
+class FiguresTest(absltest.TestCase):
+  def test_no_two_styles_are_equal(self):
+    self.assertLen({*figures.STYLES}, len(figures.STYLES))
+    # Within one panel, colours and markers differ.
+    first = figures.STYLES[: figures.MOST]
+    self.assertLen({color for color, _, _ in first}, figures.MOST)
+    self.assertLen({marker for _, marker, _ in first}, figures.MOST)
+
+  def test_a_method_has_one_style_in_all_panels(self):
+    panels = [
+      figures.Panel("left", {"a": POINTS, "b": POINTS}, level=95.0),
+      figures.Panel("right", {"c": POINTS, "b": [(kept, 1 + value, low, 1 + high) for kept, value, low, high in POINTS]}),
+    ]
+    figure = figures.curves(panels, "right answers, %")
+    left, right = figure.axes
+    styles = lambda axes: [(bars[0].get_color(), bars[0].get_marker(), bars[0].get_linestyle()) for bars in axes.containers]
+    self.assertEqual(styles(left), [figures.STYLES[0], figures.STYLES[1]])
+    self.assertEqual(styles(right), [figures.STYLES[2], figures.STYLES[1]])
+    for axes in (left, right):
+      self.assertEqual(axes.get_xscale(), "log")
+      self.assertEqual([tick.get_text() for tick in axes.get_xticklabels()], ["5", "10", "100"])
+      self.assertEqual(axes.get_xlabel(), "visual tokens kept, %")
+    self.assertEqual([text.get_text() for text in figure.legends[0].get_texts()], ["all tokens", "a", "b", "c"])
+
+  def test_legends_cover_no_axes(self):
+    drawn = (
+      figures.curves([figures.Panel("", {f"method {number}": POINTS for number in range(figures.MOST)})], "y"),
+      figures.bars({f"a long name of estimator {number}": np.ones(8) for number in range(4)}, "head", "weight"),
+    )
+    for figure in drawn:
+      self.assertEmpty([child for axes in figure.axes for child in axes.get_children() if isinstance(child, legend.Legend)])
+      figure.draw_without_rendering()
+      box = figure.legends[0].get_window_extent()
+      self.assertFalse(any(box.overlaps(axes.get_window_extent()) for axes in figure.axes))
+
+  def test_error_bars_are_the_intervals(self):
+    figure = figures.curves([figures.Panel("", {"a": POINTS})], "y")
+    segments = figure.axes[0].containers[0][2][0].get_segments()
+    np.testing.assert_allclose([[low[1], high[1]] for low, high in segments], [point[2:] for point in POINTS])
+
+  def test_more_than_can_be_told_apart(self):
+    panel = lambda start, count: figures.Panel("", {f"method {start + number}": POINTS for number in range(count)})
+    with self.assertRaisesRegex(ValueError, "panels: at most 8 curves each and 24 methods in all, got 9 methods"):
+      figures.curves([panel(0, 9)], "y")
+    with self.assertRaisesRegex(ValueError, "got 32 methods"):
+      figures.curves([panel(8 * number, 8) for number in range(4)], "y")
+
+  def test_best_keeps_what_is_always_shown(self):
+    found = {f"method {number}": [(10.0, float(number), 0.0, 0.0)] for number in range(12)}
+    chosen = figures.best(found, most=4, always=("method 0", "missing"))
+    self.assertEqual([*chosen], ["method 0", "method 9", "method 10", "method 11"])
+
+
+if __name__ == "__main__":
+  absltest.main()
