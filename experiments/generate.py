@@ -85,6 +85,7 @@ class Settings(command.MeshSettings, method.Settings):
     "How heads are weighted: by head_importance, or for each question by mass or entropy of a head's attention.",
     choices=("importance", *scoring.QUESTION_WEIGHTS),
   )
+  stages: str = command.option("", method.STAGES)
   merge: str = command.option("none", "What becomes of tokens that are not kept.", choices=selectors.MERGES)
   max_new_tokens: int = command.option(64, "Largest number of tokens in the answer.")
   temperature: float = command.option(0.0, "Temperature of sampling; 0: the most likely token.")
@@ -154,6 +155,7 @@ def run(settings: Settings) -> dict[str, Any]:
     "rounding": settings.rounding,
     "selector": settings.selector,
     "prune_layer": settings.prune_layer,
+    **({"stages": settings.stages} if settings.stages else {}),
     "clip": settings.clip,
     "head_importance": head_importance.tolist(),
     "normalization": settings.normalization,

@@ -6,9 +6,9 @@ prompt's visual tokens before any stage. A stage is
 
   PLACE[@LAYER]:SHARE[/SCORE][/restore]
 
-LAYER is the number of blocks or layers that run before the stage; without it, the model's own choice. SCORE names what the
-stage ranks tokens by, see `models.stages.SCORES` and `models.tower.SCORES`; at the input, `Pruning.selector` picks. `restore`
-gives the tokens that a tower stage removed back after the tower's last block, see `models.tower.restore`.
+LAYER is the number of blocks or layers that run before the stage; without it, the model chooses. SCORE names what the stage
+ranks tokens by, see `models.stages.SCORES` and `models.tower.SCORES`; at the input, `Pruning.selector` picks. `restore` gives
+the tokens that a tower stage removed a last state after all, see `models.tower.restore`.
 """
 
 from __future__ import annotations

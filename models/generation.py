@@ -267,6 +267,12 @@ def encode(params, vision, prompt=None, tower_plan=None, *, model, measures: tup
   return jax.tree.map(lambda x: sharding.features(x, model.mesh), features)
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def survivors(params, prompt, features, plan, *, model) -> jax.Array:
+  """[stages, B, V] bool, which visual tokens each stage leaves; see `models.stages.survivors`."""
+  return model.apply({"params": params}, prompt, features, plan, method=stages.survivors)
+
+
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))
 def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new_tokens, return_logits=False):
   """Scores, prunes, runs the prompt, and chooses the first token.

@@ -45,8 +45,26 @@ def prefill(
     return packed(_in_decoder(model, prompt, features, None, _single(plan)))
   if plan.cuts:
     at_input = None if plan.keeps_all_at_input else plan
-    return _in_decoder(model, prompt, features, at_input, [_Stop(cut.layer, cut.score, _ranked(plan, cut)) for cut in plan.cuts])
+    stops = [_Stop(cut.layer, cut.score, _ranked(plan, cut)) for cut in plan.cuts]
+    return _in_decoder(model, prompt, features, at_input, stops)
   return model.run(model.prune(prompt, features, plan), features)
+
+
+def survivors(
+  model: VisionLanguageModel, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan | None
+) -> jax.Array:
+  """Which visual tokens are left after the vision tower, before the decoder, and after each of its stages.
+
+  A method for `model.apply`, with the arguments of `prefill`.
+
+  Returns:
+    [stages, B, V] bool.
+  """
+  out, left = prefill(model, prompt, features, plan), [features.reach(prompt)[0].visual_mask]
+  for part in (*out.earlier, out):
+    found = jax.vmap(lambda order, at: order[at])(part.order, prompt_lib.places(part.order, prompt.visual_order))
+    left.append(prompt.visual_mask & (found == prompt.visual_order))
+  return jnp.stack(left)
 
 
 def resolve(settings: pruning.Pruning, model: VisionLanguageModel) -> schedule_lib.Schedule:
@@ -67,6 +85,11 @@ def resolve(settings: pruning.Pruning, model: VisionLanguageModel) -> schedule_l
   if blocks is None:
     raise ValueError(f"stages: {type(model).__name__} has no stage in its vision tower, got {found.tower}")
   return schedule_lib.Schedule(_resolve(found.tower, *blocks, tower.SCORES), found.input, tuple(decoder))
+
+
+def depths(model: VisionLanguageModel) -> tuple[int, int]:
+  """Blocks of the vision tower that run, 1 where it has no stage, and layers of the decoder."""
+  return (model.tower_layers() or (1, 1))[1], model.config.text.num_hidden_layers
 
 
 def _resolve(stage, default, layers, scores):

@@ -84,7 +84,7 @@ class Features:
     levels: [F, D] each, added to the visual tokens after each of the first decoder layers (DeepStack); most models have
       none. Scores and selectors see only `tokens`.
     measures: by name, [F] float32, what some selectors need besides; see `hawk_jax.selectors.Selector.relevance`.
-    rows: after a tower stage that removed tokens, [..] int32: for every number that `Prompt.visual_slots` may hold, the row of
+    rows: after a tower stage that removed tokens, int32: for every number that `Prompt.visual_slots` may hold, the row of
       `tokens` and `levels`, -1 if it was removed; None: the number itself.
   """
 

@@ -61,7 +61,7 @@ class Llava(VisionLanguageModel):
   @nn.nowrap
   def tower_layers(self):
     blocks = max(self.config.vision.feature_layers)
-    return max(blocks // 4, 1), blocks
+    return (max(blocks // 4, 1), blocks) if blocks > 1 else None
 
   @nn.nowrap
   def tower_cells(self, vision):

@@ -27,9 +27,7 @@ class Qwen2_5_VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(
-    self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None
-  ) -> Features:
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     x, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
     measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
     return Features(self.visual.merger(x), measures={name: measured[name]() for name in measures}, rows=rows)

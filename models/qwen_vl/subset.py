@@ -89,9 +89,7 @@ class Staged:
     return sharding.residual(rearrange(x, "(R W) U D -> R (W U) D", W=self._width), self._mesh)
 
 
-def choose(
-  layout: Layout, scores: jax.Array, plan: tower.TowerPlan, shards: int = 1
-) -> tuple[jax.Array, jax.Array, Layout]:
+def choose(layout: Layout, scores: jax.Array, plan: tower.TowerPlan, shards: int = 1) -> tuple[jax.Array, jax.Array, Layout]:
   """Keeps the tokens of each slice with the highest scores.
 
   Args:
@@ -101,8 +99,8 @@ def choose(
     shards: the number of new rows is a multiple of it.
 
   Returns:
-    [I, K] int32, index of each kept token in its slice, -1 on padding; [S * W] int32, the former slot of each new one, padding
-    last, -1; and the layout of the new rows.
+    [I, K] int32, index of each kept token in its slice, -1 on padding; [S * W] int32, the former slot of each new one, -1 on
+    padding, which comes last; and the layout of the new rows.
   """
   old, width = layout.slice_slots, layout.slot_places.shape[1]
   kept = selectors.top_k(scores[old], old >= 0, jnp.asarray(plan.counts), plan.keep_count)
