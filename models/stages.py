@@ -21,9 +21,9 @@ from hawk_jax import prompt as prompt_lib
 from hawk_jax import pruning
 from hawk_jax import schedule as schedule_lib
 from models import tower
+from models.prefill import Prefill
+from models.prefill import Segment
 from models.vision_language import Features
-from models.vision_language import Prefill
-from models.vision_language import Segment
 from models.vision_language import VisionLanguageModel
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from hawk_jax.prompt import Prompt
 from models import decoder
-from models.vision_language import Prefill
+from models.prefill import Prefill
 from models.vision_language import VisionLanguageModel
 
 

@@ -5,8 +5,8 @@ either stays removed, or gets a last state back that is estimated from the token
 
 A score is an entry of `SCORES` and a function of what the first blocks made of the tokens.
 
-Axes: I cells, L tokens of a cell, K of them kept, F feature rows, B prompts, V visual slots, E values of a token, C values by
-which tokens are compared, D hidden size.
+Axes: I cells, L tokens of a cell, K of them kept, F feature rows, B prompts, V visual slots, D hidden size, E values of a
+token, C values by which tokens are compared.
 """
 
 from __future__ import annotations
