@@ -7,8 +7,8 @@ prompt's visual tokens before any stage. A stage is
   PLACE[@LAYER]:SHARE[/SCORE][/restore]
 
 LAYER is the number of blocks or layers that run before the stage; without it, the model chooses. SCORE names what the stage
-ranks tokens by, see `models.stages.SCORES` and `models.tower.SCORES`; at the input, `Pruning.selector` picks. With `restore`,
-the tokens that a tower stage removed get a last state after all, see `models.tower.restore`.
+ranks tokens by, see `models.stages.SCORES` and `models.tower.SCORES`; at the input, `Pruning.selector` picks. After
+`restore`, tokens that a tower stage removed get a last state after all, see `models.tower.restore`.
 """
 
 from __future__ import annotations

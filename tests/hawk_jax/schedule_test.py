@@ -1,12 +1,21 @@
 """Schedules: reading and writing them, what they cost, and every way to get one wrong."""
 
+import dataclasses
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
 from hawk_jax import pruning
 from hawk_jax import schedule
-from tests.hawk_jax import pruning_test
+from hawk_jax.prompt import Prompt
+
+
+def make_prompt():
+  """What a plan reads of prompts with 16, 11 and 6 visual tokens."""
+  order = np.where(np.arange(16) < np.asarray([[16], [11], [6]]), np.arange(16), -1)
+  fields = {field.name: None for field in dataclasses.fields(Prompt)}
+  return Prompt(**fields | dict(text_tokens=np.ones([3, 5], np.int32), visual_order=order))
 
 
 class ScheduleTest(parameterized.TestCase):
@@ -79,7 +88,7 @@ class PruningTest(parameterized.TestCase):
       pruning.Pruning(**settings)
 
   def test_plan(self):
-    prompt, *_ = pruning_test.make_batch()
+    prompt = make_prompt()
     visual = np.asarray(prompt.visual_counts)
     plan = pruning.Pruning(stages="input:0.5, decoder@2:0.25/last, decoder@3:0.01/text").plan(prompt, 2)
     np.testing.assert_array_equal(plan.counts, -(-visual // 2))
@@ -92,14 +101,14 @@ class PruningTest(parameterized.TestCase):
     self.assertEqual(static(plan), static(other))
 
   def test_a_share_at_the_input_is_a_keep_ratio(self):
-    prompt, *_ = pruning_test.make_batch()
+    prompt = make_prompt()
     plans = [pruning.Pruning(**settings).plan(prompt, 2) for settings in (dict(stages="input:0.3"), dict(keep_ratio=0.3))]
     np.testing.assert_array_equal(plans[0].counts, plans[1].counts)
     self.assertEqual(plans[0].pruning, plans[1].pruning)
     self.assertEqual(plans[0].keep_count, plans[1].keep_count)
 
   def test_a_tower_limits_the_input(self):
-    prompt, *_ = pruning_test.make_batch()
+    prompt = make_prompt()
     visual = np.asarray(prompt.visual_counts)
     plan = pruning.Pruning(stages="tower@1:0.5").plan(prompt, 2, limits=visual // 2)
     np.testing.assert_array_equal(plan.counts, visual // 2)
