@@ -1,15 +1,17 @@
-"""How much a projector's output changes with its input: ZOO-Prune's measure of visual tokens (CVPR 2026).
+"""What is measured of visual tokens while pictures are encoded; how much a projector's output changes with its input.
 
 Axes: F tokens, C input width, D output width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-# Random directions, as in the paper.
+# Random directions, as in the paper, ZOO-Prune (CVPR 2026).
 DIRECTIONS = 64
 
 
@@ -33,3 +35,18 @@ def sensitivity(projector: nn.Module, x: jax.Array, directions: int = DIRECTIONS
 
   lengths = jax.lax.map(length, jax.random.split(jax.random.key(0), directions))
   return lengths.mean(axis=0)
+
+
+def measure(
+  names: Sequence[str], projector: nn.Module, x: jax.Array, saliency: Callable[[], jax.Array]
+) -> dict[str, jax.Array]:
+  """What a port's `encode` measures: by name, [F] float32 of all tokens.
+
+  Args:
+    names: `saliency` or `sensitivity`.
+    projector: as in `sensitivity`.
+    x: as in `sensitivity`.
+    saliency: computes the attention that the tokens receive in the vision tower.
+  """
+  measured = {"saliency": saliency, "sensitivity": lambda: sensitivity(projector, x)}
+  return {name: measured[name]().reshape(-1) for name in names}

@@ -20,7 +20,7 @@ from models.internvl.names import NAMES
 from models.internvl.vision import layer_norm
 from models.internvl.vision import MERGE
 from models.internvl.vision import VisionTower
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import make_lm_head
@@ -61,12 +61,9 @@ class InternVL(VisionLanguageModel):
     """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
     states = self.vision_tower.states(vision)
     x = self.vision_tower.choose(states)
-    measured = {
-      "saliency": lambda: self.vision_tower.saliency(states),
-      "sensitivity": lambda: sensitivity(self.multi_modal_projector, x),
-    }
     tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
-    return Features(tokens, measures={name: measured[name]().reshape(-1) for name in measures})
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(tokens, measures=found)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, tile_grids=None, videos=None) -> Inputs:

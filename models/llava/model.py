@@ -19,7 +19,7 @@ from models.llava import inputs as inputs_lib
 from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
 from models.llava.vision import VisionTower
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.tower import TowerStage
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
@@ -52,11 +52,8 @@ class Llava(VisionLanguageModel):
     else:
       states, rows = self.vision_tower.staged(vision, stage, project)
     x = self.vision_tower.choose(states)
-    measured = {
-      "saliency": lambda: self.vision_tower.saliency(states),
-      "sensitivity": lambda: sensitivity(self.multi_modal_projector, x),
-    }
-    return Features(project(states), measures={name: measured[name]().reshape(-1) for name in measures}, rows=rows)
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
+    return Features(project(states), measures=found, rows=rows)
 
   @nn.nowrap
   def tower_layers(self):

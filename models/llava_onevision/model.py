@@ -16,7 +16,7 @@ from models.llava_onevision import inputs as inputs_lib
 from models.llava_onevision.config import LlavaOnevisionConfig
 from models.llava_onevision.inputs import VisionInputs
 from models.llava_onevision.vision import VisionTower
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.vision_encoder import AXES
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
@@ -50,17 +50,14 @@ class LlavaOnevision(VisionLanguageModel):
     """
     states = self.vision_tower.states(vision.tiles)
     x = self.vision_tower.choose(states)
-    measured = {
-      "saliency": lambda: self.vision_tower.saliency(states),
-      "sensitivity": lambda: sensitivity(self.multi_modal_projector, x),
-    }
     tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
     rows = sharding.features(jnp.concatenate([tokens, self.image_newline[None].astype(tokens.dtype)]), self.mesh)
     # One tap at a time: the rows of all four would need four times as much memory.
     mixed = sum(vision.weights[:, tap, None] * rows[vision.taps[:, tap]] for tap in range(4))
     mix = lambda values: (vision.weights * jnp.append(values, 0.0)[vision.taps]).sum(axis=-1)
+    found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
     return Features(
-      sharding.features(mixed.astype(tokens.dtype), self.mesh), measures={name: mix(measured[name]()) for name in measures}
+      sharding.features(mixed.astype(tokens.dtype), self.mesh), measures={name: mix(found[name]) for name in measures}
     )
 
   @nn.nowrap

@@ -14,7 +14,7 @@ from models.qwen2_5_vl.vision import PatchMerger
 from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
@@ -29,8 +29,8 @@ class Qwen2_5_VL(QwenVL):
 
   def encode(self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     x, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
-    measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), measures={name: measured[name]() for name in measures}, rows=rows)
+    found = measure(measures, self.visual.merger, x, lambda: saliency)
+    return Features(self.visual.merger(x), measures=found, rows=rows)
 
   @nn.nowrap
   def tower_layers(self):

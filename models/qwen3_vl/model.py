@@ -14,7 +14,7 @@ from models.qwen3_vl.vision import make_merger
 from models.qwen3_vl.vision import VisionInputs
 from models.qwen3_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
-from models.sensitivity import sensitivity
+from models.sensitivity import measure
 from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
@@ -29,12 +29,12 @@ class Qwen3VL(QwenVL):
 
   def encode(self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     x, levels, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
-    measured = {"saliency": lambda: saliency, "sensitivity": lambda: sensitivity(self.visual.merger, x)}
-    return Features(self.visual.merger(x), levels, {name: measured[name]() for name in measures}, rows)
+    found = measure(measures, self.visual.merger, x, lambda: saliency)
+    return Features(self.visual.merger(x), levels, found, rows)
 
   @nn.nowrap
   def tower_layers(self):
-    return self.config.vision.depth // 4, self.config.vision.depth
+    return max(self.config.vision.depth // 4, 1), self.config.vision.depth
 
   @nn.nowrap
   def pack(
