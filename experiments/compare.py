@@ -117,6 +117,8 @@ class Settings(command.MeshSettings, method.Settings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       checks.share("keep_ratio", ratio)
+    for text in self.stages:
+      self.pruning_of(stages=text)
     if unknown := [name for name in self.adaptive if name not in self.sources]:
       raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(self.sources)}")
     if self.adaptive and self.data and not self.calibration_data:
