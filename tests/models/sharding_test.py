@@ -105,6 +105,7 @@ class ShardingTest(parameterized.TestCase):
     ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
     ("internvl/qwen3/4", "fsdp:2,tensor:2"),
     ("llava_onevision/untied/5", "data:2,fsdp:2"),
+    ("qwen2_5_vl/gqa/4/stages", "data:2,fsdp:2,tensor:2"),
   )
   def test_generation_equals_one_device(self, name, spec):
     self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
