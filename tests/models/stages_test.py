@@ -208,6 +208,7 @@ class DecoderStagesTest(parameterized.TestCase):
         blocks(params, x, positions, levels, mask, model=model, start=start, stop=stop)
       )
       visual = np.flatnonzero(np.isin(row.ids, tokens_of["visual_ids"]))
+      words = np.setdiff1d(np.arange(size), visual)
       query = numpy_hawk.query_tokens(row.ids, *(tokens_of.get(key) for key in ("visual_ids", "vision_end_id", "im_end_id")))
       table = np.asarray(params["language_model"]["embed_tokens"]["embedding"])
       # For every segment, its first layer and the tokens in it.
@@ -223,7 +224,7 @@ class DecoderStagesTest(parameterized.TestCase):
             before = run(hidden, start, stage.layer - 1, mask) if stage.layer - 1 > start else hidden
             after = run(before, stage.layer - 1, stage.layer, mask)
             here = np.intersect1d(visual, left)
-            scores = numpy_scores(model, params, row, before, after, positions, left, here, query, stage)
+            scores = numpy_scores(model, params, before, after, positions, left, here, (query, words), stage)
             count = numpy_hawk.count_to_keep(len(visual), stage.share)
             kept = here[numpy_hawk.top_k(scores, count)]
             segments.append((stage.layer, np.setdiff1d(left, np.setdiff1d(here, kept))))
@@ -268,9 +269,12 @@ def padded(row, length):
   return x, positions, np.pad(row.levels, ((0, 0), (0, missing), (0, 0)))
 
 
-def numpy_scores(model, params, row, before, after, positions, left, visual, query, stage):
-  """[len(visual)] scores of a stage, in NumPy; `before` and `after` are states of all tokens, of which `left` are left."""
-  text = model.config.text
+def numpy_scores(model, params, before, after, positions, left, visual, text_tokens, stage):
+  """[len(visual)] scores of a stage, in NumPy.
+
+  `before` and `after` are states of all tokens, of which `left` are left; `text_tokens` are the query and all text.
+  """
+  text, (query, words) = model.config.text, text_tokens
   if stage.score == "change":
     return np.linalg.norm(after[visual] - before[visual], axis=-1)
   if stage.score == "last":
@@ -292,7 +296,7 @@ def numpy_scores(model, params, row, before, after, positions, left, visual, que
     text.rms_norm_eps,
   )
   # The share of its attention that a head puts on visual tokens, among those and the text up to the question's end.
-  seen = np.setdiff1d(np.arange(max(query) + 1), np.flatnonzero(np.isin(row.ids, row.ids[visual])))
+  seen = words[words <= max(query)]
   mass = np.exp(heads(visual)).sum(axis=1) / (np.exp(heads(visual)).sum(axis=1) + np.exp(heads(seen)).sum(axis=1))
   return numpy_hawk.fuse(numpy_hawk.normalize(heads(visual), "l2"), mass / mass.sum())
 
