@@ -70,13 +70,14 @@ class Conversation:
       return dataclasses.replace(self, messages=(*self.messages, message))
     message = dataclasses.replace(message, images=tuple(map(open_picture, message.images)))
     inputs = self._pack([message])
-    known = dict(messages=(*self.messages, message), pictures=(*self.pictures, *_pictures(message, inputs)))
+    pictures = (*self.pictures, *_pictures(message, inputs))
+    longer = dataclasses.replace(self, messages=(*self.messages, message), pictures=pictures)
     if self.encode is None:
-      return dataclasses.replace(self, **known)
+      return longer
     start = sum(len(features.tokens) for features in self.features)
     slots = np.asarray(inputs.prompt.visual_slots)[np.asarray(inputs.prompt.visual_mask)] + start
     encoded = (*self.features, self.encode(inputs.vision))
-    return dataclasses.replace(self, **known, features=encoded, slots=(*self.slots, slots))
+    return dataclasses.replace(longer, features=encoded, slots=(*self.slots, slots))
 
   def pack(self) -> tuple[Inputs, Features | None]:
     """The whole chat as a prompt that asks for the next answer, and the features of its pictures, if they are known.

@@ -61,8 +61,8 @@ def survivors(
     [stages, B, V] bool.
   """
   out, left = prefill(model, prompt, features, plan), [features.reach(prompt)[0].visual_mask]
-  for part in (*out.earlier, out):
-    found = jax.vmap(lambda order, at: order[at])(part.order, prompt_lib.places(part.order, prompt.visual_order))
+  for order in (*(part.order for part in out.earlier), out.order):
+    found = jax.vmap(lambda row, at: row[at])(order, prompt_lib.places(order, prompt.visual_order))
     left.append(prompt.visual_mask & (found == prompt.visual_order))
   return jnp.stack(left)
 
