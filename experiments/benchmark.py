@@ -3,22 +3,23 @@
   python -m experiments.benchmark --preset=cpu --baseline=transformers
   python -m experiments.benchmark --preset=cpu --dtype=bfloat16 --baseline=transformers --baseline_dtype=float32 \
       --baseline_dtype=bfloat16
-  python -m experiments.benchmark --preset=gpu-7b --baseline=transformers        # one large GPU
+  python -m experiments.benchmark --preset=gpu-7b --baseline=transformers        # one large GPU; also gpu-3b, gpu-llava-7b
   python -m experiments.benchmark --model=Qwen/Qwen2.5-VL-7B-Instruct --dtype=bfloat16
 
 All functions are called in turn, round after round, so that a machine that slows down slows all of them; a figure is the
-median of the rounds, with the smallest and the largest. Outputs are compared before anything is measured. The machine's
-limits are the best of several programs in the same rounds; a stage that is faster than its limit fails the benchmark. Uses
-one device. Prints Markdown tables; writes benchmark.json, benchmark.md and benchmark.png.
+median of the rounds, with the smallest and the largest. Random weights are made on the device, and the baseline gets the
+same arrays. Outputs are compared before anything is measured. The machine's limits are the best of several programs in the
+same rounds; a stage that is faster than its limit fails the benchmark. Uses one device. Prints Markdown tables; writes
+benchmark.json, benchmark.md and benchmark.png.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+from importlib.util import find_spec
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,14 +46,15 @@ from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
 from models.checkpoints import params as params_lib
 
+RESULTS = ("benchmark.json", "benchmark.md", "benchmark.png")
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
-_PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16"}
-# Decoding is measured with these batch sizes too.
+_PRESETS = {"cpu": "float32", "gpu-7b": "bfloat16", "gpu-3b": "bfloat16", "gpu-llava-7b": "bfloat16"}
+# The first token and decoding are measured with these batch sizes too.
 _BATCH_SIZES = (4, 8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(cases_lib.Settings):
   """Settings of the command."""
 
   preset: str = command.option("cpu", "A configuration in experiments/configs with random weights.", choices=_PRESETS)
@@ -68,29 +70,20 @@ class Settings(command.Settings):
   baseline_dtype: tuple[str, ...] = command.option(
     (), "Dtype of the baseline, by default ours; repeat the flag for several.", choices=params_lib.DTYPES
   )
-  keep_ratio: tuple[float, ...] = command.option(
-    (0.4, 0.198, 0.1),
-    "Share of the visual tokens to keep; repeat the flag for several. The unpruned prompt is always measured too.",
-  )
   stages: tuple[str, ...] = command.option((), method.STAGES + " Repeat the flag for several.")
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
   rounds: int = command.option(5, "Number of measurements behind each figure.", least=1)
   compile_only: bool = command.option(False, "Only measure how long the programs take to compile, without weights.")
-  output_dir: str = command.option("out/benchmark", "Directory for results, and for random weights that a baseline reads.")
+  output_dir: str = command.option("out/benchmark", "Directory for results.")
 
   def __post_init__(self):
     super().__post_init__()
-    for ratio in self.keep_ratio:
-      Pruning(keep_ratio=ratio)
     for text in self.stages:
       Pruning(stages=text)
-
-  @property
-  def ratios(self) -> list[float]:
-    """The unpruned prompt first."""
-    return list(dict.fromkeys([1.0, *self.keep_ratio]))
+    if self.baseline != "none" and not find_spec("torch"):
+      raise ValueError("baseline: transformers needs torch, which is not installed")
 
   @property
   def pruned(self) -> Pruning:
@@ -119,7 +112,7 @@ class _Cases:
     rows: arrays of prompts with pictures of different sizes.
     alone: each of them, pruned.
     mixed: all of them in one batch.
-    batches: equal prompts, by batch size.
+    batches: arrays and case of prompts with pictures of one size, by batch size.
   """
 
   arrays: dict[str, np.ndarray]
@@ -128,12 +121,12 @@ class _Cases:
   rows: list[dict[str, np.ndarray]]
   alone: list[cases_lib.Case]
   mixed: cases_lib.Case
-  batches: dict[int, cases_lib.Case]
+  batches: dict[int, tuple[dict[str, np.ndarray], cases_lib.Case]]
 
 
 def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
   """Measures, writes the files, and returns the content of benchmark.json; with `compile_only`, seconds of compilation."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=RESULTS)
   directory = directory_lib.resolve(settings.model) if settings.model else _CONFIGS / settings.preset
   model = registry.build(directory, directory_lib.read_config(directory))
   dtype = settings.parameter_dtype
@@ -149,16 +142,15 @@ def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
     params = registry.load_params(directory, model, dtype)
   else:
     params = params_lib.init(model, dtype=dtype)
-    if settings.baseline != "none":
-      directory = _save(output / "weights", directory, model, params, dtype)
   with compilation_cache.kept_in(None):
     report = _measure(settings, model, params, directory, cases)
-  files.write(output / "benchmark.json", json.dumps(report, indent=1) + "\n")
+  content, text, figure = (output / result for result in RESULTS)
+  files.write(content, json.dumps(report, indent=1) + "\n")
   summary = report_lib.summarize(report)
-  files.write(output / "benchmark.md", summary + "\n")
-  report_lib.plot(output / "benchmark.png", report)
+  files.write(text, summary + "\n")
+  report_lib.plot(figure, report)
   print(summary)
-  print(f"\nwritten {output / 'benchmark.json'}, benchmark.md and benchmark.png")
+  print(f"\nwritten to {output}: {', '.join(RESULTS)}")
   return report
 
 
@@ -177,26 +169,19 @@ def _make_cases(settings: Settings, model) -> _Cases:
   rows = [batch([size]) for size in _sizes(settings, cases_lib.MIXED_HEIGHTS)]
   alone = [cases_lib.make(model, row, settings.pruned, f"row {number}") for number, row in enumerate(rows)]
   mixed = cases_lib.make(model, cases_lib.merge(rows), settings.pruned, "batch")
-  batches = {
-    size: cases_lib.make(model, batch(_sizes(settings) * size), settings.pruned, f"x{size}") for size in _BATCH_SIZES
-  }
-  for case in (*singles, *staged, *alone, mixed, *batches.values()):
+  batches = {}
+  for size in _BATCH_SIZES:
+    prompts = batch(_sizes(settings) * size)
+    batches[size] = prompts, cases_lib.make(model, prompts, settings.pruned, f"x{size}")
+  for case in (*singles, *staged, *alone, mixed, *(case for _, case in batches.values())):
     generation.check_length(model, case.inputs.prompt, settings.steps + 1)
   return _Cases(arrays, singles, staged, rows, alone, mixed, batches)
 
 
-def _save(target: pathlib.Path, config: pathlib.Path, model, params, dtype: str) -> pathlib.Path:
-  """Writes a checkpoint for the baseline."""
-  target.mkdir(exist_ok=True)
-  shutil.copy(config / "config.json", target)
-  hf.save(target, model, params, dtype=dtype)
-  return target
-
-
-def _open_baseline(directory: pathlib.Path, dtype: str) -> comparison.Baseline:
+def _open_baseline(directory: pathlib.Path, dtype: str, weights: Mapping[str, Any]) -> comparison.Baseline:
   from experiments.speed.transformers_baseline import Baseline  # needs torch
 
-  return Baseline(directory, dtype)
+  return Baseline(directory, dtype, weights)
 
 
 def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: _Cases) -> dict[str, Any]:
@@ -207,7 +192,7 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
   baselines, checks = {}, []
   for kind in settings.baseline_dtypes:
     name = f"{settings.baseline} {kind}"
-    baselines[name] = _open_baseline(directory, kind)
+    baselines[name] = _open_baseline(directory, kind, dict(hf.tensors(model, params)))
     checks += comparison.check_outputs(ours, name, baselines[name], cases.arrays, steps, {kind, dtype})
 
   clock = timing.Clock()
@@ -229,10 +214,12 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
   clock.add("batch", mixed.answer)
   alone = [compiled(case) for case in cases.alone]
   clock.add("one by one", lambda: [programs.answer() for programs in alone])
-  for case in cases.batches.values():
-    decode(compiled(case))
+  batches = [(arrays, compiled(case)) for arrays, case in cases.batches.values()]
+  for _, programs in batches:
+    clock.add(f"first_token {programs.case.name}", programs.first_token)
+    decode(programs)
   for name, baseline in baselines.items():
-    comparison.add_baseline(clock, name, baseline, cases.arrays, ours, mixed, cases.rows, steps)
+    comparison.add_baseline(clock, name, baseline, cases.arrays, ours, mixed, cases.rows, batches, steps)
   clock.run(settings.rounds)
 
   text = model.config.text

@@ -6,13 +6,14 @@ Every importance is crossed with every selector that it has an influence on, and
 HAWK's own rule are called by their importance (`uniform`, `ablation`), other rules by their name, with uniform head weights
 unless an importance follows (`hawk+mmr`, `hawk+mmr, ablation`). Every setting answers the same held-out questions, so
 differences are paired. Pictures are encoded once for all settings. Writes compare.md, compare.csv, datasets.csv (accuracy by
-data set), compare.png and heads.png with a PDF of each, and transfer.md with --transfer. Interrupted at any moment, the same
-command resumes after the last batch that it finished.
+data set), compare.png and heads.png with a PDF of each, transfer.md with --transfer, and metrics.jsonl, the record of the
+run. Interrupted at any moment, the same command resumes after the last batch that it finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -34,6 +35,7 @@ from experiments.running import files
 from experiments.running import journal
 from experiments.running import method
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
@@ -43,6 +45,7 @@ from models import registry
 from models import stages
 from models.llava import clip_text
 
+RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf")
 # Every rule that needs neither a CLIP nor videos.
 RIVALS = (
   "random",
@@ -67,7 +70,7 @@ _BASELINE = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, method.Settings):
+class Settings(command.MeshSettings, method.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -123,6 +126,7 @@ class Settings(command.MeshSettings, method.Settings):
       raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(self.sources)}")
     if self.adaptive and self.data and not self.calibration_data:
       raise ValueError("calibration_data: adaptive budgets need it beside data")
+    clip_text.check_given(self.rivals, self.clip)
 
   @property
   def sources(self) -> dict[str, str]:
@@ -132,6 +136,11 @@ class Settings(command.MeshSettings, method.Settings):
       ValueError: a malformed `importance`.
     """
     return {_BASELINE: "uniform"} | sources.parse(self.importance, taken=(_BASELINE, *self.selector))
+
+  @property
+  def rivals(self) -> list[Pruning]:
+    """The rivals' settings of pruning, without a budget."""
+    return [self.pruning_of(selector=name) for name in self.selector]
 
   @property
   def ratios(self) -> list[float]:
@@ -155,28 +164,36 @@ class Settings(command.MeshSettings, method.Settings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  output, size = files.output_directory("output_dir", settings.output_dir), settings.batch_size
+  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, watching.RECORD)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  heads = model.config.text.num_attention_heads
-  rivals = [settings.pruning_of(selector=name) for name in settings.selector]
+  heads, size = model.config.text.num_attention_heads, settings.batch_size
+  rivals = settings.rivals
   for one in (settings.pruning_of(), *rivals):
     stages.check(one, model)
     generation.check_measures(model, one)
   staged = settings.staged(model)
-  origins = settings.sources
+  named = settings.sources
   if settings.transfer:
-    origins = {row: source for name, source in origins.items() for row, source in _with_datasets(name, source)}
-  rows = {name: sources.load(source, heads) for name, source in origins.items()}
+    named = {row: source for name, source in named.items() for row, source in _with_datasets(name, source)}
+  rows = {name: sources.load(source, heads) for name, source in named.items()}
   examples = (
     data.from_jsonl(settings.data)
     if settings.data
     else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS))
   )
   calibration = _calibration_examples(settings)
-  clip = clip_text.load_for(rivals, settings.clip)
-  processor, params = load_processor(str(directory)), registry.load_params(directory, model)
+  origins = _origins(settings.sources, calibration, {example.digest for example in examples})
+  processor = load_processor(str(directory))
+  clip = clip_text.load(settings.clip, model) if settings.clip else None
+  params = registry.load_params(directory, model)
   fingerprint = data.params_fingerprint(params)
-  _check_origins(settings, calibration, fingerprint, {example.digest for example in examples})
+  for source, estimated_with in origins.items():
+    if estimated_with != fingerprint and not settings.other_models:
+      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {fingerprint}")
 
   budgets = adaptive.calibrate(
     data.Batches(model, params, processor, calibration, size),
@@ -185,39 +202,40 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     settings.pruning_of(),
   )
   variants = _variants(settings, rows, budgets, staged)
-  records = journal.Journal(
-    output / "batches.jsonl",
-    {
-      "model": fingerprint,
-      "data": data.fingerprint(examples),
-      "batch_size": size,
-      "calibration": data.fingerprint(calibration),
-      "clip": clip and data.params_fingerprint(clip.params),
-      "importance": {name: each.record for name, each in rows.items()},
-      "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
-      "settings": [variant.name for variant in variants],
-    },
-  )
-  measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
-  batches = data.Batches(model, params, processor, examples, size, clip, measures)
-  for number in records.remaining(len(batches), "batch"):
-    batch = batches[number]
-    seeds = number * size + np.arange(len(batch.datasets))
-    found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
-    records.append(
-      {
-        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
-      }
-    )
-  records.close()
-
+  conditions = {
+    "model": fingerprint,
+    "data": data.fingerprint(examples),
+    "batch_size": size,
+    "calibration": data.fingerprint(calibration),
+    "clip": clip and data.params_fingerprint(clip.params),
+    "importance": {name: each.record for name, each in rows.items()},
+    "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
+    "settings": [variant.name for variant in variants],
+  }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
+  measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
+  batches = data.Batches(model, params, processor, examples, size, clip, measures)
   names = [variant.name for variant in variants]
-  return _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+  with contextlib.closing(watching.Watch(settings, output)) as watch:
+    records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)
+    for number in records.remaining(len(batches), "batch"):
+      batch = batches[number]
+      seeds = number * size + np.arange(len(batch.datasets))
+      found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
+      records.append(
+        {
+          "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+          "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+        },
+        **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
+      )
+    records.close()
+    table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+    watch.write(len(batches), **summarize(table))
+  return table
 
 
 def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:
@@ -239,15 +257,23 @@ def _with_datasets(name: str, source: str) -> list[tuple[str, str]]:
   return [(name, source), *sources.by_dataset(name, source).items()]
 
 
-def _check_origins(settings: Settings, calibration: Sequence[data.Example], model: str, test_pictures: set[str]) -> None:
-  """Refuses what was calibrated on test pictures, or estimated with a model of another fingerprint."""
-  for source in settings.sources.values():
+def _origins(named: dict[str, str], calibration: Sequence[data.Example], test_pictures: set[str]) -> dict[str, str]:
+  """The fingerprint of the model that each source was estimated with, where it says so.
+
+  Raises:
+    ValueError: a source or the calibration has used test pictures, or a source says it in a wrong way.
+  """
+  found = {}
+  for source in named.values():
     origin = sources.details(source)
-    estimated_with = origin.get("settings", {}).get("model", model)
-    if estimated_with != model and not settings.other_models:
-      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {model}")
-    check_apart(f"importance: {source} was estimated on", {*origin.get("pictures", ())}, test_pictures)
+    settings, pictures = origin.get("settings", {}), origin.get("pictures", [])
+    if not isinstance(settings, dict) or not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
+      raise ValueError(f"importance: {source} must hold an object under 'settings' and a list of strings under 'pictures'")
+    check_apart(f"importance: {source} was estimated on", {*pictures}, test_pictures)
+    if "model" in settings:
+      found[source] = settings["model"]
   check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
+  return found
 
 
 def _calibration_examples(settings: Settings) -> list[data.Example]:

@@ -60,7 +60,7 @@ class Settings(command.MeshSettings):
 
 def run(settings: Settings) -> dict[str, Any]:
   """Compiles, writes the file, and returns its content."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=("compile_tpu.json",))
   chip, devices = slices.slice_devices(settings.topology)
   mesh = sharding.make_mesh(settings.mesh, devices)
   model = registry.published(settings.model_config, mesh)

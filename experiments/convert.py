@@ -14,6 +14,9 @@ import pathlib
 
 from experiments.running import command
 from experiments.running import conversion
+from experiments.running import files
+from experiments.running import processes
+from experiments.running import remote
 from models.checkpoints import directory
 from models.checkpoints import params
 
@@ -33,13 +36,15 @@ class Settings(command.Settings):
     for name in ("model", "output_dir"):
       if not getattr(self, name):
         raise ValueError(f"{name}: must be given")
+    remote.check_local("output_dir", self.output_dir)
 
 
 def run(settings: Settings) -> pathlib.Path:
   """Converts, and returns the new directory."""
-  output = pathlib.Path(settings.output_dir).expanduser().absolute()
-  conversion.convert(directory.resolve(settings.model), output, settings.dtype)
-  print(f"written to {output}")
+  processes.check_alone("the conversion")
+  output = files.absolute(settings.output_dir)
+  new = conversion.convert(directory.resolve(settings.model), output, settings.dtype)
+  print(f"written to {output}" if new else f"{output} is complete already")
   return output
 
 

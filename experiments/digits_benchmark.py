@@ -43,7 +43,7 @@ class Settings(command.Settings):
 
 def run(settings: Settings) -> tuple[pathlib.Path, pathlib.Path]:
   """Writes the files, and returns the paths of both tables."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=("digits.tsv", "digits_video.tsv"))
   examples = task.dataset("test", settings.questions, settings.seed)
   pictures = _write(output / "digits.tsv", "image", ((encoded(picture), question) for picture, question in examples))
 
@@ -54,7 +54,8 @@ def run(settings: Settings) -> tuple[pathlib.Path, pathlib.Path]:
   rows = []
   for number, (picture, question) in enumerate(itertools.islice(fitting, settings.clips)):
     path = clips / f"{number:02d}.mp4"
-    video.write(path, moving(plain(picture), settings.seconds), _FRAMES_PER_SECOND)
+    with files.naming(path):
+      video.write(path, moving(plain(picture), settings.seconds), _FRAMES_PER_SECOND)
     rows.append((f"{clips.name}/{path.name}", question))
   return pictures, _write(output / "digits_video.tsv", "video_path", rows)
 
@@ -81,12 +82,12 @@ def encoded(picture: np.ndarray) -> str:
 
 def _write(path: pathlib.Path, media_column: str, rows: Iterable[tuple[str, task.Question]]) -> pathlib.Path:
   """Writes a TSV of questions; the first item of a row is the content of its picture or video column."""
-  rows = list(rows)
-  with open(path, "w", newline="") as file:
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-    writer.writerow(["index", media_column, "question", "answer", "category"])
-    for number, (cell, question) in enumerate(rows):
-      writer.writerow([number, cell, question.text, question.answer, question.kind])
+  rows, content = list(rows), io.StringIO()
+  writer = csv.writer(content, delimiter="\t", lineterminator="\n")
+  writer.writerow(["index", media_column, "question", "answer", "category"])
+  for number, (cell, question) in enumerate(rows):
+    writer.writerow([number, cell, question.text, question.answer, question.kind])
+  files.write(path, content.getvalue())
   print(f"{len(rows)} questions, {path.stat().st_size / 1e6:.2f} MB: {path}")
   return path
 

@@ -49,19 +49,35 @@ from models import stages
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import params as params_lib
 
+RESULTS = (
+  "table.md",
+  "intervals.md",
+  "plot.png",
+  "plot.pdf",
+  "report.html",
+  "scores.json",
+  "predictions.jsonl",
+  "manifest.json",
+  "seconds.jsonl",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(command.MeshSettings, watching.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
-  data: tuple[str, ...] = command.option((), "TSV file in VLMEvalKit's layout; its name says which benchmark it is.")
+  data: tuple[str, ...] = command.option(
+    (), "TSV file in VLMEvalKit's layout; its name says which benchmark it is. Repeat the flag for several."
+  )
   selector: tuple[str, ...] = command.option(
     ("hawk",),
-    "Rule that picks tokens.",
+    "Rule that picks tokens; repeat the flag for several.",
     choices=lambda: [name for name, selector in selectors.SELECTORS.items() if "scores" not in selector.needs],
   )
-  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1).")
+  keep_ratio: tuple[float, ...] = command.option(
+    (0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1); repeat the flag for several."
+  )
   head_importance: str = command.option("uniform", "preset:NAME, uniform, or a JSON file.")
   importance: tuple[str, ...] = command.option((), sources.HELP)
   merge: tuple[str, ...] = command.option(
@@ -93,6 +109,9 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
   gallery: int = command.option(24, "Questions of each file in report.html.", least=0)
   dtype: str | None = command.option(
     None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
+  )
+  allow_outside_paths: bool = command.option(
+    False, "Whether image_path and video_path may name files outside the directory of the TSV file."
   )
   output_dir: str = command.option("out/evaluate", "Directory for the results, shared by all processes.")
 
@@ -146,7 +165,13 @@ class Evaluation:
 
 def run(settings: Settings) -> Evaluation:
   """Answers all questions under all settings, and writes the files."""
-  output = files.output_directory("output_dir", settings.output_dir, shared=True)
+  results = (*RESULTS, watching.RECORD)
+  with files.resumable_directory("output_dir", settings.output_dir, shared=True, results=results) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
+  journals = files.output_directory("output_dir", str(output / "journal"), shared=True)
   options = settings.options
   tables, found = read_tables(settings)
 
@@ -184,6 +209,7 @@ def run(settings: Settings) -> Evaluation:
   )
   batches = plan.batches(tables, options.batch_size, options.min_pixels, options.max_pixels)
   shown = gallery.sampled(tables, settings.gallery)
+  finished(journals, conditions, batches)  # refuses another run's before weights are loaded
 
   params = registry.load_params(directory, model, dtype)
   answerer = answering.Answerer(
@@ -197,7 +223,6 @@ def run(settings: Settings) -> Evaluation:
     {row: each.weights for row, each in named.items()},
   )
   with contextlib.closing(watching.Watch(settings, output)) as watch:
-    journals = output / "journal"
     entries = answer_all(answerer, journals, conditions, batches, tables, found, shown, settings.strict, watch)
     evaluation = Evaluation(output, prunings, results_lib.collect(tables, found, batches, entries, len(prunings)))
     watch.write(len(batches), **summarize(evaluation))
@@ -207,23 +232,23 @@ def run(settings: Settings) -> Evaluation:
 
   table = results_lib.markdown(results, prunings, published.rows(config["model_type"], text, settings.resolution))
   about = f"{name}, head importance {settings.head_importance}"
-  contents = {
-    "table.md": table,
-    "intervals.md": results_lib.paired(results, prunings, settings.reference),
-    "plot.png": results_lib.plot(results, prunings),
-    "plot.pdf": results_lib.plot(results, prunings, ".pdf"),
-    "report.html": gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
-    "scores.json": results_lib.scores(results, prunings),
-    "predictions.jsonl": results_lib.predictions(results, prunings),
-    "manifest.json": json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
-    "seconds.jsonl": results_lib.seconds(entries),
-  }
-  for file, content in contents.items():
+  contents = (
+    table,
+    results_lib.paired(results, prunings, settings.reference),
+    results_lib.plot(results, prunings),
+    results_lib.plot(results, prunings, ".pdf"),
+    gallery.page(results, prunings, shown, options.reader(processor), f"{about}; dimmed tokens were removed"),
+    results_lib.scores(results, prunings),
+    results_lib.predictions(results, prunings),
+    json.dumps(conditions, indent=1, ensure_ascii=False) + "\n",
+    results_lib.seconds(entries),
+  )
+  for file, content in zip(RESULTS, contents, strict=True):
     files.write(output / file, content)
   asked = sum(len(table.rows) for table in tables)
   print(
     f"\n{asked} questions, {about}; {environment.device()}, {environment.today()}; {environment.versions()}\n\n{table}\n"
-    f"written to {output}: {', '.join(contents)}"
+    f"written to {output}: {', '.join(RESULTS)}"
   )
   return evaluation
 
@@ -245,7 +270,7 @@ def read_tables(settings: Settings) -> tuple[list[tsv.Table], list[Benchmark]]:
   tables: list[tsv.Table] = []
   found = []
   for path in settings.data:
-    table = tsv.read(path, limit=settings.limit)
+    table = tsv.read(path, limit=settings.limit, outside=settings.allow_outside_paths)
     benchmark = benchmarks.find(table.name, table.columns)
     table = benchmark.check(table)
     if table.name in (other.name for other in tables):
@@ -297,8 +322,7 @@ def answer_all(
     The entries of all batches, by number.
   """
   index, count = jax.process_index(), jax.process_count()
-  directory.mkdir(exist_ok=True)
-  done = finished(directory, conditions)
+  done = finished(directory, conditions, batches)
   mine = [batch for batch in batches if batch.number % count == index]
   waiting = [batch for batch in mine if batch.number not in done]
   questions = lambda some: sum(len(batch.rows) for batch in some)
@@ -319,18 +343,30 @@ def answer_all(
       watch.write(step + 1, questions=progress.n, questions_per_second=progress.format_dict["rate"] or 0.0, **seconds)
       records.append(entry)
   records.close()
-  while len(entries := finished(directory, conditions)) < len(batches):
+  while len(entries := finished(directory, conditions, batches)) < len(batches):
     time.sleep(1)
   return entries
 
 
-def finished(directory: pathlib.Path, conditions: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def finished(
+  directory: pathlib.Path, conditions: dict[str, Any], batches: Sequence[plan.Batch]
+) -> dict[int, dict[str, Any]]:
   """The entries of the batches that any process has finished, by number.
 
   Raises:
-    ValueError: the directory holds another run.
+    ValueError: the directory holds another run, or batches of other rows.
   """
-  return {record["batch"]: record for path in sorted(directory.glob("*.jsonl")) for record in journal.read(path, conditions)}
+  entries = {}
+  for path in sorted(directory.glob("*.jsonl")):
+    for entry in journal.read(path, conditions):
+      number = entry["batch"]
+      if number >= len(batches) or {*map(int, entry["rows"])} != {*batches[number].rows}:
+        raise ValueError(
+          f"output_dir: {path} has answers to other questions, since pictures or videos beside the data have appeared or "
+          "gone; give another directory"
+        )
+      entries[number] = entry
+  return entries
 
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from http import server as http_server
 import pathlib
 from typing import Any
 
-import jax
-
 from experiments.digits import embedded
+from experiments.evaluation import answering
 from experiments.reporting.explorer import server
 from experiments.reporting.explorer import session as session_lib
 from experiments.running import command
@@ -27,6 +26,7 @@ from experiments.running import environment
 from experiments.running import processes
 from hawk_jax import importance
 from models import load_processor
+from models import processor as processor_lib
 from models import registry
 from models.checkpoints import params as params_lib
 
@@ -58,8 +58,8 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
   Raises:
     ValueError: an address in use, or settings that do not fit the model.
   """
-  if jax.process_count() > 1:
-    raise ValueError("distributed: the explorer runs in one process, with all devices of one machine")
+  processes.check_alone("the explorer")
+  processor_lib.open_picture(settings.image)
   example = pathlib.Path(settings.image).read_bytes()
   calls: dict[str, Callable[..., Any]] = {}
   limit = settings.max_upload_mb * 1_000_000
@@ -69,6 +69,11 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
     directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
     head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
     processor = load_processor(str(directory))
+    answering.check(
+      model,
+      processor,
+      answering.Options(1, settings.max_new_tokens, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels),
+    )
     params = registry.load_params(directory, model, settings.dtype or environment.default_dtype())
     session = session_lib.Session(
       model,

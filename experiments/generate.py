@@ -49,6 +49,8 @@ from models.llava import clip_text
 from models.processor import Processor
 from models.vision_language import Features
 
+RESULT = "result.json"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(command.MeshSettings, method.Settings):
@@ -56,9 +58,11 @@ class Settings(command.MeshSettings, method.Settings):
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
   image: tuple[str, ...] = command.option(
-    (), "Picture file. Empty: a question without a picture. By default, without --video and --messages, an example."
+    (),
+    "Picture file; repeat the flag for several. Empty: a question without a picture. By default, without --video and "
+    "--messages, an example.",
   )
-  video: tuple[str, ...] = command.option((), "Video file; videos follow the pictures.")
+  video: tuple[str, ...] = command.option((), "Video file; repeat the flag for several. Videos follow the pictures.")
   fps: float = command.option(2.0, "Frames per second to take from videos.")
   max_frames: int = command.option(64, "Largest number of frames to take from a video.")
   prompt: str = command.option("Which digit is red?", "The question.")
@@ -104,6 +108,7 @@ class Settings(command.MeshSettings, method.Settings):
     super().__post_init__()
     if self.messages is not None and (self.image or self.video or self.clip):
       raise ValueError("messages: holds the pictures and videos; give no image, video or clip beside it")
+    clip_text.check_given([self.pruning], self.clip)
 
   @property
   def pruning(self) -> pruning.Pruning:
@@ -121,8 +126,7 @@ class Settings(command.MeshSettings, method.Settings):
 
 def run(settings: Settings) -> dict[str, Any]:
   """Answers, writes the files, and returns the content of result.json."""
-  output = files.output_directory("output_dir", settings.output_dir)
-  clip = clip_text.load_for([settings.pruning], settings.clip)
+  output = files.output_directory("output_dir", settings.output_dir, results=(RESULT, "scores.npz", "kept_tokens.png"))
   sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   stages.check(settings.pruning, model)
@@ -132,6 +136,7 @@ def run(settings: Settings) -> dict[str, Any]:
   messages = _read_messages(settings, processor)
   _check(settings, model, processor, messages)
 
+  clip = clip_text.load(settings.clip, model) if settings.clip else None
   watch, dtype = staged.Stopwatch(), settings.dtype or environment.default_dtype()
   params = watch.time("load", registry.load_params, directory, model, dtype)
   options = staged.Options(
@@ -140,6 +145,9 @@ def run(settings: Settings) -> dict[str, Any]:
   answerer = staged.Answerer(model, params, processor, options, clip, watch)
   asked = _questions(messages)
   conversation = chat.Conversation(model, processor, answerer.encode, settings.min_pixels, settings.max_pixels)
+  # An old picture must not be beside a new result.
+  for old in (output / RESULT, *output.glob("scores*.npz"), *output.glob("kept_tokens*.png")):
+    old.unlink(missing_ok=True)
   turns: list[dict[str, Any]] = []
   for number, message in enumerate(messages):
     conversation = conversation.add(message)
@@ -165,8 +173,8 @@ def run(settings: Settings) -> dict[str, Any]:
     "platform": jax.default_backend(),
     **({"messages": settings.messages, "turns": turns} if settings.messages else turns[0]),
   }
-  (output / "result.json").write_text(json.dumps(report, indent=1) + "\n")
-  print(f"written         {output}: {', '.join(['result.json', *answerer.written])}")
+  files.write(output / RESULT, json.dumps(report, indent=1) + "\n")
+  print(f"written         {output}: {', '.join([RESULT, *answerer.written])}")
   return report
 
 
@@ -187,7 +195,7 @@ def _read_messages(settings: Settings, processor: Processor) -> list[messages_li
   path = pathlib.Path(settings.messages)
   try:
     content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f"messages: cannot read {path} ({error})") from error
   content = content.get("messages") if isinstance(content, dict) else content
   if not isinstance(content, list):

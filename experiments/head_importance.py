@@ -4,13 +4,14 @@
   python -m experiments.head_importance --estimator=gradient --model=Qwen/Qwen2.5-VL-7B-Instruct --data=calibration.jsonl
 
 Writes head_importance.json (the weights, each head's score on each data set, settings, hashes, versions), which
-`--head_importance=FILE` of the other commands and `hawk_jax.importance.load` read, and head_importance.png. Interrupted at
-any moment, the same command resumes after the last batch or step that it finished.
+`--head_importance=FILE` of the other commands and `hawk_jax.importance.load` read, head_importance.png, and metrics.jsonl,
+the record of the run. Interrupted at any moment, the same command resumes after the last batch or step that it finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -29,14 +30,17 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import processes
+from experiments.running import watching
 from hawk_jax import checks
 from hawk_jax import importance
 from models import load_processor
 from models import registry
 
+RESULT, FIGURES = "head_importance.json", ("head_importance.png", "head_importance.pdf")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, estimators.Settings):
+class Settings(command.MeshSettings, estimators.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -64,7 +68,11 @@ class Settings(command.MeshSettings, estimators.Settings):
 
 def run(settings: Settings) -> np.ndarray:
   """Estimates, writes the files, and returns the weights, [H] float32."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  with files.resumable_directory("output_dir", settings.output_dir, results=(RESULT, *FIGURES, watching.RECORD)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
   estimator = estimators.find(settings.estimator)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   heads = model.config.text.num_attention_heads
@@ -91,9 +99,12 @@ def run(settings: Settings) -> np.ndarray:
       "batch_size": settings.batch_size,
       **{name: getattr(settings, name) for name in estimator.options},
     }
-    records = journal.Journal(output / estimator.journal, origin)
-    found = estimator.estimate(data.Batches(model, params, processor, examples, settings.batch_size), settings, records)
-    records.close()
+    batches = data.Batches(model, params, processor, examples, settings.batch_size)
+    with contextlib.closing(watching.Watch(settings, output)) as watch:
+      records = journal.Journal(output / estimator.journal, origin, watch=watch)
+      found = estimator.estimate(batches, settings, records)
+      records.close()
+      watch.write(len(records.records), **summarize(found.weights))
   _write(output, found, origin, examples)
   return found.weights
 
@@ -103,24 +114,25 @@ def _write(
 ) -> None:
   """Writes the files, and prints the table."""
   weights, scores, skipped = found.weights, found.scores, estimators.skipped(found.scores)
-  importance.save(
-    output / "head_importance.json",
-    weights,
-    settings=origin,
-    versions=environment.versions(),
-    scores={dataset: values.tolist() for dataset, values in scores.items()},
-    skipped=skipped,
-    pictures=sorted({example.digest for example in examples}),
-  )
+  with files.replacing(output / RESULT) as path:
+    importance.save(
+      path,
+      weights,
+      settings=origin,
+      versions=environment.versions(),
+      scores={dataset: values.tolist() for dataset, values in scores.items()},
+      skipped=skipped,
+      pictures=sorted({example.digest for example in examples}),
+    )
   bars = {dataset: values / np.abs(values).max() if values.any() else values for dataset, values in scores.items()}
   bars["head importance"] = weights / weights.max()
-  figures.save(output / "head_importance.png", figures.bars(bars, "head of the first layer", "share of the largest"))
+  figures.save(output / FIGURES[0], figures.bars(bars, "head of the first layer", "share of the largest"))
   for dataset in skipped:
     logging.warning("skipped %s: every head has the same score", dataset)
   columns = {**scores, "importance": weights}
   rows = [[head, *(f"{values[head]:.4f}" for values in columns.values())] for head in range(len(weights))]
   print("\n".join(tables.table(["head", *columns], rows, left=0)))
-  print(f"written to {output}: head_importance.json, head_importance.png")
+  print(f"written to {output}: {', '.join([RESULT, *FIGURES])}")
 
 
 def summarize(weights: np.ndarray) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-import json
+import os
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import journal
 from hawk_jax import importance
 from hawk_jax import selectors
 
@@ -49,6 +49,8 @@ ESTIMATES: dict[str, dict[str, Any]] = {
 }
 # Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
+RESULTS = (*compare.RESULTS, "ablation.png", "ablation.pdf", "ablation.json", "learned.json", "importance.md")
+MODELS = ("models.md", "models.csv", "models.png", "models.pdf")
 # Weights that follow from each question, without calibration.
 UNCALIBRATED = {"question mass": "question:mass", "question entropy": "question:entropy"}
 # Rows that all others are compared with: HAWK without importance and with the paper's, and random tokens.
@@ -84,77 +86,90 @@ class Settings(command.MeshSettings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs the study, writes the files, and returns the table of `experiments.compare`, or that of all models."""
-  output = files.output_directory("output_dir", settings.output_dir)
-  results = files.output_directory("results_dir", settings.results_dir)
   if len(settings.model) == 1:
-    return _study(settings, settings.model[0], output, results)
+    return _study(settings, settings.model[0], settings.results_dir)
   names = [*map(environment.model_name, settings.model)]
+  results = files.output_directory("results_dir", settings.results_dir, results=MODELS)
   for name, model in zip(names, settings.model):
     print(f"==== {name}", flush=True)
-    _study(settings, model, output, files.output_directory("results_dir", str(results / name)))
-  hits = {name: _hits(output / name / "compare" / "batches.jsonl") for name in names}
+    _study(settings, model, str(results / name))
+  hits = {name: _hits(pathlib.Path(settings.output_dir) / name / "compare" / "batches.jsonl") for name in names}
   table = comparison.over_models(hits, REFERENCES)
   title = (
     f"{settings.questions} held-out questions, means over {len(names)} models ({', '.join(names)}), in % with 95 % "
     f"bootstrap intervals over models and questions; {environment.device()}, {environment.today()}; "
     f"{environment.versions()}."
   )
-  text = comparison.markdown(table, title, REFERENCES)
-  files.write(results / "models.md", text)
-  files.write(results / "models.csv", comparison.csv(table, REFERENCES))
-  panels = comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS)
-  figures.save(results / "models.png", figures.curves(panels, "right answers, %"))
-  print(text + f"\nwritten to {results}")
+  figure = figures.curves(
+    comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS), "right answers, %"
+  )
+  contents = (
+    comparison.markdown(table, title, REFERENCES),
+    comparison.csv(table, REFERENCES),
+    figures.encode(figure),
+    figures.encode(figure, ".pdf"),
+  )
+  for file, content in zip(MODELS, contents, strict=True):
+    files.write(results / file, content)
+  print(f"{contents[0]}\nwritten to {results}")
   return table
 
 
-def _study(settings: Settings, model: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
+def _study(settings: Settings, model: str, results_dir: str) -> list[dict[str, Any]]:
   """The study of one model."""
   name = environment.model_name(model)
-  output = output / name
+  results = files.output_directory("results_dir", results_dir, results=RESULTS)
+  with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
+    return _run(settings, model, name, output, results)
+
+
+def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
-  common = dict(model=model, mesh=settings.mesh)
-  for estimate, options in ESTIMATES.items():
-    print(f"== {estimate}", flush=True)
-    head_importance.run(
-      head_importance.Settings(**common, examples=settings.examples, output_dir=str(directories[estimate]), **options)
-    )
-  sources = {estimate: directory / "head_importance.json" for estimate, directory in directories.items()}
-  print("== comparison", flush=True)
+  sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
   compared = {estimate: source for estimate, source in sources.items() if estimate not in REPEATED}
-  table = compare.run(
-    compare.Settings(
-      **common,
-      questions=settings.questions,
-      keep_ratio=settings.keep_ratio,
-      adaptive=("uniform", "learned"),
-      importance=tuple(f"{row}={source}" for row, source in {**compared, **UNCALIBRATED}.items()),
-      merge=settings.merge,
-      reference=REFERENCES,
-      output_dir=str(output / "compare"),
+  common = dict(model=model, mesh=settings.mesh)
+  # All settings are made, and so checked, before the first run.
+  estimates = {
+    estimate: head_importance.Settings(
+      **common, examples=settings.examples, output_dir=str(directories[estimate]), **options
     )
+    for estimate, options in ESTIMATES.items()
+  }
+  comparing = compare.Settings(
+    **common,
+    questions=settings.questions,
+    keep_ratio=settings.keep_ratio,
+    adaptive=("uniform", "learned"),
+    importance=tuple(f"{row}={source}" for row, source in {**compared, **UNCALIBRATED}.items()),
+    merge=settings.merge,
+    reference=REFERENCES,
+    output_dir=str(output / "compare"),
   )
+  for estimate, estimation in estimates.items():
+    print(f"== {estimate}", flush=True)
+    head_importance.run(estimation)
+  print("== comparison", flush=True)
+  table = compare.run(comparing)
 
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
   text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
-  files.write(results / "importance.md", text)
-  for file in ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf"):
-    shutil.copyfile(output / "compare" / file, results / file)
-  for suffix in (".png", ".pdf"):
-    shutil.copyfile(directories["ablation"] / f"head_importance{suffix}", results / f"ablation{suffix}")
-  for estimate in ("ablation", "learned"):
-    shutil.copyfile(sources[estimate], results / f"{estimate}.json")
+  copied = [output / "compare" / file for file in compare.RESULTS]
+  copied += [directories["ablation"] / file for file in head_importance.FIGURES]
+  copied += [sources["ablation"], sources["learned"]]
+  for file, source in zip(RESULTS, copied):
+    files.write(results / file, source.read_bytes())
+  files.write(results / RESULTS[-1], text)
   print(text + f"\nwritten to {results}")
   return table
 
 
 def _hits(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Which questions each setting answered right, from the journal of `experiments.compare`."""
-  settings, *records = map(json.loads, path.read_text().splitlines())
-  return comparison.hits_of(records, settings["settings"])
+  records = journal.read(path)
+  return comparison.hits_of(records, list(records[0]["right"]))
 
 
 def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
@@ -171,11 +186,7 @@ def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
 
 def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
   """What `experiments.head_importance` recorded of its batches in some runs."""
-  return [
-    json.loads(line)
-    for directory in directories
-    for line in (directory / estimators.PerExample.journal).read_text().splitlines()[1:]
-  ]
+  return [record for directory in directories for record in journal.read(directory / estimators.PerExample.journal)]
 
 
 if __name__ == "__main__":

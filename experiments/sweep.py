@@ -121,8 +121,12 @@ class Point:
     path = self.directory / _RESULT
     if not path.is_file():
       return {"error": "not run yet"}
-    content = json.loads(path.read_text())
-    before, now = content["settings"], self.conditions()
+    now = self.conditions()
+    try:
+      content = json.loads(path.read_text())
+      before = {**content["settings"]}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+      raise ValueError(f"output_dir: {path} is damaged; delete it to run its point again") from error
     if before != now:
       differ = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
       raise ValueError(f"output_dir: {path} belongs to a run with other {', '.join(differ)}; give another directory")
@@ -133,7 +137,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs this shard's points, writes the table of all points, and returns its rows.
 
   Raises:
-    ValueError: settings that do not fit the command, or a point of this shard that failed.
+    ValueError: settings that do not fit the command, or a point of this shard that failed or that another run is at.
   """
   index, count = settings.numbers
   points = make_points(settings, pathlib.Path(settings.output_dir))
@@ -141,7 +145,14 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     for number in range(len(points))[index::count]:
       print(_command_line(settings, number, len(points)) + f"  # {points[number].name}")
     return []
-  output = files.output_directory("output_dir", settings.output_dir, shared=True)
+  # Other shards may run at the same time.
+  results = ("table.md", "table.csv")
+  with files.resumable_directory("output_dir", settings.output_dir, shared=True, results=results, alone=False) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
+  index, count = settings.numbers
   points = make_points(settings, output)
   mine = points[index::count]
   waiting = [point for point, result in zip(mine, _results(mine)) if "error" in result]
@@ -240,6 +251,8 @@ def _run_point(module, point: Point) -> None:
   began = time.perf_counter()
   try:
     result: dict[str, Any] = {"summary": module.summarize(module.run(remote.fetched(point.settings)))}
+  except files.InUseError:
+    raise
   except Exception as error:
     print(f"failed: {error}", flush=True)
     files.write(output / "error.txt", traceback.format_exc())

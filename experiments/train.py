@@ -42,10 +42,13 @@ from experiments.digits import losses
 from experiments.digits import training
 from experiments.running import command
 from experiments.running import files
+from experiments.running import processes
+from experiments.running import remote
 from experiments.running import watching
 from models.checkpoints import directory
 from models.checkpoints import hf
 
+SETTINGS = "settings.json"
 # As shares of all steps.
 _AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
 _CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
@@ -58,7 +61,7 @@ class Settings(command.Settings, watching.Settings):
 
   architecture: str = command.option("qwen2_5_vl", "Which embedded model.", choices=lambda: embedded.ARCHITECTURES)
   output_dir: str = command.option("out/train", "Directory for checkpoints and, in model/, the trained model.")
-  steps: int = command.option(4000, "Optimizer steps.", least=1)
+  steps: int = command.option(4000, "Optimizer steps, of which the first warm up.", least=2)
   batch_size: int = command.option(8, "Pictures per step.", least=1)
   questions: int = command.option(12, "Questions per picture.", least=1)
   learning_rate: float = command.option(2e-3, "Peak learning rate.", least=0.0)
@@ -85,6 +88,10 @@ class Settings(command.Settings, watching.Settings):
   save_every: int = command.option(100, "Steps between checkpoints.", least=1)
   evaluate_every: int = command.option(250, "Steps between evaluations.", least=1)
 
+  def __post_init__(self):
+    super().__post_init__()
+    remote.check_local("output_dir", self.output_dir)
+
   @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses."""
@@ -94,7 +101,13 @@ class Settings(command.Settings, watching.Settings):
 
 def run(settings: Settings) -> pathlib.Path:
   """Trains, or resumes training, and returns the directory of the trained model."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  processes.check_alone("training")
+  with files.resumable_directory("output_dir", settings.output_dir, results=(SETTINGS, watching.RECORD)) as output:
+    return _run(settings, output)
+
+
+def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
+  content = _check_same_run(output / SETTINGS, settings)
   student = embedded.make_student(settings.architecture, settings.heads)
   model = student.model
   optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
@@ -104,7 +117,8 @@ def run(settings: Settings) -> pathlib.Path:
   }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
   state = jax.device_put({"params": params, "opt_state": optimizer.init(params)}, jax.devices()[0])
-  _check_same_run(output / "settings.json", settings)
+  size = sum(x.nbytes for x in jax.tree.leaves(state))
+  files.write(output / SETTINGS, content)
   print(
     f"{settings.architecture}: {sum(x.size for x in jax.tree.leaves(params['model'])) / 1e6:.2f} million parameters, "
     f"vocabulary {student.tokenizer.get_vocab_size()}",
@@ -134,7 +148,10 @@ def run(settings: Settings) -> pathlib.Path:
         print(f"step {done} of {settings.steps}: {terms}; {rate:.2f} steps/s, {left / rate / 60:.0f} min left", flush=True)
         watch.write(done, **metrics, steps_per_second=rate)
         began, seen = time.perf_counter(), done
-      manager.save(done, args=ocp.args.StandardSave(state), force=done == settings.steps)
+      if done == settings.steps or manager.should_save(done):
+        manager.wait_until_finished()
+        files.check_space(output, size)
+        manager.save(done, args=ocp.args.StandardSave(state), force=True)
       if done % settings.evaluate_every == 0 or done == settings.steps:
         shares = training.accuracy(state["params"]["model"], student, settings.seed, settings.batch_size, settings.questions)
         watch.write(done, **{f"right/{kind}": share for kind, share in shares.items()})
@@ -156,18 +173,32 @@ def _first_params(settings: Settings, model) -> dict[str, Any]:
   return jax.jit(model.init)(jax.random.key(settings.seed), model.example())["params"]
 
 
-def _check_same_run(path: pathlib.Path, settings: Settings) -> None:
-  """Notes the settings that the result depends on, or compares them with those of the run that is to be resumed."""
+def _check_same_run(path: pathlib.Path, settings: Settings) -> str:
+  """The settings that the result depends on, as JSON, compared with those of the run that is to be resumed."""
   wanted = {
     name: value
     for name, value in dataclasses.asdict(settings).items()
     if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
-  # Settings that a run did not know had their defaults.
-  defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wanted}
-  if path.exists() and (before := defaults | json.loads(path.read_text())) != wanted:
-    raise ValueError(f"output_dir: {path.parent} holds a run with other settings {before}, not {wanted}")
-  files.write(path, json.dumps(wanted) + "\n")
+  content = json.dumps(wanted, default=str) + "\n"
+  if path.exists() and path.read_text(errors="replace") != content:
+    before = path.read_text(errors="replace").strip()
+    if _with_defaults(before, settings) != json.loads(content):
+      raise ValueError(f"output_dir: {path.parent} holds a run with other settings, {before}, not {content.strip()}")
+  return content
+
+
+def _with_defaults(before: str, settings: Settings) -> Any:
+  """The settings of an earlier run; those that it did not know had their defaults. None where they cannot be read."""
+  defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+  try:
+    known = json.loads(before)
+  except ValueError:
+    return None
+  if not isinstance(known, dict):
+    return None
+  left_out = ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
+  return {name: value for name, value in (defaults | known).items() if name not in left_out}
 
 
 def _make_batch(settings: Settings, student: embedded.Student, step: int) -> batches.Batch:

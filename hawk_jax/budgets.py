@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 import numpy as np
 
 from hawk_jax import checks
+from hawk_jax import scoring
 
 ROUNDINGS = {"ceil": math.ceil, "floor": math.floor}
 
@@ -51,7 +52,8 @@ def check_budget(keep_ratio, keep_count, rounding) -> None:
     ValueError: as `keep_counts`.
   """
   if keep_ratio is not None and keep_count is not None:
-    raise ValueError(f"keep_ratio and keep_count: give one of them, got keep_ratio={keep_ratio} and keep_count={keep_count}")
+    given = f"keep_ratio={checks.show(keep_ratio)} and keep_count={checks.show(keep_count)}"
+    raise ValueError(f"keep_ratio and keep_count: give one of them, got {given}")
   checks.choice("rounding", rounding, ROUNDINGS)
   if keep_count is not None:
     checks.whole("keep_count", keep_count, 1)
@@ -73,6 +75,7 @@ def mass_counts(scores: jax.Array, visual_mask: jax.Array, keep_mass: ArrayLike)
   Returns:
     [B] int32, from 1 to the prompt's visual tokens; 0 for a prompt without any.
   """
+  scores = scoring.bounded(scores, visual_mask)
   mean = jnp.mean(scores, axis=-1, keepdims=True, where=visual_mask)
   deviation = jnp.std(scores, axis=-1, keepdims=True, where=visual_mask)
   standard = (scores - mean) / jnp.maximum(deviation, 1e-12)
@@ -102,13 +105,19 @@ def calibrate(
     ValueError: a ratio outside its range, or no prompt with a visual token.
   """
   checks.share("keep_ratio", keep_ratio)
-  if not keep_ratio <= bound_ratio <= 1.0:
-    raise ValueError(f"bound_ratio: got {bound_ratio}, must be from keep_ratio, {keep_ratio}, to 1")
-  visual_mask = np.asarray(visual_mask)
+  checks.real("bound_ratio", bound_ratio, f"from keep_ratio, {keep_ratio}, to 1", float(keep_ratio), 1.0)
+  checks.whole("steps", steps, 1)
+  scores = checks.real_array("scores", scores, "numbers [batch, visual slots]")
+  visual_mask = checks.mask("visual_mask", visual_mask, "True on visual tokens, [batch, visual slots]")
+  if scores.ndim != 2 or visual_mask.shape != scores.shape:
+    given = f"got shapes {scores.shape} and {visual_mask.shape}"
+    raise ValueError(f"scores and visual_mask: {given}, must be [batch, visual slots] both")
+  if not np.isfinite(scores[visual_mask]).all():
+    raise ValueError("scores: some visual tokens have scores that are not finite")
   rows = visual_mask.any(axis=1)
   if not rows.any():
     raise ValueError("visual_mask: no prompt has a visual token")
-  scores, visual_mask = np.asarray(scores)[rows], visual_mask[rows]
+  scores, visual_mask = scores[rows], visual_mask[rows]
   counts, total = jax.jit(mass_counts), visual_mask.sum(axis=1)
   bound = np.ceil(total * bound_ratio)
   low, high = 0.0, 1.0
@@ -120,8 +129,8 @@ def calibrate(
 
 
 def _checked_counts(visual_counts) -> np.ndarray:
-  counts = np.asarray(visual_counts)
-  if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer):
+  counts = checks.whole_array("visual_counts", visual_counts, "whole numbers [batch]")
+  if counts.ndim != 1:
     raise ValueError(f"visual_counts: got {counts.dtype} of shape {counts.shape}, must be whole numbers [batch]")
   if counts.size and not 0 <= int(counts.min()) <= int(counts.max()) <= checks.INT32_MAX:
     raise ValueError(f"visual_counts: from {counts.min()} to {counts.max()}, must be from 0 to {checks.INT32_MAX}")

@@ -14,6 +14,8 @@ import warnings
 
 import numpy as np
 
+from hawk_jax import checks
+
 # As the authors' code contains it (github peppery77/HAWK). It sums to 1.2616 and is normalized when loaded, which does not
 # change the ranking of visual tokens.
 PRESETS: dict[str, Sequence[float]] = {
@@ -48,6 +50,7 @@ PRESETS: dict[str, Sequence[float]] = {
     0.0224,
   ),
 }
+_MOST_HEADS = 2**16
 
 
 def from_ablation(drops: np.ndarray) -> np.ndarray:
@@ -74,6 +77,8 @@ def from_ablation(drops: np.ndarray) -> np.ndarray:
     raise ValueError(f"drops: {np.count_nonzero(~np.isfinite(drops))} values are not finite")
   shifted = drops - drops.min(axis=0)
   totals = shifted.sum(axis=0)
+  if not np.isfinite(totals).all():
+    raise ValueError(f"drops: from {drops.min()} to {drops.max()}, which is too large to add up")
   informative = totals > 0
   if not informative.any():
     raise ValueError(f"drops: in all {drops.shape[1]} datasets every head has the same drop, so no head is more important")
@@ -101,7 +106,7 @@ def validate(head_importance, num_heads: int | None = None) -> np.ndarray:
     raise ValueError("head_importance: contains values that are not finite")
   if (weights < 0).any():
     raise ValueError(f"head_importance: must not be negative, the smallest is {weights.min()}")
-  if not (weights.sum(axis=-1) > 0).all():
+  if not (weights.max(axis=-1) > 0).all():
     raise ValueError("head_importance: all weights are zero, at least one must be positive")
   return weights
 
@@ -121,6 +126,9 @@ def load(source: str | os.PathLike, num_heads: int | None = None) -> np.ndarray:
   Raises:
     ValueError: an unknown preset, an unreadable or malformed file, or weights that `validate` refuses.
   """
+  _check_source(source)
+  if num_heads is not None:
+    checks.whole("num_heads", num_heads, 1, _MOST_HEADS)
   if source == "uniform":
     return np.full([num_heads or 1], 1.0 / (num_heads or 1), np.float32)
   if (name := _preset(source)) is not None:
@@ -139,6 +147,7 @@ def details(source: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ValueError: an unreadable file.
   """
+  _check_source(source)
   content = {} if source == "uniform" or _preset(source) is not None else _content(source)
   return {key: value for key, value in content.items() if key != "head_importance"} if isinstance(content, dict) else {}
 
@@ -155,29 +164,26 @@ def save(path: str | os.PathLike, head_importance, **details) -> None:
   pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
+def _check_source(source) -> None:
+  if not isinstance(source, (str, os.PathLike)):
+    raise ValueError(
+      f"head_importance: got {checks.show(source)}, must be a JSON file, `uniform` or preset:{' | preset:'.join(PRESETS)}"
+    )
+
+
 def _preset(source) -> str | None:
   """NAME of `preset:NAME`, or None."""
   return source.removeprefix("preset:") if isinstance(source, str) and source.startswith("preset:") else None
 
 
 def _numbers(name, values, dtype) -> np.ndarray:
-  try:
-    array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
-      raise TypeError(f"got {array.dtype}")
-    with np.errstate(over="ignore"):  # what overflows is not finite, which is reported
-      return array.astype(dtype)
-  except (TypeError, ValueError, OverflowError) as error:
-    raise ValueError(f"{name}: must be an array of numbers ({error})") from error
+  with np.errstate(over="ignore"):  # what overflows is not finite, which is reported
+    return checks.real_array(name, values, "an array of numbers").astype(dtype)
 
 
 def _content(source):
   try:
     return json.loads(pathlib.Path(source).read_text())
-  except TypeError as error:
-    raise ValueError(
-      f"head_importance: got {source!r}, must be a JSON file, `uniform` or preset:{' | preset:'.join(PRESETS)}"
-    ) from error
   except OSError as error:
     raise ValueError(
       f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "

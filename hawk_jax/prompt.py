@@ -35,10 +35,12 @@ class Prompt:
     visual_slots: [B, V] int32, row of the vision encoder's output that fills this visual token.
     visual_order: [B, V] int32, index in the prompt, -1 on padding; visual slots may be in another order than the prompt.
     visual_positions: [B, V, A] int32, rotary position ids.
-    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others.
-    visual_curve: [B, V] int32, place of the token, from 0, on a curve through all pictures of its prompt; equal parts of the
-      curve are compact regions, see `hawk_jax.selectors.regions`. 0 on padding.
     next_position: [B] int32, rotary position of the first generated token: max(unpruned positions) + 1.
+    visual_places: [B, V] int32, equal for tokens that show the same place in several frames of a video, and for no others;
+      None: no rule may ask for it.
+    visual_curve: [B, V] int32, place of the token, from 0, on a curve through all pictures of its prompt; equal parts of the
+      curve are compact regions, see `hawk_jax.selectors.regions`. 0 on padding. None: no
+      rule may ask for it.
   """
 
   text_tokens: jax.Array
@@ -48,9 +50,9 @@ class Prompt:
   visual_slots: jax.Array
   visual_order: jax.Array
   visual_positions: jax.Array
-  visual_places: jax.Array
-  visual_curve: jax.Array
   next_position: jax.Array
+  visual_places: jax.Array | None = None
+  visual_curve: jax.Array | None = None
 
   @property
   def visual_mask(self) -> jax.Array:

@@ -52,9 +52,13 @@ def prune(
 
   Returns:
     The compacted prompts, of length T + K.
+
+  Raises:
+    ValueError: a plan that does not fit the batch.
   """
   if plan is None or not prompt.visual_mask.shape[1]:
     return prompt_lib.compact(prompt, text, visual, prompt_lib.keep_all(prompt))
+  _check_plan(plan, len(prompt.visual_mask))
   return reduce(prompt, text, visual, score(prompt, text, visual, projections, plan, measures), plan)
 
 
@@ -257,9 +261,9 @@ class Pruning:
     """
     batch = prompt.text_tokens.shape[0]
     weights = head_weights(head_importance, num_heads, batch)
-    seeds = np.asarray(seeds)
-    if seeds.shape not in ((), (batch,)) or not np.issubdtype(seeds.dtype, np.integer):
-      raise ValueError(f"selector_seed: got {seeds.dtype} of shape {seeds.shape}, must be an integer, or one per prompt")
+    seeds = checks.whole_array("selector_seed", seeds, "a whole number, or one per prompt")
+    if seeds.shape not in ((), (batch,)):
+      raise ValueError(f"selector_seed: got shape {seeds.shape}, must be a whole number, or one per prompt: [{batch}]")
     if scores is not None:
       if self.rule.stage != "input":
         raise ValueError(f"scores: {self.selector} uses scores of its own; choose another selector")
@@ -313,7 +317,8 @@ def head_weights(head_importance: Any, num_heads: int, batch: int) -> np.ndarray
   weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
   if weights.ndim == 2 and weights.shape[0] != batch:
     raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
-  return weights
+  # By a power of two, which changes no ranking. Weights of any size then stay far from overflow and from zero.
+  return np.ldexp(weights, -np.frexp(weights.max(axis=-1, keepdims=True))[1])
 
 
 @struct.dataclass
@@ -364,10 +369,21 @@ class Plan:
 
 
 def _checked_scores(scores, shape) -> np.ndarray:
-  scores = np.asarray(scores)
-  is_real = np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)
-  if scores.shape != shape or not is_real or not np.isfinite(scores).all():
-    raise ValueError(
-      f"scores: got {scores.dtype} of shape {scores.shape}, must be finite numbers {list(shape)}, one per visual slot"
-    )
-  return scores.astype(np.float32)
+  allowed = f"finite numbers {list(shape)}, one per visual slot"
+  scores = checks.real_array("scores", scores, allowed)
+  if scores.shape != shape:
+    raise ValueError(f"scores: got {scores.dtype} of shape {scores.shape}, must be {allowed}")
+  with np.errstate(over="ignore"):
+    scores = scores.astype(np.float32)
+  if not np.isfinite(scores).all():
+    raise ValueError(f"scores: {np.count_nonzero(~np.isfinite(scores))} are not finite in float32, must be {allowed}")
+  return scores
+
+
+def _check_plan(plan: Plan, rows: int) -> None:
+  """Refuses a plan that does not fit a batch, which may be one that was changed after `Pruning.plan` had made it."""
+  checks.whole("keep_count", plan.keep_count, 1)
+  if plan.counts is not None:
+    shape, dtype = np.shape(plan.counts), jnp.result_type(plan.counts)
+    if shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
+      raise ValueError(f"counts: got {dtype} of shape {shape}, must be whole numbers [{rows}], one per prompt")

@@ -11,17 +11,20 @@ Axes: B batch, T text slots, V visual slots, H query heads, G key/value heads, M
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 
 from einops import rearrange
 from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 
 from hawk_jax import checks
 from hawk_jax.prompt import Prompt
 
 NORMALIZATIONS = ("l2", "softmax", "minmax", "none")
+_LARGEST = 1e15
 # Weights of heads that follow from the question itself, see `question_weights`.
 QUESTION_WEIGHTS = ("mass", "entropy")
 
@@ -188,12 +191,35 @@ def fuse(scores: jax.Array, head_importance: ArrayLike | None = None) -> jax.Arr
 
   Returns:
     [B, V] float32.
+
+  Raises:
+    ValueError: importance of another shape.
   """
+  batch, heads = scores.shape[:2]
   if head_importance is None:
-    head_importance = jnp.full(scores.shape[1:2], 1.0 / scores.shape[1])
+    head_importance = jnp.full([heads], 1.0 / heads)
+  shape = np.shape(head_importance)
+  if shape not in itertools.product((1, batch), (1, heads)) and shape not in ((1,), (heads,)):
+    raise ValueError(f"head_importance: got shape {shape}, must be [{heads}] or [{batch}, {heads}], one weight per head")
   weights = jnp.broadcast_to(jnp.asarray(head_importance, jnp.float32), scores.shape[:2])
   with jax.default_matmul_precision("highest"):
     return jnp.einsum("BH,BHV->BV", weights, scores)
+
+
+def bounded(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Numbers whose squares and differences are finite: NaN becomes 0, and rows with larger numbers than 1e15 are scaled.
+
+  Args:
+    values: [B, V, ...] of any float dtype.
+    mask: [B, V] bool, True where values count.
+
+  Returns:
+    [B, V, ...] float32, 0 where values do not count.
+  """
+  mask = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+  values = jnp.where(mask, jnp.nan_to_num(_float(values)), 0.0)
+  largest = jnp.max(jnp.abs(values), axis=range(1, values.ndim), keepdims=True, initial=_LARGEST)
+  return values * (_LARGEST / largest)
 
 
 def _float(x):

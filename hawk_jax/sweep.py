@@ -9,6 +9,7 @@ import functools
 
 import jax
 
+from hawk_jax import checks
 from hawk_jax import scoring
 from hawk_jax import selectors
 
@@ -35,7 +36,11 @@ def select_many(
 
   Returns:
     [M, B, K] int32 indices into V, ascending; unused slots come last and hold -1.
+
+  Raises:
+    ValueError: a keep_count or normalization that is not allowed, or weights of another number of heads.
   """
+  checks.whole("keep_count", keep_count, 1, scores.shape[-1])
   scores = scoring.normalize(scores, visual_mask, normalization)
   select = lambda weights: selectors.top_k(scoring.fuse(scores, weights), visual_mask, counts, keep_count)
   return jax.vmap(select)(head_importances)

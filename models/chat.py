@@ -185,6 +185,10 @@ class Chat:
     Raises:
       ValueError: a message that cannot be read, or an option that is not allowed; the chat is then what it was.
     """
+    for name, value, kinds in (("content", content, (str, list, tuple)), ("images", images, (list, tuple))):
+      if not isinstance(value, kinds):
+        allowed = "a list" if name == "images" else "text or a list"
+        raise ValueError(f"{name}: got {type(value).__name__}, must be {allowed}")
     content = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     content = [{"type": "image", "image": picture} for picture in images] + content
     message = {"role": "user", "content": content}

@@ -119,6 +119,7 @@ def generate(
   Raises:
     ValueError: an argument that is not allowed, by name; prompts that leave no positions for `max_new_tokens`.
   """
+  _check_arguments(model, params, inputs)
   end_ids = check_length(model, inputs.prompt, max_new_tokens, eos_token_ids)
   sampling = sampling_lib.make(temperature, top_k, top_p, seed)
   checks.flag("return_logits", return_logits)
@@ -127,7 +128,7 @@ def generate(
   plan = make_plan(model, inputs.prompt, settings, head_importance, scores=scores, seeds=selector_seed, limits=limits)
   if features is None:
     features = encode_pictures(model, params, inputs, settings.rule.measures, tower_plan)
-  else:
+  if features is not None:
     _check_features(model, inputs.prompt, features, settings, limits)
   return prefill_and_decode(
     params,
@@ -154,9 +155,11 @@ def check_length(
   limit, last = model.config.text.max_position_embeddings, int(np.max(prompt.next_position))
   if last + max_new_tokens > limit:
     raise ValueError(
-      f"max_new_tokens: got {max_new_tokens}, but the longest prompt ends at position {last - 1} and the model "
+      f"max_new_tokens: got {checks.show(max_new_tokens)}, but the longest prompt ends at position {last - 1} and the model "
       f"has {limit} positions"
     )
+  if not isinstance(eos_token_ids, Iterable) or isinstance(eos_token_ids, (str, bytes)):
+    raise ValueError(f"eos_token_ids: got {checks.show(eos_token_ids)}, must be a list of token ids")
   return np.asarray([checks.whole("eos_token_ids", token, 0, checks.INT32_MAX) for token in eos_token_ids], np.int32)
 
 
@@ -273,6 +276,12 @@ def survivors(params, prompt, features, plan, *, model) -> jax.Array:
   return model.apply({"params": params}, prompt, features, plan, method=stages.survivors)
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def fused_scores(params, prompt, features, plan, *, model) -> jax.Array:
+  """The scores by which a plan ranks visual tokens, [B, V] float32; see `VisionLanguageModel.fused_scores`."""
+  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")
+
+
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "return_logits"))
 def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new_tokens, return_logits=False):
   """Scores, prunes, runs the prompt, and chooses the first token.
@@ -352,8 +361,28 @@ def finish(state: State, order: jax.Array) -> Generation:
   return Generation(jnp.where(generated, state.tokens, last), state.lengths, order, logits)
 
 
+def _check_arguments(model, params, inputs) -> None:
+  """Refuses arguments in another order, and those of another model, as far as their types and shapes show it."""
+  for name, value, kind in (("model", model, VisionLanguageModel), ("inputs", inputs, Inputs)):
+    if not isinstance(value, kind):
+      raise ValueError(f"{name}: got {type(value).__name__}, must be {kind.__name__}")
+  text = model.config.text
+  try:
+    found = np.shape(params["language_model"]["embed_tokens"]["embedding"])
+  except (TypeError, LookupError) as error:
+    raise ValueError("params: must be the parameters of the model, of load_model; language_model is missing") from error
+  if found != (expected := (text.vocab_size, text.hidden_size)):
+    raise ValueError(f"params: belong to another model: the table of tokens has shape {found}, this model's has {expected}")
+  if (axes := inputs.prompt.text_positions.shape[-1]) != text.position_axes:
+    raise ValueError(f"inputs: were packed for a model with {axes} position axes, this one has {text.position_axes}")
+  if (largest := int(np.max(inputs.prompt.text_tokens))) >= text.vocab_size:
+    raise ValueError(f"inputs: were packed for another model, with token {largest}; this one has {text.vocab_size} tokens")
+
+
 def _check_features(model, prompt, features, pruning, limits) -> None:
-  """Raises ValueError for features whose shape shows that they belong to other pictures, or that lack a measure."""
+  """Raises ValueError for features that belong to other pictures, as type or shape shows, or that lack a measure."""
+  if not isinstance(features, Features):
+    raise ValueError(f"features: got {type(features).__name__}, must be the result of encode_pictures")
   if missing := [name for name in pruning.rule.measures if name not in features.measures]:
     raise ValueError(f"features: they hold no {missing[0]}, which the selector {pruning.selector} needs")
   if (limits is None) != (features.rows is None):

@@ -1,6 +1,6 @@
 """Pictures and chat text to the arrays that `pack` takes, without torch.
 
-Tokenizer, chat template and image processing are transformers'. This module opens pictures, and repeats each picture's
+Tokenizer, chat template and image processing are transformers'. This module puts them together, and repeats each picture's
 placeholder in the text as often as the picture has visual tokens.
 """
 
@@ -8,27 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import io
 import itertools
-import json
-import os
 import pathlib
 import re
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
-from PIL import UnidentifiedImageError
-import transformers
 
+from hawk_jax import checks
+from models import foreign
 from models import registry
 from models.checkpoints import directory as directory_lib
+from models.checkpoints import tokenizer as tokenizer_lib
+from models.inputs import media as media_lib
+from models.inputs import templates
 from models.inputs import video as video_lib
 from models.inputs.media import MediaProcessor
+from models.inputs.pictures import open_picture
 from models.inputs.video import Video
-
-MAX_PICTURE_PIXELS = 100_000_000
+from models.vision_language import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +76,24 @@ class Processor:
     """
     if (prompts is None) == (messages is None):
       raise ValueError("prompts and messages: give one of them")
-    count = len(prompts or messages or ())
-    if isinstance(prompts, str) or not count:
-      raise ValueError(f"prompts: got {prompts!r}, must be a list of at least one text")
-    images = [[]] * count if images is None else images
-    if len(images) != count:
-      raise ValueError(f"images: got pictures for {len(images)} prompts, there are {count}")
-    videos = [[]] * count if videos is None else videos
-    if len(videos) != count:
-      raise ValueError(f"videos: got videos for {len(videos)} prompts, there are {count}")
-    if messages is None:
-      messages = [_user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, prompts or ())]
+    name, given = ("messages", messages) if prompts is None else ("prompts", prompts)
+    if not isinstance(given, (list, tuple)) or not given:
+      raise ValueError(f"{name}: got {checks.show(given)}, must be a list of at least one {'chat' if messages else 'text'}")
+    images, videos = _rows("images", images, len(given)), _rows("videos", videos, len(given))
+    for number, item in enumerate(given):
+      (templates.check if prompts is None else templates.check_text)(f"{name}: prompt {number}", item)
     if any(videos) and self.media.video_token is None:
       raise ValueError("videos: this model takes pictures only")
-    images = [[open_picture(picture) for picture in row] for row in images]
-    texts = [self._text(chat) for chat in messages]
+    if messages is None:
+      messages = [templates.user_message(len(row), len(clips), text) for row, clips, text in zip(images, videos, given)]
+    images = [[self._opened(picture, at, number) for at, picture in enumerate(row)] for number, row in enumerate(images)]
+    for number, row in enumerate(videos):
+      for at, video in enumerate(row):
+        self._check_video(video, at, number)
+    for name, limit in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+      if limit is not None:
+        checks.whole(name, limit, 1)
+    texts = [self._text(number, chat) for number, chat in enumerate(messages)]
     rows = [self._in_order(*prompt) for prompt in zip(itertools.count(), texts, images, videos)]
     media = self.media(rows, min_pixels, max_pixels)
     return {**self._tokenized(texts, media), **media.arrays}
@@ -106,15 +108,40 @@ class Processor:
     Args:
       tokens: [B, T] of `generate`.
       lengths: [B] of `generate`.
+
+    Raises:
+      ValueError: arrays of another type or shape, or numbers that are no token ids.
     """
-    rows = [np.asarray(row)[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths))]
+    tokens = checks.whole_array("tokens", tokens, "whole numbers [batch, length]")
+    lengths = checks.whole_array("lengths", lengths, "whole numbers [batch]")
+    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
+      given = f"got shapes {tokens.shape} and {lengths.shape}"
+      raise ValueError(f"tokens and lengths: {given}, must be [batch, length] and [batch]")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() <= checks.INT32_MAX:
+      raise ValueError(f"tokens: from {tokens.min()} to {tokens.max()}, must be token ids")
+    rows = [row[:length].tolist() for row, length in zip(tokens, lengths)]
     return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
-  def _text(self, chat) -> str:
+  def _opened(self, picture, at, number) -> Image.Image:
+    """An RGB picture that the model takes, the one at `at` of a prompt."""
+    name = f"images: picture {at} of prompt {number}"
+    opened = open_picture(picture, name)
+    self.media.check_shape(name, *opened.size)
+    return opened
+
+  def _check_video(self, video, at, number) -> None:
+    name = f"videos: video {at} of prompt {number}"
+    if not isinstance(video, Video):
+      raise ValueError(f"{name}: got {type(video).__name__}, must be a Video of models.inputs.video.read")
+    height, width = video.frames.shape[1:3]
+    self.media.check_shape(name, width, height)
+
+  def _text(self, number, chat) -> str:
     """A chat as the model reads it, with placeholders."""
-    return self.tokenizer.apply_chat_template(
-      chat, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-    )
+    try:
+      return templates.render(self.tokenizer, self.chat_template, chat)
+    except ValueError as error:
+      raise ValueError(f"messages: prompt {number}: {error}") from error
 
   def _in_order(self, number, text, images, videos) -> list[Image.Image | Video]:
     """The pictures and videos of a prompt in the order of their placeholders."""
@@ -158,74 +185,47 @@ def load_processor(path_or_hub_id: str) -> Processor:
     ValueError: files that are missing or unreadable.
   """
   directory = directory_lib.resolve(path_or_hub_id)
-  config = directory_lib.read_config(directory)
-  port = registry.find(directory, config)
+  port, config, configuration = registry.configure(directory)
+  for name in media_lib.FILES:
+    if (directory / name).is_file():
+      directory_lib.read_json(directory / name)
+  tokenizer = tokenizer_lib.load(directory)
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     media = port.processor(directory, config, tokenizer)
-  except (OSError, ValueError) as error:
-    raise ValueError(f"model: {directory} has no usable tokenizer or image processor ({error})") from error
-  return Processor(tokenizer, media, _chat_template(directory, tokenizer), _eos_token_ids(directory, tokenizer))
+  except ValueError as error:
+    raise ValueError(f"model: {directory} has no usable image processor ({error})") from error
+  processor = Processor(tokenizer, media, templates.load(directory, tokenizer), _eos_token_ids(directory, tokenizer))
+  _try(processor, port.model(configuration), directory)
+  return processor
 
 
-def open_picture(picture) -> Image.Image:
-  """A picture as an RGB image.
-
-  Args:
-    picture: PIL image, [H, W, 3] uint8 array, path, or a file's bytes.
-
-  Raises:
-    ValueError: it is missing, not a picture, truncated, empty, or has more than 100 million pixels.
-  """
-  name = "images"
+def _try(processor: Processor, model: VisionLanguageModel, directory: pathlib.Path) -> None:
+  """Prepares one prompt, so that files which do not fit one another are found before any weights are loaded."""
   try:
-    if isinstance(picture, (str, os.PathLike)):
-      name = f"images: {picture}"
-      picture = Image.open(picture)
-    elif isinstance(picture, bytes):
-      name = "the content"
-      picture = Image.open(io.BytesIO(picture))
-    elif isinstance(picture, np.ndarray):
-      if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
-        raise ValueError(f"images: got a {picture.dtype} array of shape {picture.shape}, must be uint8 [H, W, 3]")
-      if not picture.size:
-        raise ValueError(f"images: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, must have at least one")
-      picture = Image.fromarray(picture)
-    if not isinstance(picture, Image.Image):
-      raise ValueError(f"images: got {type(picture).__name__}, must be a PIL image, a uint8 array or a path")
-    width, height = picture.size
-    if not 0 < width * height <= MAX_PICTURE_PIXELS:
-      raise ValueError(f"{name} is {width} x {height} pixels, must have 1 to {MAX_PICTURE_PIXELS:,}")
-    picture.load()
-  except FileNotFoundError as error:
-    raise ValueError(f"{name} does not exist") from error
-  except UnidentifiedImageError as error:
-    raise ValueError(f"{name} is not a picture Pillow can read") from error
-  except Image.DecompressionBombError as error:
-    raise ValueError(f"{name} must have 1 to {MAX_PICTURE_PIXELS:,} pixels ({error})") from error
-  except (OSError, SyntaxError) as error:
-    raise ValueError(f"{name} cannot be read, it may be truncated ({error})") from error
-  return ImageOps.exif_transpose(picture).convert("RGB")
-
-
-def _user_message(pictures: int, videos: int, text: str) -> list[dict]:
-  content = [{"type": "image"}] * pictures + [{"type": "video"}] * videos + [{"type": "text", "text": text}]
-  return [{"role": "user", "content": content}]
-
-
-def _chat_template(directory: pathlib.Path, tokenizer) -> str:
-  """The vision model's own template if there is one, else the tokenizer's."""
-  if (path := directory / "chat_template.jinja").is_file():
-    return path.read_text()
-  if (path := directory / "chat_template.json").is_file():
-    return json.loads(path.read_text())["chat_template"]
-  if not tokenizer.chat_template:
-    raise ValueError(f"model: {directory} has no chat template")
-  return tokenizer.chat_template
+    model.pack(**processor(images=[[Image.new("RGB", (61, 47))]], prompts=["?"]))
+  except foreign.ERRORS as error:
+    raise ValueError(f"model: {directory}: its files cannot prepare a picture ({foreign.reason(error)})") from error
 
 
 def _eos_token_ids(directory: pathlib.Path, tokenizer) -> tuple[int, ...]:
-  path = directory / "generation_config.json"
-  ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+  path, ids = directory / "generation_config.json", None
+  if path.is_file():
+    ids = directory_lib.read_json(path).get("eos_token_id")
   ids = tokenizer.eos_token_id if ids is None else ids
-  return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+  ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+  return tuple(checks.whole(f"model: {path}: eos_token_id", token, 0, checks.INT32_MAX) for token in ids)
+
+
+def _rows(name: str, values: Any, count: int) -> list[list[Any]]:
+  """For each prompt, its pictures or videos."""
+  if values is None:
+    return [[]] * count
+  if not isinstance(values, (list, tuple)):
+    raise ValueError(f"{name}: got {type(values).__name__}, must be a list with a list for each prompt")
+  if len(values) != count:
+    noun = "pictures" if name == "images" else name
+    raise ValueError(f"{name}: got {noun} for {len(values)} prompts, there are {count}")
+  for number, row in enumerate(values):
+    if not isinstance(row, (list, tuple)):
+      raise ValueError(f"{name}: got {type(row).__name__} for prompt {number}, must be a list of its {name}: {name}=[[...]]")
+  return [list(row) for row in values]

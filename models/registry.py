@@ -5,6 +5,10 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import jax
+
+from hawk_jax import checks
+from models import hf_config
 from models import internvl
 from models import llava
 from models import llava_onevision
@@ -35,24 +39,40 @@ def find(directory: pathlib.Path, config: dict[str, Any]) -> Port:
     ValueError: no, an unknown or a refused model_type.
   """
   model_type = config.get("model_type")
+  if not isinstance(model_type, str) or model_type not in {**PORTS, **REFUSED}:
+    raise ValueError(
+      f"model: {directory}/config.json has model_type {checks.show(model_type)}, supported are {', '.join(PORTS)}"
+    )
   if model_type in REFUSED:
     raise ValueError(f"model: {directory}/config.json has model_type {model_type!r}: {REFUSED[model_type]}")
-  if model_type not in PORTS:
-    raise ValueError(f"model: {directory}/config.json has model_type {model_type!r}, supported are {', '.join(PORTS)}")
   return PORTS[model_type]
 
 
-def build(directory: pathlib.Path, config: dict[str, Any], mesh=None) -> VisionLanguageModel:
-  """The model that a config.json describes, on a mesh or on one device; no weights are read.
+def configure(directory: pathlib.Path, config: dict[str, Any] | None = None) -> tuple[Port, dict[str, Any], Any]:
+  """A checkpoint's port, the content of its config.json, and the port's configuration; no weights are read.
+
+  Args:
+    directory: of the checkpoint.
+    config: the content of its config.json, if it has been read.
 
   Raises:
     ValueError: an unknown model_type, or values that the port does not support or cannot read.
   """
+  config = directory_lib.read_config(directory) if config is None else config
   port = find(directory, config)
-  try:
-    return port.model(port.from_hf(config), mesh)
-  except Exception as error:  # transformers' config classes raise many kinds
-    raise ValueError(f"model: {directory}/config.json: {error}") from error
+  return port, config, hf_config.read(directory, config, port.from_hf)
+
+
+def build(directory: pathlib.Path, config: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> VisionLanguageModel:
+  """The model that a config.json describes, on a mesh or on one device; no weights are read.
+
+  Raises:
+    ValueError: as `configure`, or a mesh of another type.
+  """
+  if mesh is not None and not isinstance(mesh, (jax.sharding.Mesh, jax.sharding.AbstractMesh)):
+    raise ValueError(f"mesh: got {checks.show(mesh)}, must be a mesh, such as models.sharding.make_mesh makes")
+  port, _, configuration = configure(directory, config)
+  return port.model(configuration, mesh)
 
 
 def describe(path_or_hub_id: str, mesh=None) -> tuple[pathlib.Path, VisionLanguageModel]:
@@ -114,7 +134,6 @@ def published(name: str, mesh=None) -> VisionLanguageModel:
   Raises:
     ValueError: an unknown name.
   """
-  for port in PORTS.values():
-    if name in port.published:
-      return port.model(port.published[name], mesh)
-  raise ValueError(f"model_config: got {name!r}, allowed are {', '.join(published_sizes())}")
+  checks.choice("model_config", name, published_sizes())
+  port = next(port for port in PORTS.values() if name in port.published)
+  return port.model(port.published[name], mesh)

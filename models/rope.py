@@ -63,7 +63,7 @@ def rotation(positions: jax.Array, frequencies: Frequencies) -> tuple[jax.Array,
     Two [..., T, F] float32 arrays. They are float32 for every model dtype, since in
     bfloat16 the positions 4,095 and 4,096 are the same number.
   """
-  axes = positions[..., jnp.asarray(frequencies.axes)].astype(jnp.float32)
+  axes = positions[..., np.asarray(frequencies.axes)].astype(jnp.float32)
   angles = axes * jnp.asarray(frequencies.values, jnp.float32)
   cos, sin = cpu.kept((jnp.cos, jnp.sin), angles)
   return cos, sin

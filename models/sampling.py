@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from hawk_jax import checks
 
+_SMALLEST = 1e-30
+
 
 @struct.dataclass
 class Sampling:
@@ -41,6 +43,8 @@ def make(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int
   checks.whole("seed", seed)
   if temperature == 0.0:
     return None
+  # Beyond these bounds numbers have no effect but to leave float32.
+  temperature, top_p = min(max(temperature, _SMALLEST), 1 / _SMALLEST), max(float(top_p), _SMALLEST)
   return Sampling(
     jnp.float32(temperature), jnp.int32(min(top_k, checks.INT32_MAX)), jnp.float32(top_p), jnp.uint32(seed % 2**32)
   )

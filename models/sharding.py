@@ -65,9 +65,11 @@ def make_mesh(spec: str | None = None, devices=None) -> Mesh:
     sizes = {"fsdp": len(devices) // tensor, "tensor": tensor}
   else:
     sizes = {}
+    if not isinstance(spec, str):
+      raise ValueError(f"mesh: got {spec!r}, must be like data:2,fsdp:2,tensor:2")
     for part in spec.split(","):
       axis, _, size = part.strip().partition(":")
-      if axis not in AXES or axis in sizes or not size.isdecimal() or int(size) < 1:
+      if axis not in AXES or axis in sizes or not re.fullmatch("[1-9][0-9]{0,8}", size):
         raise ValueError(
           f"mesh: got {part!r} in {spec!r}, must be like data:2,fsdp:2,tensor:2 with each of {', '.join(AXES)} at most once"
         )

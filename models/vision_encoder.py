@@ -52,20 +52,24 @@ NAMES = Names(
   },
 )
 
-# How the parameters are split over a mesh. Newlines are vectors as long as the hidden state.
-AXES = (
-  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
-  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+# How parameters are split over a mesh: those of blocks with the attribute names of CLIP's, and of LLaVA's projector ...
+BLOCK_AXES = (
   (r"vision_tower/.*/[qkv]_proj/kernel", P("fsdp", "vision_heads")),
   (r"vision_tower/.*/[qkv]_proj/bias", P("vision_heads")),
-  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"vision_tower/.*/fc1/kernel", P("fsdp", "tensor")),
   (r"vision_tower/.*/fc1/bias", P("tensor")),
   (r"vision_tower/.*/fc2/kernel", P("tensor", "fsdp")),
   (r"multi_modal_projector/linear_1/kernel", P("fsdp", "tensor")),
   (r"multi_modal_projector/linear_1/bias", P("tensor")),
   (r"multi_modal_projector/linear_2/kernel", P("tensor", "fsdp")),
+)
+# ... and all others of these models. Newlines are vectors as long as the hidden state.
+AXES = (
+  (r"vision_tower/embeddings/patch_embedding/kernel", P(None, "fsdp")),
+  (r"vision_tower/embeddings/position_embedding/embedding", P(None, "fsdp")),
+  (r"vision_tower/.*/out_proj/kernel", P("vision_heads", "fsdp")),
   (r"image_newline", P()),
+  *BLOCK_AXES,
 )
 
 
@@ -143,7 +147,7 @@ def feature_layers(layers: int | Sequence[int], depth: int) -> tuple[int, ...]:
     ValueError: the tower has no such hidden state.
   """
   layers = [layers] if isinstance(layers, int) else layers
-  if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+  if not layers or not all(type(layer) is int and -depth - 1 <= layer <= depth for layer in layers):
     raise ValueError(f"config: vision_feature_layer is {layers}, the vision tower has hidden states {-depth - 1} to {depth}")
   return tuple(layer % (depth + 1) for layer in layers)
 

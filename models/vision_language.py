@@ -152,12 +152,12 @@ class VisionLanguageModel(nn.Module):
       normalization: of the scores, see `hawk_jax.scoring.normalize`.
 
     Raises:
-      ValueError: a keep_count or normalization that is not allowed.
+      ValueError: an argument that is not allowed, by name.
     """
-    plan = None
-    if keep_count is not None:
-      settings = pruning.Pruning(keep_count=keep_count, normalization=normalization)
-      plan = pruning.Plan(keep_count, settings, head_importance, counts)
+    settings = pruning.Pruning(keep_count=keep_count, normalization=normalization)
+    if counts is not None and keep_count is None:
+      raise ValueError("counts: needs keep_count, their bound")
+    plan = None if keep_count is None else pruning.Plan(keep_count, settings, head_importance, counts)
     features = None if inputs.vision is None else self.encode(inputs.vision)
     sequence = self.prune(inputs.prompt, features, plan)
     hidden, _ = self.language_model.prefill(

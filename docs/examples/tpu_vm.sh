@@ -14,7 +14,9 @@ tpu() { gcloud compute tpus tpu-vm "$1" "$name" --zone="$ZONE" "${@:2}"; }
 tpu describe >/dev/null 2>&1 || tpu create --accelerator-type="$TYPE" --version="$VERSION"
 git archive --output=/tmp/hawk.tar.gz HEAD
 gcloud compute tpus tpu-vm scp /tmp/hawk.tar.gz "$name:" --zone="$ZONE" --worker=all
-tpu ssh --worker=all --command="mkdir -p hawk && tar -xzf hawk.tar.gz -C hawk && cd hawk && python3 -m venv .venv &&
+# The images of TPU VMs have Python 3.10; uv brings one that JAX takes.
+tpu ssh --worker=all --command="mkdir -p hawk && tar -xzf hawk.tar.gz -C hawk && cd hawk &&
+  python3 -m pip install --quiet --user uv && python3 -m uv venv --quiet --clear --python=3.11 .venv &&
   sed 's/\[.*\]//' requirements_lock.txt >constraints.txt &&
-  .venv/bin/pip install --quiet -r requirements.txt 'jax[tpu]' -c constraints.txt"
+  python3 -m uv pip install --quiet --python=.venv -r requirements.txt 'jax[tpu]' -c constraints.txt"
 tpu ssh --worker=all --command="cd hawk && .venv/bin/python -m $(printf '%q ' "$@") --distributed"

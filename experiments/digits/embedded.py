@@ -21,6 +21,7 @@ from tokenizers import trainers
 import transformers
 
 from experiments.digits import task
+from experiments.running import files
 from models.llava import config as llava_config
 from models.llava.model import Llava
 from models.qwen2_5_vl import config as qwen_config
@@ -329,7 +330,7 @@ def write_assets(directory: pathlib.Path, student: Student) -> None:
   architecture, tokenizer = student.architecture, student.tokenizer
   directory.mkdir(parents=True, exist_ok=True)
   special, start, end = architecture.special_tokens, architecture.start_token, architecture.end_token
-  files = {
+  contents = {
     "config.json": architecture.config(tokenizer.get_vocab_size()),
     "generation_config.json": {"eos_token_id": special.index(end), "pad_token_id": special.index(start)},
     "preprocessor_config.json": architecture.preprocessor,
@@ -341,7 +342,7 @@ def write_assets(directory: pathlib.Path, student: Student) -> None:
       "clean_up_tokenization_spaces": False,
     },
   }
-  for name, content in files.items():
-    (directory / name).write_text(json.dumps(content, indent=2) + "\n")
-  (directory / "chat_template.jinja").write_text(architecture.chat_template)
-  tokenizer.save(str(directory / "tokenizer.json"))
+  for name, content in contents.items():
+    files.write(directory / name, json.dumps(content, indent=2) + "\n")
+  files.write(directory / "chat_template.jinja", architecture.chat_template)
+  files.write(directory / "tokenizer.json", tokenizer.to_str(pretty=True))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 
-import jax
 import numpy as np
 
 from experiments.estimation.data import Batches
 from experiments.estimation.sources import Importance
 from hawk_jax import budgets
 from hawk_jax import pruning
+from models import generation
 from models import sharding
 
 # No prompt keeps more than this many times the mean share, which bounds the static number of slots.
@@ -38,9 +37,8 @@ def calibrate(
   for batch in batches if rows else ():
     masks.append(np.asarray(batch.prompt.visual_mask))
     for name, each in rows.items():
-      # The keep_count has no influence on scores.
-      plan = pruning.Plan(1, own[name], head_importance=each.weights)
-      fused = _fused_scores(batches.params, batch.prompt, batch.features, plan, model=model)
+      plan = pruning.Plan(1, own[name], head_importance=each.weights)  # its keep_count has no influence on scores
+      fused = generation.fused_scores(batches.params, batch.prompt, batch.features, plan, model=model)
       scores[name].append(sharding.fetch(fused, model.mesh))
 
   def find(name, ratio):
@@ -55,8 +53,3 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
   """[N, V] of arrays [B, V], whose visual slots may differ in number."""
   width = max(array.shape[1] for array in arrays)
   return np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _fused_scores(params, prompt, features, plan, *, model):
-  return model.apply({"params": params}, prompt, features, plan, method="fused_scores")

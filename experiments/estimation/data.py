@@ -133,21 +133,28 @@ def from_jsonl(path: str) -> list[Example]:
   """
   examples = []
   try:
-    lines = pathlib.Path(path).read_text().splitlines()
+    content = pathlib.Path(path).read_text()
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(f"data: cannot read {path!r} ({error})") from error
-  for number, line in enumerate(lines, 1):
+  # Not splitlines, which also splits at separators that JSON strings may hold.
+  for number, line in enumerate(content.removesuffix("\n").split("\n") if content else [], 1):
     try:
       row = json.loads(line)
       picture = processor_lib.open_picture(pathlib.Path(path).parent / row["image"])
-      examples.append(Example(np.asarray(picture), row["question"], row["answer"], row["dataset"]))
-    except (ValueError, KeyError, TypeError) as error:
+      examples.append(Example(np.asarray(picture), *(_text(row, name) for name in ("question", "answer", "dataset"))))
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
       raise ValueError(
         f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and dataset"
       ) from error
   if not examples:
     raise ValueError(f"data: {path} is empty")
   return examples
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+  if not isinstance(row[name], str):
+    raise TypeError(f"{name} is {row[name]!r}, must be a string")
+  return row[name]
 
 
 def first(examples: Sequence[Example], count: int | None) -> list[Example]:

@@ -116,7 +116,10 @@ class PerExample(Estimator):
     for number in records.remaining(len(batches), "batch"):
       batch = batches[number]
       scores = self.function(batches.model, batches.params, batch, settings)
-      records.append({"datasets": batch.datasets, "scores": scores.T.tolist()})
+      records.append(
+        {"datasets": batch.datasets, "scores": scores.T.tolist()},
+        **{f"head {head}": float(score) for head, score in enumerate(scores.mean(axis=1))},
+      )
     means = mean_scores(*scores_of(records.records))
     return Estimate(weights_of(means), means)
 

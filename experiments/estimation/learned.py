@@ -68,7 +68,8 @@ def learn(batches: Batches, settings, records: Journal) -> np.ndarray:
       settings=settings.pruning_of(),
     )
     state, loss = sharding.fetch((state, loss), model.mesh)
-    records.append({"loss": float(loss), "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]})
+    state_leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]
+    records.append({"loss": float(loss), "state": state_leaves}, loss=float(loss))
   return np.asarray(jax.nn.softmax(state[0]))
 
 

@@ -256,7 +256,8 @@ class Answerer:
     return np.asarray(_summary(self.params, prompt, features, self._scored(prompt), model=self.model))
 
   def _fused(self, prompt, features):
-    return np.asarray(_fused(self.params, prompt, features, self._scored(prompt), model=self.model))
+    # A program apart from `_summary`, whose last digits another output of that program might change.
+    return np.asarray(generation.fused_scores(self.params, prompt, features, self._scored(prompt), model=self.model))
 
   def _scored(self, prompt):
     return pruning.Plan(prompt.visual_order.shape[1], self.settings[0].pruning, self.head_importance)
@@ -286,9 +287,3 @@ def _summary(params, prompt, features, scored, *, model):
     jnp.max(fused, axis=1, where=mask, initial=-jnp.inf),
   ]
   return jnp.where(mask.any(1)[:, None], jnp.stack(reduced, axis=1), 0.0)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _fused(params, prompt, features, scored, *, model):
-  """[B, V] float32 fused scores; apart from `_summary`, whose last digits another output of the program might change."""
-  return model.apply({"params": params}, prompt, features, scored, method="fused_scores")

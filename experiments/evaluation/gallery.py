@@ -10,10 +10,12 @@ import math
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 from PIL import Image
 
 from experiments.evaluation import plan
+from experiments.evaluation.benchmarks.tsv import RowError
 from experiments.evaluation.benchmarks.tsv import Table
 from experiments.evaluation.results import Result
 from experiments.evaluation.results import titles
@@ -47,12 +49,14 @@ def page(
     read_video: of the run's `Options.reader`.
     about: a line at the top.
   """
-  questions = [
-    _question(result, at, settings, read_video)
-    for result, positions in zip(results, shown)
-    for at in sorted(positions)
-    if "problem" not in result.answers[at]
-  ]
+  questions = []
+  for result, positions in zip(results, shown):
+    for at in sorted(positions):
+      if "problem" not in result.answers[at]:
+        try:
+          questions.append(_question(result, at, settings, read_video))
+        except RowError as error:  # a file that has gone since the question was asked
+          logging.warning("not in report.html: %s", error)
   data = json.dumps({"about": about, "summary": _summary(results, settings), "questions": questions}, ensure_ascii=False)
   # "</script>" inside a string would end the element that holds the data.
   return _TEMPLATE.read_text().replace("DATA", data.replace("<", "\\u003c"), 1)

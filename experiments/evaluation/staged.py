@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
+import io
 import pathlib
 import time
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from experiments.reporting import figures
+from experiments.running import files
 from hawk_jax import pruning
 from models import chat
 from models import generation
@@ -77,7 +79,7 @@ class Answerer:
       params: its parameters.
       processor: of the model.
       options: how it answers.
-      clip: of `clip_text.load_for`, whose relevance replaces HAWK's scores, or None.
+      clip: of `clip_text.load`, whose relevance replaces HAWK's scores, or None.
       watch: with seconds that count for the first turn.
     """
     self.model, self.params, self.processor, self.options, self.clip = model, params, processor, options, clip
@@ -182,8 +184,9 @@ class Answerer:
     fused, heads = sharding.fetch(token_scores(self.params, turn.inputs.prompt, features, plan, model=model), model.mesh)
     views = turn.inputs.views[0]
     self.written += [f"scores{suffix}.npz", f"kept_tokens{suffix}.png"]
+    content = io.BytesIO()
     np.savez_compressed(
-      output / f"scores{suffix}.npz",
+      content,
       fused=fused[0, :total],
       heads=heads[0, :, :total],
       head_importance=self.options.head_importance,
@@ -192,6 +195,7 @@ class Answerer:
       views=np.asarray([dataclasses.astuple(view) for view in views], np.int32),
       rule=self.options.rule,
     )
+    files.write(output / f"scores{suffix}.npz", content.getvalue())
     figures.kept_tokens(
       output / f"kept_tokens{suffix}.png",
       conversation.pictures,

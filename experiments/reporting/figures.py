@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import io
 import pathlib
+import textwrap
 from typing import Any
+import warnings
 
+import matplotlib
 from matplotlib import colors
 from matplotlib import patches
 from matplotlib.figure import Figure
@@ -17,7 +20,10 @@ from PIL import Image
 from experiments.running import files
 from models.vision_language import View
 
+# For functions that draw: questions and names that hold $ are no formulas.
+plain_text = matplotlib.rc_context({"text.parse_math": False})
 DIMMED = 0.22
+_TITLE_WIDTH = 100  # characters
 # Curves of a panel.
 MOST = 8
 # Colour, marker and line of a method: Okabe and Ito's colours, which can be told apart in any colour vision; then the same
@@ -30,6 +36,13 @@ STYLES = [
 ]
 
 
+def _wrapped(text: str) -> str:
+  """A title in lines that fit, of which the first and last four remain; Matplotlib's own wrapping takes $ for formulas."""
+  lines = [part for line in text.splitlines() for part in textwrap.wrap(line, _TITLE_WIDTH)]
+  return "\n".join(lines if len(lines) < 9 else [*lines[:4], "…", *lines[-4:]])
+
+
+@plain_text
 def kept_tokens(
   path: pathlib.Path,
   pictures: Sequence[Image.Image],
@@ -97,8 +110,8 @@ def kept_tokens(
     figure.colorbar(image, ax=right, shrink=0.8)
     left.set_axis_off()
     right.set_axis_off()
-  figure.suptitle(title, fontsize=12, wrap=True)
-  figure.savefig(path, dpi=110)
+  figure.suptitle(_wrapped(title), fontsize=12)
+  files.write(path, encode(figure))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +130,7 @@ class Panel:
   level: float | None = None
 
 
+@plain_text
 def curves(panels: Sequence[Panel], y_label: str) -> Figure:
   """Draws panels with a common legend outside of them; a method has one colour and one marker in all panels.
 
@@ -165,6 +179,7 @@ def curves(panels: Sequence[Panel], y_label: str) -> Figure:
   return figure
 
 
+@plain_text
 def bars(series: Mapping[str, np.ndarray], x_label: str, y_label: str) -> Figure:
   """Draws groups of bars, numbered from 0, under a legend above them.
 
@@ -193,10 +208,13 @@ def best(found: Mapping[str, Any], most: int = MOST, always: Sequence[str] = ())
   return {name: points for name, points in found.items() if name in names}
 
 
+@plain_text
 def encode(figure: Figure, suffix: str = ".png") -> bytes:
   """A figure as the content of a .png or .pdf file, without a date, so that the same figure has the same bytes."""
   buffer = io.BytesIO()
-  figure.savefig(buffer, format=suffix[1:], dpi=160, metadata={"CreationDate": None} if suffix == ".pdf" else {})
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box takes its place
+    figure.savefig(buffer, format=suffix[1:], dpi=160, metadata={"CreationDate": None} if suffix == ".pdf" else {})
   return buffer.getvalue()
 
 

@@ -19,9 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import logging
+import signal
 import sys
-import types
-import typing
 from typing import Any
 
 from absl import app
@@ -58,10 +57,21 @@ class MeshSettings(Settings):
   )
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """As absl does, except that --help is a success."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except SystemExit as end:
+    if isinstance(end.__context__, flags.Error):
+      raise
+    sys.exit(0)
+
+
 def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   """Runs a command with settings from the command line.
 
-  A ValueError or OSError is printed as one line without traceback, and ends the process with status 2.
+  A ValueError or OSError is printed as one line without traceback, and ends the process with status 2; so does Ctrl-C, with
+  status 130.
 
   Args:
     kind: the class of the settings.
@@ -77,9 +87,8 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
   def parsed(argv):
     if len(argv) > 1:
       raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    logging.getLogger("jax").setLevel(logging.WARNING)  # it reports every backend that it does not find
-    if not flags.FLAGS["verbosity"].present:
-      absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
+    _quieten_libraries()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # see experiments/__init__.py
     try:
       config = configs.load(flags.FLAGS.config, None if own_config else [*names_of(kind), *names_of(processes.Options)])
       options = read_flags(processes.Options, config=config.values)
@@ -90,13 +99,22 @@ def main(kind: type[Settings], run: Callable[[Any], Any]) -> None:
       with processes.only_first_prints():
         run(settings if own_config else remote.fetched(settings))
         remote.close_all()
+    except KeyboardInterrupt as interruption:
+      processes.leave(f"interrupted; {interruption}" if str(interruption) else "interrupted", 130)
     except (ValueError, OSError) as error:
       if flags.FLAGS.pdb or flags.FLAGS.pdb_post_mortem:
         raise
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(2)
+      processes.leave(f"error: {error}", 2)
 
-  app.run(parsed)
+  app.run(parsed, flags_parser=_parse_flags)
+
+
+def _quieten_libraries() -> None:
+  logging.getLogger("jax").setLevel(logging.WARNING)  # it reports every backend that it does not find
+  if not flags.FLAGS["verbosity"].present:
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file
+  # Orbax logs the traceback of each failure that it raises too.
+  absl_logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = flags.FLAGS) -> None:
@@ -107,7 +125,7 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
     values: where the flags are defined.
   """
   for field in dataclasses.fields(kind):
-    what, repeated = _type(kind, field)
+    what, repeated, _ = settings_lib.types_of(kind)[field.name]
     choices = settings_lib.choices_of(field)
     default = list(field.default) if repeated else field.default
     # --help lists the flags of the module with this name.
@@ -118,6 +136,7 @@ def define_flags(kind: type[settings_lib.Checked], values: flags.FlagValues = fl
       (flags.DEFINE_multi_enum if repeated else flags.DEFINE_enum)(enum_values=choices, **arguments)
     else:
       (_DEFINE_MULTI if repeated else _DEFINE)[what](**arguments)
+    values[field.name].help = field.metadata["help"]  # absl adds that a flag may be repeated, which ours says
 
 
 def read_flags(
@@ -154,9 +173,8 @@ def _typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: An
   Raises:
     ValueError: a value of another type.
   """
-  what, repeated = _type(kind, field)
+  what, repeated, optional = settings_lib.types_of(kind)[field.name]
   several = repeated and isinstance(value, (list, tuple))
-  optional = type(None) in typing.get_args(typing.get_type_hints(kind)[field.name])
   if value is None and optional:
     return None
   for one in value if several else (value,):
@@ -166,12 +184,3 @@ def _typed(kind: type[settings_lib.Checked], field: dataclasses.Field, value: An
       raise ValueError(f"{field.name}: got {one!r} in the config, must be {allowed}")
   convert = float if what is float else lambda one: one
   return tuple(map(convert, value if several else (value,))) if repeated else convert(value)
-
-
-def _type(kind, field) -> tuple[type, bool]:
-  """The type of a flag's values, and whether the flag may be repeated."""
-  hint = typing.get_type_hints(kind)[field.name]
-  if isinstance(hint, types.UnionType):
-    hint = next(part for part in typing.get_args(hint) if part is not type(None))
-  repeated = typing.get_origin(hint) is tuple
-  return (typing.get_args(hint)[0] if repeated else hint), repeated

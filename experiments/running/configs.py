@@ -18,6 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.running import remote
+
 HELP = "Config file, FILE.py or FILE.py:ARGUMENTS, with values for flags that are not given."
 
 
@@ -46,6 +48,7 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
   """
   if not source:
     return Config()
+  source = _local(source)
   path, *arguments = source.split(":", 1)
   if not pathlib.Path(path).is_file():
     raise ValueError(f"config: there is no file {path}")
@@ -58,6 +61,8 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
     while cause.__context__ is not None:  # config_flags and absl each wrap the file's own error in another
       cause = cause.__context__
     raise ValueError(f"config: {cause}") from error
+  except Exception as error:  # the file is Python, and may fail in any way
+    raise ValueError(f"config: {path}: {type(error).__name__}: {error}") from error
   content = values["config"].value
   content = content.to_dict() if hasattr(content, "to_dict") else content
   if not isinstance(content, Mapping):
@@ -67,6 +72,15 @@ def load(source: str | None, allowed: Iterable[str] | None) -> Config:
   module = sys.modules.pop("config_config")  # the name that config_flags gives it; the next file must not find it
   get_hyper = getattr(module, "get_hyper", None)
   return Config(content, get_hyper and get_hyper(*arguments))
+
+
+def _local(source: str) -> str:
+  """The source with a local copy in place of a remote file."""
+  if not remote.is_remote(source):
+    return source
+  scheme, rest = source.split("://", 1)
+  path, *arguments = rest.split(":", 1)
+  return ":".join([str(remote.fetch("config", f"{scheme}://{path}")), *arguments])
 
 
 def check_keys(name: str, given: Iterable[str], allowed: Iterable[str]) -> None:

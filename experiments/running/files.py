@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Iterable, Iterator
+import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -12,8 +16,15 @@ import jax
 
 from experiments.running import remote
 
+_SMALL_FILES = 1 << 20  # bytes of the directories and metadata that a writer adds
 
-def output_directory(name: str, value: str, shared: bool = False) -> pathlib.Path:
+
+def absolute(value: str) -> pathlib.Path:
+  """A path that the user gave, in which ~ is the home directory."""
+  return pathlib.Path(os.path.expanduser(value)).absolute()
+
+
+def output_directory(name: str, value: str, shared: bool = False, results: Iterable[str] = ()) -> pathlib.Path:
   """Makes a directory and checks that it can be written to, before any work is done.
 
   Results belong to the first process: the others get a directory that is deleted when they end. Of a remote directory, such
@@ -23,27 +34,112 @@ def output_directory(name: str, value: str, shared: bool = False) -> pathlib.Pat
     name: of the setting.
     value: the directory.
     shared: all processes get it, and see what the others write.
+    results: names of files that will be written into it.
 
   Raises:
-    ValueError: it cannot be made or written to.
+    ValueError: it cannot be made or written to, or holds a directory in the place of a result.
   """
   if jax.process_index() and not shared:
     value = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, value, ignore_errors=True)
   if remote.is_remote(value):
     return remote.Mirror(name, value, pull=shared).path
-  path = pathlib.Path(value).expanduser().absolute()
+  path = absolute(value)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      pass
+    with tempfile.TemporaryFile(dir=path) as file:
+      file.write(b"\0")
   except OSError as error:
-    raise ValueError(f"{name}: cannot write to {value!r} ({error.strerror})") from error
+    reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+    raise ValueError(f"{name}: cannot write to {str(value)!r} ({reason})") from error
+  for result in results:
+    if (path / result).is_dir():
+      raise ValueError(f"{name}: {path / result} is a directory, a file of this name is to be written")
   return path
 
 
-def write(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes a file atomically."""
+class InUseError(ValueError):
+  """Another run is using a directory."""
+
+
+@contextlib.contextmanager
+def resumable_directory(
+  name: str, value: str, shared: bool = False, results: Iterable[str] = (), alone: bool = True
+) -> Iterator[pathlib.Path]:
+  """A context with an output directory in which an interrupted run resumes, and which no other run can have meanwhile.
+
+  The first process holds a lock on the directory, which ends with the process however that ends. File systems that have no
+  locks of directories, such as NFS, leave it to the journals to refuse a second run. A remote directory is not locked.
+
+  Args:
+    name: of the setting.
+    value: the directory.
+    shared: as for `output_directory`.
+    results: as for `output_directory`.
+    alone: False lets several runs have it at the same time, which must then keep apart themselves.
+
+  Raises:
+    InUseError: another run has it.
+    ValueError: as `output_directory`.
+  """
+  path = output_directory(name, value, shared, results)
+  lock = os.open(path, os.O_RDONLY)
+  try:
+    if alone and not jax.process_index():
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        raise InUseError(f"{name}: another run is using {path}; wait until it ends, or give another directory") from error
+      except OSError:
+        pass
+    yield path
+  except KeyboardInterrupt as error:
+    raise KeyboardInterrupt(f"the same command resumes with what is in {value}") from error
+  finally:
+    os.close(lock)
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """A context whose operating system errors name a file; those of writes, such as a full disk, do not by themselves."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A context that writes a file beside `path`, which takes its place at the end.
+
+  Raises:
+    OSError: it cannot be written; what was there before is unchanged.
+  """
   partial = path.with_name(path.name + ".partial")
-  partial.write_bytes(content.encode() if isinstance(content, str) else content)
-  os.replace(partial, path)
+  with naming(path):
+    try:
+      yield partial
+      os.replace(partial, path)
+    except BaseException:
+      partial.unlink(missing_ok=True)
+      raise
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
+  """Writes a file atomically, as `replacing` does."""
+  with replacing(path) as partial:
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_space(path: pathlib.Path, size: int) -> None:
+  """Checks that a disk has room, for writers such as Orbax, which report a full disk in pages of traceback.
+
+  Args:
+    path: a directory.
+    size: in bytes.
+
+  Raises:
+    OSError: it has less.
+  """
+  if shutil.disk_usage(path).free < size + _SMALL_FILES:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -8,10 +8,13 @@ import json
 import os
 import pathlib
 from typing import Any
+import zlib
 
 import tqdm
 
+from experiments.running import files
 from experiments.running import processes
+from experiments.running import watching
 
 
 class Journal:
@@ -21,75 +24,109 @@ class Journal:
     records: what has been appended, by this run and by earlier ones.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False):
+  def __init__(self, path: pathlib.Path, settings: dict[str, Any], apart: bool = False, watch: watching.Watch | None = None):
     """Opens a journal, or starts one.
 
     Args:
       path: of the file.
       settings: everything that the records depend on.
       apart: this process has work and records of its own; otherwise all processes have the records of the first.
+      watch: gets a step for every record.
 
     Raises:
-      ValueError: the file belongs to a run with other settings, or to one that is still running.
+      ValueError: the file is damaged, or belongs to a run with other settings, or to one that is still running.
+      OSError: it cannot be written.
     """
-    self._path = pathlib.Path(path)
-    self._file = open(self._path, "a+b")
+    self._path, self._watch = pathlib.Path(path), watch
+    self._file = open(self._path, "a+b", buffering=0)
     try:
-      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      self._file.close()
-      raise ValueError(f"output_dir: another run is writing {self._path}") from error
-    self._file.seek(0)
-    held = self._file.read()
-    content = held if apart else processes.from_first(held)
-    try:
+      self._lock()
+      self._file.seek(0)
+      held = self._file.read()
+      content = held if apart else processes.from_first(held)
       self.records, size = _parse(self._path, content, settings)
-    except ValueError:
+      self._file.truncate(min(len(held), size))
+      self._write(content[len(held) : size] if size else _line(settings))  # in a process other than the first, its records
+    except BaseException:
       self._file.close()
       raise
-    self._file.truncate(min(len(held), size))
-    self._file.write(content[len(held) : size])  # in processes other than the first
-    if not size:
-      self._write(settings)
 
   def remaining(self, total: int, unit: str) -> Iterator[int]:
     """Numbers of the records that are still missing, with a progress bar."""
     done = len(self.records)
-    return iter(tqdm.trange(done, total, initial=done, total=total, unit=unit))
+    numbers = tqdm.trange(done, total, initial=done, total=total, unit=unit)
+    return iter(numbers) if self._watch is None else self._watch.steps(numbers, done)
 
-  def append(self, record: dict[str, Any]) -> None:
-    """Adds a record, which is on disk when this returns."""
+  def append(self, record: dict[str, Any], **metrics: float) -> None:
+    """Adds a record, which is on disk when this returns.
+
+    Args:
+      record: to add.
+      **metrics: numbers of this step, for the watch.
+
+    Raises:
+      OSError: it cannot be written; the records before it are unharmed.
+    """
+    self._write(_line(record))
     self.records.append(record)
-    self._write(record)
+    if self._watch is not None:
+      self._watch.write(len(self.records), **metrics)
 
   def close(self) -> None:
     self._file.close()
 
-  def _write(self, content):
-    self._file.write((json.dumps(content) + "\n").encode())
-    self._file.flush()
-    os.fsync(self._file.fileno())
+  def _lock(self):
+    try:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ValueError(f"output_dir: another run is writing {self._path}") from error
+
+  def _write(self, content: bytes):
+    with files.naming(self._path):
+      while content:
+        content = content[self._file.write(content) :]
+      os.fsync(self._file.fileno())
 
 
-def read(path: pathlib.Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def read(path: pathlib.Path, settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
   """The records of a journal that another process may be writing.
 
   Args:
     path: of the file.
-    settings: of the run.
+    settings: of the run; None: any.
 
   Raises:
-    ValueError: the file belongs to a run with other settings.
+    ValueError: the file is damaged, or belongs to a run with other settings.
   """
   return _parse(path, path.read_bytes(), settings)[0]
 
 
-def _parse(path, content, settings):
+def _parse(path: pathlib.Path, content: bytes, settings: dict[str, Any] | None) -> tuple[list[dict[str, Any]], int]:
   """The records in a file's content, and how many of its bytes are complete lines."""
   content = content[: content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
-  lines = [json.loads(line) for line in content.splitlines()]
-  settings = json.loads(json.dumps(settings))
-  if lines and lines[0] != settings:
+  lines = []
+  for number, line in enumerate(content.splitlines(keepends=True), 1):
+    if (record := _record(line)) is None:
+      raise ValueError(
+        f"output_dir: {path}, line {number} is damaged; delete it and all lines after it, or give another directory"
+      )
+    lines.append(record)
+  if lines and settings is not None and lines[0] != (settings := json.loads(json.dumps(settings))):
     differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
     raise ValueError(f"output_dir: {path} belongs to a run with other {', '.join(differ)}; give another directory")
   return lines[1:], len(content)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+  """A record as it is in the file, with a checksum."""
+  return (json.dumps({**record, "crc32": zlib.crc32(json.dumps(record).encode())}) + "\n").encode()
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+  """The record of a line, or None for a line that `_line` did not write."""
+  try:
+    record = json.loads(line)
+    record.pop("crc32")
+    return record if _line(record) == line else None
+  except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    return None

@@ -34,6 +34,23 @@ def is_remote(value: Any) -> bool:
   return isinstance(value, str) and value.partition("://")[0] in _SCHEMES and "://" in value
 
 
+def check_local(name: str, value: str) -> None:
+  """Refuses a remote directory where checkpoints are written.
+
+  They are directories that are renamed when they are complete, which a mirror, file by file, would not keep apart from those
+  that are not.
+
+  Args:
+    name: of the setting.
+    value: the directory.
+
+  Raises:
+    ValueError: it is remote.
+  """
+  if is_remote(value):
+    raise ValueError(f"{name}: got {value!r}, must be a local or mounted directory, because checkpoints are written to it")
+
+
 def fetched(settings: Any) -> Any:
   """Settings, a dataclass, with a local copy in place of every remote input.
 

@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import dataclasses
-from typing import Any
+import functools
+import math
+import os
+import re
+import types
+import typing
+from typing import Any, NamedTuple
 
 from hawk_jax import checks
+
+
+def _is_text(value: Any) -> bool:
+  """Whether it is a string or a path that can be written into a report: half a character (surrogate) cannot."""
+  return isinstance(value, (str, os.PathLike)) and not re.search("[\ud800-\udfff]", os.fspath(value))
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= checks.INT32_MAX
+
+
+# For each type of field, which values it takes, and what to say of others.
+_ACCEPTED: dict[type, tuple[Callable[[Any], bool], str]] = {
+  str: (_is_text, "text"),
+  bool: (lambda value: isinstance(value, bool), "True or False"),
+  int: (_is_whole, f"a whole number of at most {checks.INT32_MAX}"),
+  float: (lambda value: isinstance(value, float) or _is_whole(value), "a number"),
+}
 
 
 def option(
@@ -29,26 +53,61 @@ def choices_of(field: dataclasses.Field) -> list[str] | None:
   return list(choices() if callable(choices) else choices) if choices else None
 
 
+class Type(NamedTuple):
+  """What a field holds.
+
+  Attributes:
+    kind: str, int, float or bool.
+    repeated: whether it is a tuple of them.
+    optional: whether it may be None instead.
+  """
+
+  kind: type
+  repeated: bool
+  optional: bool
+
+
+@functools.cache
+def types_of(kind: type[Checked]) -> dict[str, Type]:
+  """The type of each field, from its annotation."""
+  found = {}
+  for name, hint in typing.get_type_hints(kind).items():
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    inner = next(part for part in parts if part is not type(None))
+    repeated = typing.get_origin(inner) is tuple
+    found[name] = Type(typing.get_args(inner)[0] if repeated else inner, repeated, type(None) in parts)
+  return found
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
   """Settings whose fields are made by `option`."""
 
   def __post_init__(self):
-    """Checks choices and bounds.
+    """Checks types, choices and bounds.
 
     Raises:
       ValueError: a setting that is not allowed, by name.
     """
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      for one in value if isinstance(value, tuple) else (value,):
-        self._check(field, one)
+      kind, repeated, optional = types_of(type(self))[field.name]
+      if repeated and not isinstance(value, tuple):
+        raise ValueError(f"{field.name}: got {value!r}, must be a tuple")
+      if not (value is None and optional):
+        for one in value if repeated else (value,):
+          _check(field, kind, one)
 
-  def _check(self, field, value):
-    if value is None:
-      return
-    if allowed := choices_of(field):
-      checks.choice(field.name, value, allowed)
-    least = field.metadata["least"]
-    if least is not None and not value >= least:
-      raise ValueError(f"{field.name}: got {value!r}, must be at least {least}")
+
+def _check(field: dataclasses.Field, kind: type, value: Any) -> None:
+  """Checks one value of a field."""
+  accepts, allowed = _ACCEPTED[kind]
+  if not accepts(value):
+    raise ValueError(f"{field.name}: got {value!r}, must be {allowed}")
+  if choices := choices_of(field):
+    checks.choice(field.name, value, choices)
+  least = field.metadata["least"]
+  if least is not None and not value >= least:
+    raise ValueError(f"{field.name}: got {value!r}, must be at least {least}")
+  if kind is float and not math.isfinite(value):
+    raise ValueError(f"{field.name}: got {value!r}, must be finite")

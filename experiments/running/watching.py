@@ -13,7 +13,7 @@ steps that it runs again. Only the first process writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import importlib
@@ -28,6 +28,7 @@ from experiments.running import files
 from experiments.running.settings import Checked
 from experiments.running.settings import option
 
+RECORD = "metrics.jsonl"
 # The first steps of a run compile.
 _SKIPPED = 2
 
@@ -65,6 +66,7 @@ class Watch:
     self._settings, self._output = settings, output
     self._profile = 0 if jax.process_index() else settings.profile
     self._first, self._tracing = _SKIPPED, False
+    self._written: set[tuple[int, frozenset[str]]] = set()  # step and names of every line
     self._writers: list[Callable[[int, dict[str, float]], Any]] = []
     self._open = contextlib.ExitStack()
 
@@ -77,13 +79,17 @@ class Watch:
     settings, output, self._first = self._settings, self._output, begun + _SKIPPED
     if jax.process_index():
       return
-    path = output / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    files.write(path, "".join(f"{line}\n" for line in lines if _step(line) <= begun))
-    file = self._open.enter_context(open(path, "a"))
-    self._writers.append(
-      lambda step, numbers: print(json.dumps({"step": step, "time": time.time(), **numbers}), file=file, flush=True)
-    )
+    path = output / RECORD
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    kept = [line for line in lines if _step(line) <= begun]
+    files.write(path, "".join(f"{line}\n" for line in kept))
+    self._written = {_key(**json.loads(line)) for line in kept}
+
+    def append(step, numbers):
+      with files.naming(path), open(path, "a") as file:
+        file.write(json.dumps({"step": step, "time": time.time(), **numbers}) + "\n")
+
+    self._writers.append(append)
     if settings.tensorboard:
       summary = importlib.import_module("tensorboardX").SummaryWriter(str(output / "tensorboard"))
       self._open.callback(summary.close)
@@ -109,8 +115,22 @@ class Watch:
     if self._tracing and number + 1 == self._first + self._profile:
       self._stop()
 
+  def steps(self, numbers: Iterable[int], begun: int = 0) -> Iterator[int]:
+    """The same numbers; each turn of a loop over them is a step of the run.
+
+    Args:
+      numbers: of the steps that are left.
+      begun: steps that are done already.
+    """
+    self.begin(begun)
+    for number in numbers:
+      with self.step(number):
+        yield number
+
   def write(self, step: int, **numbers: float) -> None:
-    """Records numbers after so many steps."""
+    """Records numbers after so many steps, unless a run that this one resumes has recorded them."""
+    if _key(step, **numbers) in self._written:
+      return
     for writer in self._writers:
       writer(step, {name: float(number) for name, number in numbers.items()})
 
@@ -131,9 +151,15 @@ def read(path: pathlib.Path) -> list[dict[str, float]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def _key(step: int, time: float = 0.0, **numbers: float) -> tuple[int, frozenset[str]]:
+  """What makes a line unique."""
+  del time
+  return step, frozenset(numbers)
+
+
 def _step(line: str) -> int:
-  """The step of a line of metrics.jsonl; a line that was cut off belongs to none."""
+  """The step of a line of metrics.jsonl; a line that was cut off or damaged belongs to none."""
   try:
-    return json.loads(line)["step"]
-  except ValueError:
+    return int(json.loads(line)["step"])
+  except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
     return 1 << 62

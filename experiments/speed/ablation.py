@@ -80,8 +80,8 @@ def plain_loop(model, params, rows: Sequence[tuple], metric: str) -> np.ndarray:
 
 def run(settings: Settings) -> dict[str, Any]:
   """Compares, measures, and returns the seconds of both ways and the largest difference of their numbers."""
-  model, params = load_model(settings.model, mesh=processes.mesh(settings.mesh))
   processor = load_processor(settings.model)
+  model, params = load_model(settings.model, mesh=processes.mesh(settings.mesh))
   examples = data.from_digits("calibration", task.KINDS, settings.examples)
   batches = data.Batches(model, params, processor, examples, settings.batch_size)
   estimator = estimators.Settings(metric=settings.metric)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.running import command
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
@@ -18,6 +19,25 @@ from models.vision_language import VisionLanguageModel
 
 # Heights of a batch of pictures of different sizes, as shares of their width.
 MIXED_HEIGHTS = (1, 0.75, 0.5, 1.25)
+
+KEEP_RATIO = "Share of the visual tokens to keep; repeat the flag for several. The unpruned prompt is always measured too."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(command.Settings):
+  """Settings of commands that measure prompts at several shares."""
+
+  keep_ratio: tuple[float, ...] = command.option((0.4, 0.198, 0.1), KEEP_RATIO)
+
+  def __post_init__(self):
+    super().__post_init__()
+    for ratio in self.keep_ratio:
+      Pruning(keep_ratio=ratio)
+
+  @property
+  def ratios(self) -> list[float]:
+    """The unpruned prompt first."""
+    return list(dict.fromkeys([1.0, *self.keep_ratio]))
 
 
 @dataclasses.dataclass(frozen=True)

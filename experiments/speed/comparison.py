@@ -17,7 +17,9 @@ _LOW_PRECISION = 5e-2
 
 
 class Baseline(Protocol):
-  """Another implementation of the same checkpoint, one prompt at a time; its own arrays are of any kind."""
+  """Another implementation of the same checkpoint, for prompts of equal length; its own arrays are of any kind."""
+
+  device: str
 
   def tensors(self, arrays: dict[str, np.ndarray]) -> Any:
     """A processor's arrays, on the device."""
@@ -25,14 +27,19 @@ class Baseline(Protocol):
   def vision(self, tensors: Any) -> Any:
     """Visual tokens."""
 
-  def prefill(self, tensors: Any, kept: np.ndarray) -> tuple:
-    """Vision, and the prompt's tokens at the positions `kept`; the first arguments of `decode`."""
+  def prefill(self, tensors: Any, kept: np.ndarray, room: int | None = None) -> tuple:
+    """Vision, and the prompts' tokens at the positions `kept` [B, K]; the first arguments of `decode`.
 
-  def decode(self, *state: Any) -> list[int]:
-    """Greedy tokens after a prefill: one, and as many more as the last argument says."""
+    With `room`, the cache has that many slots and decoding replays one compiled step, where the device can do so.
+    """
 
-  def answer(self, tensors: Any, kept: np.ndarray, steps: int) -> tuple[np.ndarray, list[int]]:
-    """[vocab] float32 logits of the first token, and `steps` + 1 greedy tokens."""
+  def decode(self, *state: Any) -> list[list[int]]:
+    """Greedy tokens of each row after a prefill: one, and as many more as the last argument says."""
+
+  def answer(
+    self, tensors: Any, kept: np.ndarray, steps: int, room: int | None = None
+  ) -> tuple[np.ndarray, list[list[int]]]:
+    """[B, vocab] float32 logits of the first token, and `steps` + 1 greedy tokens of each row."""
 
   def wait(self) -> None:
     """Returns when the device has done all its work."""
@@ -60,7 +67,8 @@ def check_outputs(
   checks, tensors = [], baseline.tensors(arrays)
   exact = set(dtypes) == {"float32"}
   for programs in ours:
-    expected, tokens = baseline.answer(tensors, programs.kept(0), steps)
+    kept = programs.kept(0)[None]
+    (expected,), (tokens,) = baseline.answer(tensors, kept, steps)
     found = np.asarray(programs.language()[0][0])
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     same = int(np.cumprod(np.asarray(programs.answer().tokens)[0] == tokens).sum())
@@ -79,11 +87,12 @@ def add_baseline(
   baseline: Baseline,
   arrays: dict[str, np.ndarray],
   ours: Sequence[Programs],
-  batch: Programs,
+  mixed: Programs,
   rows: Sequence[dict[str, np.ndarray]],
+  batches: Sequence[tuple[dict[str, np.ndarray], Programs]],
   steps: int,
 ) -> None:
-  """Adds the baseline's functions to a clock; it answers the prompts of a batch one by one.
+  """Adds the baseline's functions to a clock; it answers prompts of different lengths one by one.
 
   Args:
     clock: that measures our programs too.
@@ -91,16 +100,22 @@ def add_baseline(
     baseline: what is measured.
     arrays: the prompt of `ours`, of a processor.
     ours: cases of one prompt.
-    batch: a case of several prompts.
-    rows: arrays of each prompt of the batch.
+    mixed: a case of several prompts with pictures of different sizes.
+    rows: arrays of each prompt of `mixed`.
+    batches: arrays and case of several prompts with pictures of one size.
     steps: decoding steps after the first token.
   """
   add = lambda function, *args, **options: clock.add(f"{name} {function}", *args, wait=baseline.wait, **options)
+  decode = lambda *state: baseline.decode(*state, steps)
   tensors = baseline.tensors(arrays)
   add("vision", lambda: baseline.vision(tensors))
-  for programs in ours:
-    prefill = functools.partial(baseline.prefill, tensors, programs.kept(0))
+  for given, programs in [(arrays, one) for one in ours] + list(batches):
+    kept = np.stack([programs.kept(row) for row in range(len(given["input_ids"]))])
+    prefill = functools.partial(baseline.prefill, baseline.tensors(given), kept)
     add(f"first_token {programs.case.name}", prefill)
-    add(f"decode {programs.case.name}", lambda *state: baseline.decode(*state, steps), prepare=prefill)
-  singles = [(baseline.tensors(arrays), batch.kept(row)) for row, arrays in enumerate(rows)]
-  add("batch", lambda: [baseline.decode(*baseline.prefill(*single), steps) for single in singles])
+    add(f"decode {programs.case.name}", decode, prepare=prefill)
+    if baseline.device == "cuda":
+      room = kept.shape[1] + steps + 1
+      add(f"decode {programs.case.name}, CUDA graphs", decode, prepare=functools.partial(prefill, room=room))
+  singles = [(baseline.tensors(row), mixed.kept(number)[None]) for number, row in enumerate(rows)]
+  add("batch", lambda: [decode(*baseline.prefill(*single)) for single in singles])

@@ -28,6 +28,7 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.speed import cases
 from experiments.speed import flops
 from experiments.speed import memory
 from hawk_jax.pruning import Pruning
@@ -41,7 +42,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.Settings):
+class Settings(cases.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -55,23 +56,10 @@ class Settings(command.Settings):
   dtype: str | None = command.option(
     None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
   )
-  keep_ratio: tuple[float, ...] = command.option(
-    (0.4, 0.2),
-    "Share of the visual tokens to keep; repeat the flag for several. The unpruned prompt is always measured too.",
-  )
+  keep_ratio: tuple[float, ...] = command.option((0.4, 0.2), cases.KEEP_RATIO)
   max_new_tokens: int = command.option(16, "Number of tokens of every answer.", least=1)
   limit: int | None = command.option(None, "Only the first so many pictures.", least=1)
   output_dir: str = command.option("out/efficiency", "Directory for efficiency.json and the journal.")
-
-  def __post_init__(self):
-    super().__post_init__()
-    for ratio in self.keep_ratio:
-      Pruning(keep_ratio=ratio)
-
-  @property
-  def ratios(self) -> list[float]:
-    """The unpruned prompt first."""
-    return list(dict.fromkeys([1.0, *self.keep_ratio]))
 
 
 class _Questions:

@@ -84,7 +84,7 @@ def measure(side: int, width: int) -> dict[str, Any]:
 
 def run(settings: Settings) -> dict[str, Any]:
   """Measures, writes the file, and returns its content."""
-  output = files.output_directory("output_dir", settings.output_dir)
+  output = files.output_directory("output_dir", settings.output_dir, results=("native_resolution.json",))
   rows = [measure(side, settings.width) for side in tqdm.tqdm(settings.side, unit="picture")]
   report = {
     "width": settings.width,

@@ -25,6 +25,10 @@ class _Measured:
     """Seconds of one decoding step."""
     return self.median(name) / self.steps
 
+  def decodings(self, baseline: str) -> list[str]:
+    """What a baseline's ways to decode end in; CUDA graphs are measured on GPUs only."""
+    return [way for way in ("", ", CUDA graphs") if f"{baseline} decode 1{way}" in self.seconds]
+
   def spread(self, name: str) -> str:
     """Milliseconds: the median, the smallest and the largest."""
     low, high = min(self.seconds[name]), max(self.seconds[name])
@@ -48,6 +52,8 @@ def summarize(report: dict[str, Any]) -> str:
       *_shares(report, measured),
       "",
       *_staged(report, measured),
+      *_batches(report, measured),
+      "",
       *_notes(report, measured),
     ]
   )
@@ -71,7 +77,11 @@ def _stages(report, measured) -> list[str]:
     "compilation, s",
   ]
   for baseline in measured.baselines:
-    columns += [f"{baseline}: first token", "times ours", "decoding, per token", "times ours"]
+    columns += [
+      f"{baseline}: first token",
+      "times ours",
+      *(name for way in measured.decodings(baseline) for name in (f"decoding{way}, per token", "times ours")),
+    ]
   rows = []
   for case in report["cases"]:
     name = f"{case['keep_ratio']:g}"
@@ -93,13 +103,13 @@ def _stages(report, measured) -> list[str]:
       f"{sum(case['compile_seconds'][stage] for stage in ('vision', 'prefill', 'decode')):.1f}",
     ]
     for baseline in measured.baselines:
-      other = measured.step(f"{baseline} decode {name}")
       row += [
         measured.spread(f"{baseline} first_token {name}"),
         f"{measured.median(f'{baseline} first_token {name}') / first:.2f}",
-        f"{1e3 * other:.2f}",
-        f"{other / step:.2f}",
       ]
+      for way in measured.decodings(baseline):
+        other = measured.step(f"{baseline} decode {name}{way}")
+        row += [f"{1e3 * other:.2f}", f"{other / step:.2f}"]
     rows.append(row)
   return tables.table(columns, rows, left=0)
 
@@ -207,9 +217,24 @@ def _staged(report, measured) -> list[str]:
   return [*tables.table(columns, rows), ""]
 
 
+def _batches(report, measured) -> list[str]:
+  """Batches of prompts with pictures of one size, beside a single prompt, at the first keep ratio."""
+  pruned = f"{report['cases'][min(1, len(report['cases']) - 1)]['keep_ratio']:g}"
+  columns, rows = [f"{pruned} kept", "first token", "decoded tokens per second"], []
+  for baseline in measured.baselines:
+    columns += [f"{baseline}: first token", *(f"decoded{way}" for way in measured.decodings(baseline))]
+  for size, name in [(1, pruned), *((size, f"x{size}") for size in report["batch_sizes"])]:
+    row = [f"batch of {size}", measured.spread(f"first_token {name}"), f"{size / measured.step(f'decode {name}'):.1f}"]
+    for baseline in measured.baselines:
+      row.append(measured.spread(f"{baseline} first_token {name}"))
+      row += [f"{size / measured.step(f'{baseline} decode {name}{way}'):.1f}" for way in measured.decodings(baseline)]
+    rows.append(row)
+  return tables.table(columns, rows)
+
+
 def _notes(report, measured) -> list[str]:
   """The machine's limits, batches, and what was checked."""
-  rate, bandwidth, cases = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"], report["cases"]
+  rate, bandwidth = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"]
   floor, steps = report["vision_flops"] / rate, report["steps"]
   lines = [
     f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
@@ -226,10 +251,6 @@ def _notes(report, measured) -> list[str]:
     ratio = measured.median(f"{baseline} batch") / measured.median("batch")
     text += f"; {baseline} one by one {4 / measured.median(f'{baseline} batch'):.2f}, {ratio:.2f} times the batch's seconds"
   lines.append(text + ".")
-  pruned = f"{cases[min(1, len(cases) - 1)]['keep_ratio']:g}"
-  speeds = [f"{1 / measured.step(f'decode {pruned}'):.1f} at batch 1"]
-  speeds += [f"{size / measured.step(f'decode x{size}'):.1f} at batch {size}" for size in report["batch_sizes"]]
-  lines.append(f"Decoded tokens per second with {pruned} kept: {', '.join(speeds)}.")
   if report["checks"]:
     checks = "; ".join(
       f"{check['baseline']}, kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "

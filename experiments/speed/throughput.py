@@ -90,12 +90,12 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   benchmark = benchmarks.find(table.name, table.columns)
   prunings = plan.settings(settings.selector, settings.keep_ratio)
   directory, model = registry.describe(settings.model)
-  params = registry.load_params(directory, model, environment.default_dtype())
   weights = importance.load("uniform", model.config.text.num_attention_heads)
   family = registry.find(directory, directory_lib.read_config(directory)).prompt_family
   processor = load_processor(str(directory))
   options = answering.Options(batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
   batches = plan.batches([table], options.batch_size, None, None)
+  params = registry.load_params(directory, model, environment.default_dtype())
 
   rows = []
   for chosen in (prunings[:1], prunings):

@@ -49,6 +49,7 @@ from hawk_jax.selectors.ranking import random
 from hawk_jax.selectors.ranking import top_k
 from hawk_jax.selectors.regions import grid
 from hawk_jax.selectors.regions import pool
+from hawk_jax.selectors.selector import given
 from hawk_jax.selectors.selector import MEASURED
 from hawk_jax.selectors.selector import Selector
 
@@ -121,7 +122,7 @@ def select(
   merge: str = "none",
   sink_filter: float = 0.0,
   region_floor: float = 0.0,
-  **needed: jax.Array,
+  **needed: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array | None]:
   """Picks tokens by a rule, with the modifiers, and says what becomes of the others.
 
@@ -157,7 +158,7 @@ def select(
   counts_left = counts - holder.sum(-1)
   if region_floor:
     floor = several & modifiers.region_floor(
-      scores, left, counts_left, region_floor, keep_count=keep_count, curve=needed["curve"]
+      scores, left, counts_left, region_floor, keep_count=keep_count, curve=given("curve", needed.get("curve"))
     )
   by_rule = left & ~floor
   rule_counts = jnp.minimum(counts_left - floor.sum(-1), by_rule.sum(-1))

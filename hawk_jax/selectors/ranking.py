@@ -21,7 +21,8 @@ def top_k(scores: jax.Array, visual_mask: jax.Array, counts: jax.Array, keep_cou
   Returns:
     [B, K] int32 indices into V, ascending; unused slots come last and hold -1.
   """
-  scores = jnp.where(scores == 0, 0.0, scores)  # top_k ranks 0.0 above -0.0, which would break a tie
+  # No real token may rank as low as padding; and top_k ranks 0.0 above -0.0, which would break a tie.
+  scores = jnp.nan_to_num(jnp.where(scores == 0, 0.0, scores))
   _, index = jax.lax.top_k(jnp.where(visual_mask, scores, -jnp.inf), keep_count)
   return in_order(index, visual_mask, counts)
 

@@ -25,7 +25,8 @@ def regions(curve: jax.Array, mask: jax.Array, counts: jax.Array) -> jax.Array:
   Returns:
     [B, V] int32 number of each token's part; those of other tokens have no meaning.
   """
-  return _rank(curve, mask) * counts[:, None] // jnp.maximum(mask.sum(-1, keepdims=True), 1)
+  total = mask.sum(-1, keepdims=True)
+  return _rank(curve, mask) * jnp.minimum(counts[:, None], total) // jnp.maximum(total, 1)
 
 
 def grid(features, scores, visual_mask, counts, seeds, *, keep_count, curve):
@@ -44,7 +45,8 @@ def pool(features, scores, visual_mask, counts, seeds, *, keep_count, curve, kep
 
 def _middles(curve, mask, counts, keep_count):
   """[B, K] the token in the middle of each region."""
-  total, counts = mask.sum(-1, keepdims=True), jnp.maximum(counts, 1)[:, None]
+  total = mask.sum(-1, keepdims=True)
+  counts = jnp.maximum(jnp.minimum(counts[:, None], total), 1)
   start = lambda number: -(-number * total // counts)
   number = jnp.arange(keep_count)
   middle = (start(number) + start(number + 1) - 1) // 2

@@ -5,10 +5,12 @@ Axes: B batch, V visual slots, K kept slots, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 
 import jax
+
+from hawk_jax import scoring
 
 # Scores that depend on head importance.
 WEIGHTED = ("hawk", "separator")
@@ -57,9 +59,25 @@ class Selector:
     return (self.relevance,) if self.relevance in MEASURED else ()
 
   def __call__(self, features, scores, visual_mask, counts, seeds, *, keep_count, **needed):
-    """Calls `pick` with the entries of `needed` that are named in `needs`."""
+    """Calls `pick` with the entries of `needed` that are named in `needs`, for features and scores of any size."""
+    features, scores = scoring.bounded(features, visual_mask), scoring.bounded(scores, visual_mask)
     return self.pick(features, scores, visual_mask, counts, seeds, keep_count=keep_count, **self.needed(needed))
 
-  def needed(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The entries of `arrays` that are named in `needs`."""
-    return {name: value for name, value in arrays.items() if name in self.needs}
+  def needed(self, arrays: Mapping[str, jax.Array | None]) -> dict[str, jax.Array]:
+    """The entries of `arrays` that are named in `needs`.
+
+    Raises:
+      ValueError: one of them is missing.
+    """
+    return {name: given(name, arrays.get(name)) for name in self.needs if name != "scores"}
+
+
+def given(name: str, value: jax.Array | None) -> jax.Array:
+  """An array that a rule needs.
+
+  Raises:
+    ValueError: it is None.
+  """
+  if value is None:
+    raise ValueError(f"{name}: missing, but the rule needs it; `pack` of a port makes places and curve")
+  return value

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-import json
+from collections.abc import Iterator, Mapping
 import os
 import pathlib
 from typing import Any
 
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hawk_jax import checks
 from models import sharding
+from models.checkpoints import directory as directory_lib
 from models.checkpoints import names
 from models.checkpoints import params as params_lib
 from models.checkpoints import sharded
@@ -134,6 +136,20 @@ def stored_dtype(tensor: str, source) -> str | None:
   return _STORED_DTYPES.get(source.get_slice(tensor).get_dtype())
 
 
+def tensors(model, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Parameters as the tensors of a checkpoint file, one after the other: their names there, and arrays of the same kind.
+
+  Args:
+    model: a port.
+    params: its parameters, in NumPy or on a device.
+  """
+  for path, value in traverse_util.flatten_dict(params).items():
+    dotted = names.dotted(path)
+    shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
+    rows = value.reshape(value.shape[0], -1).T if path[-1] == "kernel" else value
+    yield model.names.saved(dotted), rows.reshape(shape)
+
+
 def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "float32") -> None:
   """Writes parameters as model.safetensors, atomically.
 
@@ -142,28 +158,43 @@ def save(directory: pathlib.Path, model, params: dict[str, Any], dtype: str = "f
     model: a port.
     params: its parameters.
     dtype: to store them in.
+
+  Raises:
+    OSError: the file cannot be written.
   """
-  tensors = {}
-  for path, value in traverse_util.flatten_dict(params).items():
-    dotted = names.dotted(path)
-    array = np.asarray(value)
-    array = array.reshape(array.shape[0], -1).T if path[-1] == "kernel" else array
-    shape = model.stored_shapes().get(dotted, names.torch_shape(path, value.shape))
-    tensors[model.names.saved(dotted)] = np.ascontiguousarray(array.reshape(shape), params_lib.DTYPES[dtype])
+  stored = {
+    name: np.ascontiguousarray(array, params_lib.DTYPES[dtype])
+    for name, array in tensors(model, jax.tree.map(np.asarray, params))
+  }
   path = pathlib.Path(directory) / "model.safetensors"
   partial = path.with_suffix(".partial")
-  safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
-  os.replace(partial, path)
+  try:
+    safetensors.numpy.save_file(stored, partial, metadata={"format": "pt"})
+    os.replace(partial, path)
+  except safetensors.SafetensorError as error:
+    partial.unlink(missing_ok=True)
+    raise OSError(f"cannot write {path} ({error})") from error
+
+
+def _shards(index: pathlib.Path) -> set[str]:
+  """The files that an index names, which are beside it."""
+  weight_map = directory_lib.read_json(index).get("weight_map")
+  if not isinstance(weight_map, dict):
+    raise ValueError(f"model: {index}: weight_map: got {checks.show(weight_map)}, must be an object: tensor to file")
+  for tensor, name in weight_map.items():
+    if not isinstance(name, str) or name != os.path.basename(name) or not name.endswith(".safetensors"):
+      raise ValueError(
+        f"model: {index}: weight_map of {checks.show(tensor)}: got {checks.show(name)}, must be a .safetensors file in the "
+        "same directory"
+      )
+  return set(weight_map.values())
 
 
 def _open(directory: pathlib.Path) -> dict[str, Any]:
   """Every tensor's name and the open file that holds it."""
   index = directory / "model.safetensors.index.json"
   if index.is_file():
-    try:
-      shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-      raise ValueError(f"model: {index} is not a safetensors index ({error})") from error
+    shards = sorted(_shards(index))
     missing = [name for name in shards if not (directory / name).is_file()]
     if missing:
       raise ValueError(f"model: {directory} lacks files that its index names: {', '.join(missing)}")

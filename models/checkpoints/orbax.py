@@ -17,7 +17,10 @@ from typing import Any
 from flax import traverse_util
 import jax
 
+from hawk_jax import checks
+from models import foreign
 from models import sharding
+from models.checkpoints import directory as directory_lib
 from models.checkpoints import params as params_lib
 
 MANIFEST = "orbax.json"
@@ -66,6 +69,17 @@ def manifest(params: Mapping[tuple[str, ...], Any]) -> str:
   return json.dumps({"params": content}, indent=1) + "\n"
 
 
+def _read_manifest(path: pathlib.Path) -> dict[str, tuple[list[int], str]]:
+  """Shape and dtype of every parameter, of `manifest`."""
+  stored = directory_lib.read_json(path).get("params")
+  if not isinstance(stored, dict):
+    raise ValueError(f"model: {path}: params: got {checks.show(stored)}, must be an object: parameter to shape and dtype")
+  for name, entry in stored.items():
+    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], list) and isinstance(entry[1], str)):
+      raise ValueError(f"model: {path}: params of {checks.show(name)}: got {checks.show(entry)}, must be [shape, dtype]")
+  return stored
+
+
 def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, Any]:
   """Parameters of a port, on its mesh; each process reads the chunks its devices need.
 
@@ -82,8 +96,8 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
   abstract = params_lib.abstract(model)
   wanted = {"/".join(path): value for path, value in traverse_util.flatten_dict(abstract).items()}
   try:
-    stored = json.loads((directory / MANIFEST).read_text())["params"]
-  except (ValueError, KeyError, TypeError) as error:
+    stored = _read_manifest(directory / MANIFEST)
+  except ValueError as error:
     raise ValueError(f"model: {directory / MANIFEST} is not a manifest of parameters ({error})") from error
   problems = [f"missing: {path}" for path in wanted if path not in stored]
   problems += [f"unexpected: {path}" for path in stored if path not in wanted]
@@ -107,10 +121,12 @@ def load(directory: pathlib.Path, model, dtype: str = "float32") -> dict[str, An
     arguments = {
       "/".join(path): ocp.ArrayRestoreArgs(dtype=params_lib.DTYPES[dtype], sharding=targets[path]) for path in paths
     }
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      tree = checkpointer.restore(
-        directory.absolute() / "params" / name,
-        args=ocp.args.PyTreeRestore(item={path: wanted[path] for path in arguments}, restore_args=arguments),
-      )
+    source = directory.absolute() / "params" / name
+    restore = ocp.args.PyTreeRestore(item={path: wanted[path] for path in arguments}, restore_args=arguments)
+    try:
+      with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(source, args=restore)
+    except foreign.ERRORS as error:
+      raise ValueError(f"model: {source} cannot be read, it may be incomplete ({foreign.reason(error)})") from error
     params.update({path: tree["/".join(path)] for path in paths})
   return traverse_util.unflatten_dict(params)

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from hawk_jax import checks
 from hawk_jax.buckets import bucket
 from hawk_jax.prompt import Prompt
 from models.decoder import DecoderConfig
@@ -17,6 +18,8 @@ from models.vision_language import View
 
 TEXT_MINIMUM = 32
 VISUAL_MINIMUM = 16
+# Image processors normalize pixels to about -3 to 3; numbers beyond this overflow somewhere in a vision tower.
+LARGEST_PIXEL = 1e4
 
 
 @dataclasses.dataclass
@@ -64,27 +67,60 @@ def check_tokens(input_ids, attention_mask, vocab_size: int) -> tuple[np.ndarray
 
   Args:
     input_ids: [B, S] integers.
-    attention_mask: [B, S], nonzero on real tokens (padding on either side), or None: all are real.
+    attention_mask: [B, S], 1 on real tokens and 0 on padding, which is on one side of each row, or None: all are real.
     vocab_size: ids must be below it.
 
   Returns:
     [B, S] int32 ids and [B, S] bool mask.
 
   Raises:
-    ValueError: wrong shapes, an empty row or an id outside the vocabulary.
+    ValueError: wrong shapes or types, an empty row, padding between tokens, or an id outside the vocabulary.
   """
-  input_ids = np.asarray(input_ids)
-  if input_ids.ndim != 2 or not input_ids.size or not np.issubdtype(input_ids.dtype, np.integer):
+  input_ids = checks.whole_array("input_ids", input_ids, "integers [batch, length]")
+  if input_ids.ndim != 2 or not input_ids.size:
     raise ValueError(f"input_ids: got {input_ids.dtype} of shape {input_ids.shape}, must be integers [batch, length]")
-  mask = np.ones(input_ids.shape, bool) if attention_mask is None else np.asarray(attention_mask).astype(bool)
-  if mask.shape != input_ids.shape:
-    raise ValueError(f"attention_mask: got shape {mask.shape}, input_ids have {input_ids.shape}")
-  if not mask.any(axis=1).all():
-    raise ValueError(f"attention_mask: rows {np.flatnonzero(~mask.any(axis=1)).tolist()} have no token")
+  mask = np.ones(input_ids.shape, bool) if attention_mask is None else _check_mask(attention_mask, input_ids.shape)
   real = input_ids[mask]
   if real.min() < 0 or real.max() >= vocab_size:
     raise ValueError(f"input_ids: from {real.min()} to {real.max()}, the vocabulary has ids 0 to {vocab_size - 1}")
   return input_ids.astype(np.int32), mask
+
+
+def check_pixels(name: str, pixels) -> np.ndarray:
+  """Pixels as float32.
+
+  Args:
+    name: of the argument.
+    pixels: numbers of any shape.
+
+  Raises:
+    ValueError: no numbers, or numbers that are not finite or far too large.
+  """
+  pixels = checks.real_array(name, pixels, "an array of numbers")
+  if pixels.size:
+    low, high = pixels.min(), pixels.max()  # NaN if any is
+    if not -LARGEST_PIXEL <= low <= high <= LARGEST_PIXEL:
+      raise ValueError(
+        f"{name}: got numbers from {low} to {high}, must be finite and from {-LARGEST_PIXEL:g} to {LARGEST_PIXEL:g}; "
+        "image processors normalize pixels to about -3 to 3"
+      )
+  return pixels.astype(np.float32, copy=False)
+
+
+def _check_mask(attention_mask, shape) -> np.ndarray:
+  mask = checks.mask("attention_mask", attention_mask, "1 on tokens and 0 on padding, [batch, length]")
+  if mask.shape != shape:
+    raise ValueError(f"attention_mask: got shape {mask.shape}, input_ids have {shape}")
+  if not mask.any(axis=1).all():
+    raise ValueError(f"attention_mask: rows {np.flatnonzero(~mask.any(axis=1)).tolist()} have no token")
+  # Padding on one side changes once along a row.
+  holes = np.flatnonzero((mask[:, 1:] != mask[:, :-1]).sum(axis=1) > 1)
+  if holes.size:
+    raise ValueError(
+      f"attention_mask: row {holes[0]} has {np.count_nonzero(~mask[holes[0]])} zeros that are not all at one end; "
+      "padding belongs before or after a row's tokens"
+    )
+  return mask
 
 
 def query_mask(tokens: np.ndarray, visual: np.ndarray, vision_end_id: int | None, end_ids: tuple[int, ...]) -> np.ndarray:
@@ -158,7 +194,7 @@ def plan_prompts(
 def _plan_row(tokens, number, pictures, axes):
   """One prompt's arrays except its query, the position of its answer, and the views of its pictures."""
   visual = np.isin(tokens, list(pictures))
-  positions = np.zeros([len(tokens), axes], np.int32)
+  positions = np.zeros([len(tokens), axes], np.int64)  # beyond int32 only in prompts that are refused
   slots, places, drawn = np.zeros(len(tokens), np.int32), np.arange(len(tokens)), np.arange(len(tokens))
   curve = np.zeros(len(tokens), np.int32)
   at, position, shown = 0, 0, []
@@ -182,7 +218,7 @@ def _plan_row(tokens, number, pictures, axes):
         f"{some.argument}: {some.kind} {some.used} has {some.noun} {list(some.sizes[some.used])}, so {count} "
         f"placeholders, but prompt {number} has {found}"
       )
-    positions[at : at + count] = some.positions[some.used] + position
+    positions[at : at + count] = np.add(some.positions[some.used], position, dtype=np.int64)
     slots[at : at + count] = some.slots[some.used]
     if some.places is not None:
       places[at : at + count] = len(tokens) + some.places[some.used]

@@ -7,12 +7,17 @@ pinpoint that fits it best. Their patches are put together again, and cut to the
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 
 from einops import rearrange
 import numpy as np
 from transformers.image_processing_utils import select_best_resolution
 
+from hawk_jax import checks
+from models.inputs import packing
 from models.vision_encoder import TowerConfig
+
+_MOST_TILES = 100  # of a grid pinpoint
 
 
 def pinpoints(config: TowerConfig, sizes: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
@@ -23,14 +28,16 @@ def pinpoints(config: TowerConfig, sizes: Sequence[Sequence[int]]) -> tuple[tupl
     sizes: the pinpoints.
 
   Raises:
-    ValueError: they are not multiples of a tile.
+    ValueError: they are not multiples of a tile, or of too many tiles.
   """
-  found = tuple((height, width) for height, width in sizes)
-  if any(side % config.image_size for pinpoint in found for side in pinpoint):
-    raise ValueError(
-      f"config: image_grid_pinpoints are {list(found)}, must be multiples of the tile's {config.image_size} pixels"
-    )
-  return found
+  tile = config.image_size
+  allowed = f"multiples of the tile's {tile} pixels, in pairs [height, width] of at most {_MOST_TILES} tiles"
+  fits = lambda side: type(side) is int and side > 0 and side % tile == 0
+  for pair in sizes if isinstance(sizes, (list, tuple)) else [sizes]:
+    is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(fits, pair))
+    if not is_pair or math.prod(pair) > _MOST_TILES * tile**2:
+      raise ValueError(f"config: image_grid_pinpoints are {checks.show(sizes)}, must be {allowed}")
+  return tuple((height, width) for height, width in sizes)
 
 
 def tiled_view(
@@ -72,9 +79,9 @@ def check_pixels(config: TowerConfig, name: str, pixels, *axes: str) -> np.ndarr
     *axes: names of the axes before those of a tile.
 
   Raises:
-    ValueError: another shape, or no tile.
+    ValueError: another shape, no tile, or pixels that `packing.check_pixels` refuses.
   """
-  pixels, tile = np.asarray(pixels, np.float32), config.tile_shape
+  pixels, tile = packing.check_pixels(name, pixels), config.tile_shape
   if pixels.ndim != len(axes) + 3 or pixels.shape[-3:] != tile or not pixels.size:
     raise ValueError(f"{name}: got shape {pixels.shape}, must be [{', '.join(map(str, axes + tile))}]")
   return pixels
@@ -90,12 +97,10 @@ def check_sizes(image_sizes, pictures: int) -> list[list[int]]:
   Raises:
     ValueError: another shape, or numbers that are not positive integers.
   """
-  sizes = np.asarray(image_sizes)
-  if sizes.shape != (pictures, 2) or not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-    raise ValueError(
-      f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be positive integers [{pictures}, 2]: "
-      "height and width of each picture in pixel_values"
-    )
+  allowed = f"positive integers [{pictures}, 2]: height and width of each picture in pixel_values"
+  sizes = checks.whole_array("image_sizes", image_sizes, allowed)
+  if sizes.shape != (pictures, 2) or sizes.min() < 1:
+    raise ValueError(f"image_sizes: got {sizes.dtype} of shape {sizes.shape}, must be {allowed}")
   return sizes.tolist()
 
 

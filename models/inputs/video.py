@@ -14,7 +14,17 @@ import os
 import av
 import numpy as np
 
+from hawk_jax import checks
+from models import foreign
+
 MINIMUM_FRAMES = 4
+MAX_PIXELS = 100_000_000  # of a frame
+_MOST_PIXELS = 1_000_000_000  # of all sampled frames, which are in memory together: 3 GB
+# Containers that hold the video themselves. FFmpeg knows others, such as playlists, which name further files and addresses.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,flv,ogg,asf,gif,m4v,wav,mp3"
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+# What FFmpeg raises for files that are truncated, corrupt or hostile.
+_ERRORS = (av.FFmpegError, *foreign.ERRORS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,19 @@ class Video:
   frames: np.ndarray
   times: tuple[float, ...]
   interval: float
+
+  def __post_init__(self):
+    """Checks the frames.
+
+    Raises:
+      ValueError: frames of another shape or type, none, or an interval that is no time.
+    """
+    if not isinstance(self.frames, np.ndarray) or self.frames.dtype != np.uint8 or self.frames.shape[3:] != (3,):
+      kind = getattr(self.frames, "dtype", type(self.frames).__name__)
+      raise ValueError(f"videos: got {kind} frames of shape {np.shape(self.frames)}, must be uint8 [T, H, W, 3]")
+    if not self.frames.size:
+      raise ValueError(f"videos: got frames of shape {self.frames.shape}, must be at least one, with pixels")
+    checks.real("videos: interval", self.interval, "0 or more seconds", 0.0)
 
 
 def sample(total: int, rate: float, fps: float, max_frames: int, multiple: int = 2) -> np.ndarray:
@@ -81,8 +104,9 @@ def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -
   Raises:
     ValueError: as `sample`.
   """
-  if not 0 < fps < float("inf"):
+  if checks.real("fps", fps, "positive and finite", 0.0) == 0.0:
     raise ValueError(f"fps: got {fps}, must be positive and finite")
+  checks.whole("max_frames", max_frames, 0)
   if max_frames < multiple:
     raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
   if total < 1:
@@ -93,19 +117,24 @@ def probe(path) -> Info:
   """Reads a file's information about its video.
 
   Args:
-    path: mp4, webm, avi, or any other format that FFmpeg reads.
+    path: mp4, webm, avi, or another container of video that FFmpeg reads.
 
   Raises:
     ValueError: the file is missing, is not a video, or has no frame.
   """
   with _opened(path) as (container, stream):
-    frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-    if not frames:
-      raise ValueError(f"videos: {path} has no frame")
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    if rate <= 0:
-      raise ValueError(f"videos: {path} does not say how many frames per second it has")
-    return Info(frames, rate, stream.width, stream.height)
+    try:
+      frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+      info = Info(frames, float(stream.average_rate or stream.guessed_rate or 0), stream.width, stream.height)
+    except _ERRORS as error:
+      raise ValueError(f"videos: {path} cannot be read, it may be truncated ({foreign.reason(error)})") from error
+  if info.frames < 1:
+    raise ValueError(f"videos: {path} has no frame")
+  if info.fps <= 0:
+    raise ValueError(f"videos: {path} does not say how many frames per second it has")
+  if not 0 < info.width * info.height <= MAX_PIXELS:
+    raise ValueError(f"videos: {path} is {info.width} x {info.height} pixels, must have 1 to {MAX_PIXELS:,}")
+  return info
 
 
 def read(path, fps: float = 2.0, max_frames: int = 64, sample: Callable[..., np.ndarray] = sample) -> Video:
@@ -122,6 +151,11 @@ def read(path, fps: float = 2.0, max_frames: int = 64, sample: Callable[..., np.
   """
   info = probe(path)
   wanted = sample(info.frames, info.fps, fps, max_frames)
+  if (pixels := len(wanted) * info.width * info.height) > _MOST_PIXELS:
+    raise ValueError(
+      f"videos: {path} has {len(wanted)} sampled frames of {info.width} x {info.height}, {pixels:,} pixels; must be at most "
+      f"{_MOST_PIXELS:,}: lower max_frames"
+    )
   frames, decoded = _decode(path, wanted)
   if not decoded:
     raise ValueError(f"videos: {path} has no frame that can be decoded")
@@ -157,21 +191,26 @@ def _decode(path, wanted):
     try:
       for number, frame in enumerate(container.decode(stream), 1):
         if number - 1 in remaining:
-          frames.append(frame.to_ndarray(format="rgb24"))
-    except av.FFmpegError as error:
-      raise ValueError(f"videos: {path} cannot be decoded after frame {number}, it may be truncated ({error})") from error
+          # Some videos change their size on the way.
+          frames.append(frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height))
+    except _ERRORS as error:
+      raise ValueError(
+        f"videos: {path} cannot be decoded after frame {number}, it may be truncated ({foreign.reason(error)})"
+      ) from error
   return frames, number
 
 
 @contextlib.contextmanager
 def _opened(path):
   """A container and its video stream; raises ValueError where they cannot be opened."""
+  if not isinstance(path, (str, os.PathLike)):
+    raise ValueError(f"videos: got {checks.show(path)}, must be the path of a file")
   if not os.path.isfile(path):
     raise ValueError(f"videos: there is no file {path}")
   try:
-    container = av.open(os.fspath(path))
-  except av.FFmpegError as error:
-    raise ValueError(f"videos: {path} is not a video FFmpeg can read ({error})") from error
+    container = av.open(os.fspath(path), options=_OPTIONS)
+  except _ERRORS as error:
+    raise ValueError(f"videos: {path} is not a video FFmpeg can read ({foreign.reason(error)})") from error
   with container:
     if not container.streams.video:
       raise ValueError(f"videos: {path} has no video stream")

@@ -6,6 +6,7 @@ import dataclasses
 
 from transformers import InternVLConfig as HFConfig
 
+from hawk_jax import checks
 from models import hf_config
 from models.decoder import DecoderConfig
 from models.internvl.vision import VisionConfig
@@ -63,7 +64,14 @@ def from_hf(content: dict) -> InternVLConfig:
   hf_config.require("vision_config.use_absolute_position_embeddings", vision.use_absolute_position_embeddings, True)
   hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
   hf_config.require("downsample_ratio", config.downsample_ratio, 0.5)
-  eos = (151_645,) if text.eos_token_id is None else text.eos_token_id
+  tower = hf_config.make(
+    VisionConfig,
+    "vision_config",
+    vision,
+    image_size=_side("image_size", vision.image_size),
+    patch_size=_side("patch_size", vision.patch_size),
+  )
+  hf_config.check_tiles("vision_config", tower)
   return InternVLConfig(
     # The top level's tie_word_embeddings has another default than the checkpoints, which lack it, mean.
     text=hf_config.decoder(
@@ -72,28 +80,21 @@ def from_hf(content: dict) -> InternVLConfig:
       tie_word_embeddings=bool(text.tie_word_embeddings),
       qk_norm=kind == "qwen3",
     ),
-    vision=VisionConfig(
-      **hf_config.matching(VisionConfig, vision)
-      | dict(
-        image_size=_side("image_size", vision.image_size),
-        patch_size=_side("patch_size", vision.patch_size),
-        feature_layer=_feature_layer(config.vision_feature_layer, vision.num_hidden_layers),
-      )
-    ),
-    image_token_id=config.image_token_id,
-    eos_token_ids=tuple(eos) if isinstance(eos, (list, tuple)) else (eos,),
+    vision=dataclasses.replace(tower, feature_layer=_feature_layer(config.vision_feature_layer, vision.num_hidden_layers)),
+    # The two ids before it are <img> and </img>.
+    image_token_id=hf_config.token_id("image_token_id", config.image_token_id, 2),
+    eos_token_ids=hf_config.token_ids("eos_token_id", text.eos_token_id) or InternVLConfig.eos_token_ids,
   )
 
 
 def _side(name, sides) -> int:
-  height, width = sides
-  if height != width:
-    raise ValueError(f"config: vision_config.{name} is {list(sides)}, must be square")
-  return height
+  if not isinstance(sides, (list, tuple)) or len(sides) != 2 or sides[0] != sides[1]:
+    raise ValueError(f"config: vision_config.{name} is {checks.show(sides)}, must be square: [side, side]")
+  return sides[0]
 
 
 def _feature_layer(layer, depth) -> int:
-  if not isinstance(layer, int) or not -depth - 1 <= layer <= depth:
+  if type(layer) is not int or not -depth - 1 <= layer <= depth:
     raise ValueError(f"config: vision_feature_layer is {layer}, must be one hidden state from {-depth - 1} to {depth}")
   return layer
 

@@ -10,6 +10,7 @@ from einops import rearrange
 import numpy as np
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
+from hawk_jax import checks
 from hawk_jax.buckets import bucket
 from models.inputs import packing
 from models.internvl.config import InternVLConfig
@@ -82,9 +83,14 @@ def _drawn(side, rows, columns):
 
 def _places(videos, slots, tokens):
   """Frames of a video share ids; tokens of pictures have ids of their own, after those of all frames."""
-  videos = np.asarray(videos)
+  videos = checks.whole_array("videos", videos, "whole numbers [pictures and frames]")
   if videos.shape != (len(slots),):
     raise ValueError(f"videos: got shape {videos.shape} for {len(slots)} pictures and frames")
+  if not -1 <= videos.min(initial=-1) <= videos.max(initial=-1) < max(len(slots), 1):
+    raise ValueError(f"videos: from {videos.min()} to {videos.max()}, must be -1 for pictures, else the video's number")
+  for number, (video, rows) in enumerate(zip(videos.tolist(), slots)):
+    if video >= 0 and len(rows) != tokens:
+      raise ValueError(f"videos: frame {number} of video {video} has several tiles in tile_grids, must have one")
   first = tokens * (videos.max(initial=-1) + 1)
   return [first + rows if video < 0 else tokens * video + np.arange(tokens) for video, rows in zip(videos, slots)]
 
@@ -93,15 +99,15 @@ def _check_pixels(vision, pixel_values) -> np.ndarray:
   tile = vision.tile_shape
   if pixel_values is None:
     return np.zeros((0, *tile), np.float32)
-  pixels = np.asarray(pixel_values, np.float32)
+  pixels = packing.check_pixels("pixel_values", pixel_values)
   if pixels.ndim != 4 or pixels.shape[1:] != tile or not pixels.size:
     raise ValueError(f"pixel_values: got shape {pixels.shape}, must be [tiles, {', '.join(map(str, tile))}]")
   return pixels
 
 
 def _check_grids(tile_grids, tiles) -> list[list[int]]:
-  grids = np.asarray(tile_grids)
-  if grids.ndim != 2 or grids.shape[1] != 2 or not np.issubdtype(grids.dtype, np.integer) or grids.min(initial=1) < 1:
+  grids = checks.whole_array("tile_grids", tile_grids, "positive integers [pictures, 2]")
+  if grids.ndim != 2 or grids.shape[1] != 2 or grids.min(initial=1) < 1:
     raise ValueError(f"tile_grids: got {grids.dtype} of shape {grids.shape}, must be positive integers [pictures, 2]")
   grids = grids.tolist()
   if (wanted := sum(tiles_of(*grid) for grid in grids)) != tiles:

@@ -6,12 +6,16 @@ import numpy as np
 from PIL import Image
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from hawk_jax import checks
+from models.inputs import media
 from models.inputs import video
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
 from models.internvl import config as config_lib
 from models.internvl import inputs
 
+# transformers tries all grids of up to so many tiles; the checkpoints use 12.
+_MOST_TILES = 256
 _START, _END, _VIDEO = "<img>", "</img>", "<video>"
 
 
@@ -28,10 +32,11 @@ class Processor(MediaProcessor):
     for token, wanted in ((_START, self.config.vision_start_token_id), (_END, self.config.vision_end_token_id)):
       if (found := tokenizer.convert_tokens_to_ids(token)) != wanted:
         raise ValueError(f"the tokenizer's id of {token} is {found}, must be {wanted}: it precedes {self.image_token}")
-    self.processor = GotOcr2ImageProcessorPil.from_pretrained(directory)
-    side, size = self.config.vision.image_size, self.processor.size
-    if (size.height, size.width) != (side, side):
-      raise ValueError(f"the image processor makes tiles of {size.height} x {size.width} pixels, the tower takes {side}")
+    with media.reading():
+      self.processor = GotOcr2ImageProcessorPil.from_pretrained(directory)
+    media.check_normalization(self.processor)
+    media.check_tile(self.processor, self.config.vision.image_size)
+    self._limits(None, None)
 
   def sample(self, total, rate, fps, max_frames):
     """The middle frames of equal parts of the video, as transformers' InternVL video processor takes them."""
@@ -74,9 +79,12 @@ class Processor(MediaProcessor):
     tile = self.config.vision.image_size**2
     least = self.processor.min_patches if min_pixels is None else -(-min_pixels // tile)
     most = self.processor.max_patches if max_pixels is None else max_pixels // tile
+    for name, value in (("min_patches", least), ("max_patches", most)):
+      checks.whole(f"{media.FILES[0]}: {name}", value)
+    most = min(most, _MOST_TILES)
     if not 1 <= least <= most:
       raise ValueError(
         f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, so {least} to {most} tiles of {tile} pixels; must "
-        "be at least one and in this order"
+        f"be at least one, at most {_MOST_TILES}, and in this order"
       )
     return {"min_patches": least, "max_patches": most}

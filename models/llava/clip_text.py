@@ -26,12 +26,15 @@ import jax.numpy as jnp
 import numpy as np
 import transformers
 
+from hawk_jax import checks
 from hawk_jax.pruning import Pruning
 from models import hf_config
 from models import sharding
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
+from models.checkpoints import tokenizer as tokenizer_lib
 from models.checkpoints.names import Names
+from models.inputs import templates
 from models.llava.model import Llava
 from models.llava.vision import VisionConfig
 from models.vision_encoder import Encoder
@@ -84,11 +87,16 @@ def from_hf(content: dict[str, Any]) -> ClipConfig:
   text, vision = config.text_config, config.vision_config
   for name, part in (("text_config", text), ("vision_config", vision)):
     hf_config.require(f"{name}.hidden_act", part.hidden_act, "quick_gelu")
-  return ClipConfig(
-    text=TextConfig(**hf_config.matching(TextConfig, text)),
-    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    projection_dim=config.projection_dim,
+  clip = ClipConfig(
+    text=hf_config.make(TextConfig, "text_config", text),
+    vision=hf_config.make(VisionConfig, "vision_config", vision),
+    projection_dim=checks.whole("config: projection_dim", config.projection_dim, 1, 2**20),
   )
+  hf_config.divides(
+    "text_config", "hidden_size", clip.text.hidden_size, "num_attention_heads", clip.text.num_attention_heads
+  )
+  hf_config.check_tiles("vision_config", clip.vision)
+  return clip
 
 
 class TextEmbedding(nn.Module):
@@ -215,15 +223,12 @@ class Scorer:
     Raises:
       ValueError: another model or tower, or not as many questions as prompts.
     """
-    if not isinstance(model, Llava) or model.config.grid_pinpoints:
-      raise ValueError(f"clip: scores the visual tokens of LLaVA-1.5 only, the model is {type(model).__name__}")
-    tower, own = model.config.vision, self.clip.config.vision
-    handed_on = dict(feature_layers=tower.feature_layers[:1], keep_class_token=tower.keep_class_token)
-    if tower != dataclasses.replace(own, **handed_on):
-      raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature layer")
+    _check_fits(self.clip, model)
     slots = inputs.prompt.visual_slots
-    if isinstance(questions, str) or len(questions) != len(slots):
-      raise ValueError(f"questions: got {questions!r}, must be a list of {len(slots)}, one per prompt")
+    if not isinstance(questions, (list, tuple)) or len(questions) != len(slots):
+      raise ValueError(f"questions: got {checks.show(questions)}, must be a list of {len(slots)}, one per prompt")
+    for number, question in enumerate(questions):
+      templates.check_text(f"questions: prompt {number}", question)
     if inputs.vision is None:
       return np.zeros(slots.shape, np.float32)
     vision = sharding.place(inputs.vision, model.mesh)
@@ -231,35 +236,45 @@ class Scorer:
     return sharding.fetch(cosines, model.mesh)
 
 
-def load(path_or_hub_id: str) -> Scorer:
+def _check_fits(clip: Clip, model) -> None:
+  """Refuses models whose visual tokens the CLIP cannot score."""
+  if not isinstance(model, Llava) or model.config.grid_pinpoints:
+    raise ValueError(f"clip: scores the visual tokens of LLaVA-1.5 only, the model is {type(model).__name__}")
+  tower, own = model.config.vision, clip.config.vision
+  handed_on = dict(feature_layers=tower.feature_layers[:1], keep_class_token=tower.keep_class_token)
+  if tower != dataclasses.replace(own, **handed_on):
+    raise ValueError(f"clip: its vision tower is {own}, the model's is {tower}; must be the same, with one feature layer")
+
+
+def load(path_or_hub_id: str, model=None) -> Scorer:
   """The CLIP of a checkpoint in Hugging Face layout (`CLIPModel`), in float32.
 
   Args:
     path_or_hub_id: as for `models.load_model`.
+    model: whose visual tokens it will score, to be checked before weights are read; None: unknown yet.
 
   Raises:
-    ValueError: with what is missing, unknown, unreadable or of the wrong shape.
+    ValueError: with what is missing, unknown, unreadable or of the wrong shape, or another model or tower.
   """
   try:
     directory = directory_lib.resolve(path_or_hub_id)
-    clip = Clip(from_hf(directory_lib.read_config(directory)))
-    params = hf.load(directory, clip)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-  except Exception as error:  # transformers' classes raise many kinds
-    raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ')}") from error
-  return Scorer(clip, params, tokenizer)
+    clip = Clip(hf_config.read(directory, directory_lib.read_config(directory), from_hf))
+    if model is not None:
+      _check_fits(clip, model)
+    return Scorer(clip, hf.load(directory, clip), tokenizer_lib.load(directory))
+  except ValueError as error:
+    raise ValueError(f"clip: {path_or_hub_id}: {str(error).removeprefix('model: ').removeprefix('clip: ')}") from error
 
 
-def load_for(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> Scorer | None:
-  """The CLIP that some settings of pruning need.
+def check_given(prunings: Sequence[Pruning], path_or_hub_id: str | None) -> None:
+  """Refuses settings of pruning that need a CLIP without one.
 
   Args:
     prunings: that will be used.
     path_or_hub_id: of the CLIP, or None.
 
   Raises:
-    ValueError: one of them needs a CLIP and there is none, or it cannot be loaded.
+    ValueError: one of them needs a CLIP.
   """
   if not path_or_hub_id and (needing := [pruning.selector for pruning in prunings if "scores" in pruning.rule.needs]):
     raise ValueError(f"clip: the selector {needing[0]} needs a CLIP checkpoint")
-  return load(path_or_hub_id) if path_or_hub_id else None

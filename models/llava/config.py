@@ -6,6 +6,7 @@ import dataclasses
 
 import transformers
 
+from hawk_jax import checks
 from models import hf_config
 from models import vision_encoder
 from models.decoder import DecoderConfig
@@ -60,12 +61,16 @@ def from_hf(content: dict) -> LlavaConfig:
   hf_config.require("projector_hidden_act", config.projector_hidden_act, "gelu")
   for name in ("attention_bias", "mlp_bias"):
     hf_config.require(f"text_config.{name}", getattr(text, name, False), False)
+  hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default", "full")
   hf_config.require_squares(vision)
-  tower = VisionConfig(
-    **hf_config.matching(VisionConfig, vision),
+  tower = hf_config.make(
+    VisionConfig,
+    "vision_config",
+    vision,
     feature_layers=vision_encoder.feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
     keep_class_token=config.vision_feature_select_strategy == "full",
   )
+  hf_config.check_tiles("vision_config", tower)
   pinpoints = tiles.pinpoints(tower, getattr(config, "image_grid_pinpoints", ()))
   if pinpoints:
     hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
@@ -74,8 +79,8 @@ def from_hf(content: dict) -> LlavaConfig:
       text, attention_bias=text.model_type == "qwen2", tie_word_embeddings=bool(config.tie_word_embeddings)
     ),
     vision=tower,
-    image_token_id=config.image_token_index,
-    projector_bias=config.multimodal_projector_bias,
+    image_token_id=hf_config.token_id("image_token_index", config.image_token_index),
+    projector_bias=checks.flag("config: multimodal_projector_bias", config.multimodal_projector_bias),
     grid_pinpoints=pinpoints,
   )
 

@@ -71,7 +71,7 @@ class Llava(VisionLanguageModel):
 
     Args:
       input_ids: [B, S] with one placeholder per visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
+      attention_mask: [B, S], 1 on real tokens, 0 on padding at one end of each row. None: all are real.
       pixel_values: [pictures, C, H, W], in the order of their placeholders.
 
     Raises:

@@ -7,6 +7,7 @@ import re
 
 from transformers import LlavaOnevisionConfig as HFConfig
 
+from hawk_jax import checks
 from models import hf_config
 from models import vision_encoder
 from models.decoder import DecoderConfig
@@ -58,20 +59,24 @@ def from_hf(content: dict) -> LlavaOnevisionConfig:
   hf_config.require("projector_hidden_act", config.projector_hidden_act, "gelu")
   hf_config.require("vision_feature_select_strategy", config.vision_feature_select_strategy, "full")
   hf_config.require_squares(vision)
-  if not (limit := re.fullmatch(r"anyres_max_([1-9]\d*)", config.vision_aspect_ratio)):
-    raise ValueError(f"config: vision_aspect_ratio is {config.vision_aspect_ratio!r}, must be like 'anyres_max_9'")
-  tower = VisionConfig(
-    **hf_config.matching(VisionConfig, vision),
+  ratio = config.vision_aspect_ratio
+  if not isinstance(ratio, str) or not (limit := re.fullmatch(r"anyres_max_([1-9]\d{0,2})", ratio)):
+    raise ValueError(f"config: vision_aspect_ratio is {checks.show(ratio)}, must be like 'anyres_max_9'")
+  tower = hf_config.make(
+    VisionConfig,
+    "vision_config",
+    vision,
     feature_layers=vision_encoder.feature_layers(config.vision_feature_layer, vision.num_hidden_layers),
   )
-  eos = LlavaOnevisionConfig.eos_token_ids if text.eos_token_id is None else text.eos_token_id
+  hf_config.check_tiles("vision_config", tower)
+  hf_config.distinct(image_token_index=config.image_token_index, video_token_index=config.video_token_index)
   return LlavaOnevisionConfig(
     text=hf_config.decoder(text, attention_bias=True, tie_word_embeddings=bool(config.tie_word_embeddings)),
     vision=tower,
-    image_token_id=config.image_token_index,
-    video_token_id=config.video_token_index,
-    eos_token_ids=tuple(eos) if isinstance(eos, (list, tuple)) else (eos,),
-    projector_bias=config.multimodal_projector_bias,
+    image_token_id=hf_config.token_id("image_token_index", config.image_token_index),
+    video_token_id=hf_config.token_id("video_token_index", config.video_token_index),
+    eos_token_ids=hf_config.token_ids("eos_token_id", text.eos_token_id) or LlavaOnevisionConfig.eos_token_ids,
+    projector_bias=checks.flag("config: multimodal_projector_bias", config.multimodal_projector_bias),
     grid_pinpoints=tiles.pinpoints(tower, config.image_grid_pinpoints),
     max_tiles=int(limit[1]),
   )

@@ -17,6 +17,7 @@ import math
 from flax import struct
 import numpy as np
 
+from hawk_jax import checks
 from hawk_jax.buckets import bucket
 from models.inputs import packing
 from models.inputs import synthetic
@@ -104,17 +105,11 @@ def picture_layouts(config: LlavaOnevisionConfig, sizes, batch_num_images=None) 
   Raises:
     ValueError: numbers that do not add up to the pictures.
   """
-  groups = np.ones(len(sizes), int) if batch_num_images is None else np.asarray(batch_num_images)
-  if (
-    groups.ndim != 1
-    or not np.issubdtype(groups.dtype, np.integer)
-    or groups.min(initial=1) < 1
-    or groups.sum() != len(sizes)
-  ):
-    raise ValueError(
-      f"batch_num_images: got {groups.tolist()}, must be the number of pictures of each prompt that has some, "
-      f"{len(sizes)} in all"
-    )
+  allowed = f"the number of pictures of each prompt that has some, {len(sizes)} in all"
+  groups = [1] * len(sizes) if batch_num_images is None else batch_num_images
+  groups = checks.real_array("batch_num_images", groups, allowed)
+  if groups.ndim != 1 or groups.dtype.kind not in "iu" or groups.min(initial=1) < 1 or sum(groups.tolist()) != len(sizes):
+    raise ValueError(f"batch_num_images: got {checks.show(groups.tolist())}, must be {allowed}")
   alone = np.repeat(groups == 1, groups)
   return [picture_layout(config, *size) if only else whole_layout(config) for size, only in zip(sizes, alone)]
 
@@ -261,12 +256,9 @@ def _videos(config, pixel_values_videos, video_frames):
     return np.zeros((0,) + config.vision.tile_shape, np.float32), [], []
   pixels = tiles_lib.check_pixels(config.vision, "pixel_values_videos", pixel_values_videos, "videos", "frames")
   videos, most = pixels.shape[:2]
-  counts = np.full(videos, most) if video_frames is None else np.asarray(video_frames)
-  if (
-    counts.shape != (videos,)
-    or not np.issubdtype(counts.dtype, np.integer)
-    or not (1 <= counts.min() <= counts.max() <= most)
-  ):
-    raise ValueError(f"video_frames: got {counts.tolist()}, must be from 1 to {most} for each of {videos} videos")
+  allowed = f"from 1 to {most} for each of {videos} videos"
+  counts = checks.whole_array("video_frames", [most] * videos if video_frames is None else video_frames, allowed)
+  if counts.shape != (videos,) or not 1 <= counts.min() <= counts.max() <= most:
+    raise ValueError(f"video_frames: got {checks.show(counts.tolist())}, must be {allowed}")
   frames = np.concatenate([video[:count] for video, count in zip(pixels, counts)])
   return frames, counts.tolist(), [video_layout(config, count) for count in counts.tolist()]

@@ -7,6 +7,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from models.inputs import media
+from models.inputs import pictures as pictures_lib
 from models.inputs import video
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
@@ -20,21 +21,23 @@ class Processor(MediaProcessor):
   def __init__(self, directory, config, tokenizer):
     super().__init__(config, tokenizer)
     self.config = config_lib.from_hf(config)
-    settings, _ = LlavaOnevisionImageProcessorPil.get_image_processor_dict(directory)
-    name = settings.get("image_processor_type", "LlavaOnevisionImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    with media.reading():
+      settings, _ = LlavaOnevisionImageProcessorPil.get_image_processor_dict(directory)
+    name = str(settings.get("image_processor_type", "LlavaOnevisionImageProcessor")).removesuffix("Fast").removesuffix("Pil")
     if name != "LlavaOnevisionImageProcessor":
       raise ValueError(f"image_processor_type is {name!r}, supported is LlavaOnevisionImageProcessor")
-    self.pictures = LlavaOnevisionImageProcessorPil.from_dict(settings)
-    self.frames = SiglipImageProcessorPil(
-      size=dict(self.pictures.size),
-      resample=self.pictures.resample,
-      image_mean=self.pictures.image_mean,
-      image_std=self.pictures.image_std,
-    )
-    side, size = self.config.vision.image_size, self.pictures.size
-    if (size.height, size.width) != (side, side):
-      raise ValueError(f"the image processor makes tiles of {size.height} x {size.width} pixels, the tower takes {side}")
-    found, wanted = tuple(map(tuple, self.pictures.image_grid_pinpoints)), self.config.grid_pinpoints
+    with media.reading():
+      self.pictures = LlavaOnevisionImageProcessorPil.from_dict(settings)
+      self.frames = SiglipImageProcessorPil(
+        size=dict(self.pictures.size),
+        resample=self.pictures.resample,
+        image_mean=self.pictures.image_mean,
+        image_std=self.pictures.image_std,
+      )
+      found = tuple(map(tuple, self.pictures.image_grid_pinpoints))
+    media.check_normalization(self.pictures)
+    media.check_tile(self.pictures, self.config.vision.image_size)
+    wanted = self.config.grid_pinpoints
     if found != wanted:
       raise ValueError(f"the image processor's image_grid_pinpoints are {list(found)}, config.json has {list(wanted)}")
 
@@ -47,9 +50,13 @@ class Processor(MediaProcessor):
     """The arrays of `LlavaOnevision.pack`; videos of fewer frames end in zeros.
 
     Raises:
-      ValueError: min_pixels or max_pixels given.
+      ValueError: min_pixels or max_pixels given, or one of several pictures that is too large when padded to a square.
     """
     media.check_no_limits(min_pixels, max_pixels)
+    for number, row in enumerate(rows):
+      if len(some := media.pictures([row])) > 1:
+        for at, picture in enumerate(some):
+          pictures_lib.check_padded(f"images: picture {at} of prompt {number}", *picture.size)
     arrays, image_texts, video_texts = {}, [], []
     if any(pictures := [media.pictures([row]) for row in rows]):
       arrays |= self.pictures(images=[row for row in pictures if row], return_tensors="np")

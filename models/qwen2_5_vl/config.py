@@ -9,8 +9,8 @@ from transformers import Qwen2_5_VLConfig as HFConfig
 from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen2_5_vl.vision import VisionConfig
+from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl.config import QwenVLConfig
-from models.qwen_vl.config import special_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +36,19 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   config = HFConfig(**{**content, "vision_config": vision})
   text, vision = config.text_config, config.vision_config
   hf_config.require("vision_config.hidden_act", vision.hidden_act, "silu")
-  return Qwen2_5_VLConfig(
-    text=hf_config.decoder(
-      text,
-      attention_bias=True,
-      tie_word_embeddings=bool(config.tie_word_embeddings),
-      mrope_section=tuple(text.rope_parameters.get("mrope_section", (16, 24, 24))),
-    ),
-    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    **special_tokens(config, content),
+  decoder = hf_config.decoder(
+    text,
+    attention_bias=True,
+    tie_word_embeddings=bool(config.tie_word_embeddings),
+    mrope_section=qwen_vl_config.mrope_section(text, (16, 24, 24)),
   )
+  tower = hf_config.make(VisionConfig, "vision_config", vision)
+  qwen_vl_config.check_tower(tower, decoder.hidden_size)
+  side = tower.patch_size * tower.spatial_merge_size
+  if tower.window_size < side:
+    raise ValueError(f"config: vision_config.window_size is {tower.window_size}, must be at least {side}, one visual token")
+  hf_config.bound("vision_config's window", tower.window_side**2 * tower.merge_unit * tower.patch_dim)
+  return Qwen2_5_VLConfig(text=decoder, vision=tower, **qwen_vl_config.special_tokens(config, content))
 
 
 def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:

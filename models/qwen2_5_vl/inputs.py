@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hawk_jax import checks
 from models.inputs import packing
 from models.qwen2_5_vl import vision
 from models.qwen2_5_vl.config import Qwen2_5_VLConfig
@@ -24,21 +25,15 @@ def pack(
 ) -> Inputs:
   """Plans a batch; see `Qwen2_5_VL.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
-  images = grids_lib.check("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
-  videos = grids_lib.check("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
-  seconds = np.ones(len(videos)) if second_per_grid_ts is None else np.asarray(second_per_grid_ts, np.float64).reshape(-1)
-  if len(seconds) != len(videos):
-    raise ValueError(f"second_per_grid_ts: got {len(seconds)} values for {len(videos)} videos")
-  if not (np.isfinite(seconds) & (seconds >= 0)).all():
-    raise ValueError(f"second_per_grid_ts: got {seconds.tolist()}, must be finite and not negative")
+  images, pixels = grids_lib.check("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
+  videos, frames = grids_lib.check("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
+  intervals = [0.0] * len(images) + _check_seconds(second_per_grid_ts, len(videos), config)
 
   planned, slots = None, np.zeros(0, np.int32)
   grids = np.concatenate([images, videos])
   if len(grids):
-    pixels = [np.asarray(x, np.float32) for x in (pixel_values, pixel_values_videos) if x is not None]
-    planned, slots = vision.plan(np.concatenate(pixels), grids, config.vision, shards)
+    planned, slots = vision.plan(np.concatenate([pixels, frames]), grids, config.vision, shards)
   slots = np.split(slots, np.cumsum(grids.prod(axis=1) // config.vision.merge_unit))
-  intervals = np.concatenate([np.zeros(len(images)), seconds * config.vision.tokens_per_second])
   merge = config.vision.spatial_merge_size
   positions = [grids_lib.positions(grid, interval, merge) for grid, interval in zip(grids, intervals)]
   views = [[[(height // merge, width // merge, False)]] * frames for frames, height, width in grids.tolist()]
@@ -60,3 +55,15 @@ def pack(
   }
   prompt, views = packing.plan_prompts(config.text, tokens, mask, pictures, config.vision_end_token_id, config.eos_token_ids)
   return Inputs(prompt, planned, views)
+
+
+def _check_seconds(seconds, videos: int, config) -> list[float]:
+  """Rotary positions from one temporal patch to the next, for each video."""
+  if seconds is None:
+    seconds = np.ones(videos)
+  seconds = checks.real_array("second_per_grid_ts", seconds, "numbers [videos]").astype(np.float64).reshape(-1)
+  if len(seconds) != videos:
+    raise ValueError(f"second_per_grid_ts: got {len(seconds)} values for {videos} videos")
+  if not (np.isfinite(seconds) & (seconds >= 0)).all():
+    raise ValueError(f"second_per_grid_ts: got {seconds.tolist()}, must be finite and not negative")
+  return (seconds * config.vision.tokens_per_second).tolist()

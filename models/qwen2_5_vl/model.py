@@ -55,7 +55,7 @@ class Qwen2_5_VL(QwenVL):
 
     Args:
       input_ids: [B, S] with one placeholder per merged visual token.
-      attention_mask: [B, S], nonzero on real tokens; padding on either side. None: all are real.
+      attention_mask: [B, S], 1 on real tokens, 0 on padding at one end of each row. None: all are real.
       pixel_values: [patches, C] of all pictures, in the order of their placeholders.
       image_grid_thw: [pictures, 3], temporal, height and width in patches.
       pixel_values_videos: [patches, C] of all videos.

@@ -29,6 +29,7 @@ from models.qwen_vl import grids as grids_lib
 from models.qwen_vl import subset
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
+from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
 from models.tower import TowerStage
 
@@ -109,7 +110,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
       start += rows * cols
 
   windows = [[window] for window in full] + _fill_rows(ragged, width)
-  row_count = -(-bucket(len(windows), minimum=4) // shards) * shards
+  row_count = -(-bucket(len(windows), minimum=4, steps=ROW_STEPS) // shards) * shards
   slots = np.full([row_count, width], -1, np.int32)
   window_ids = np.full([row_count, width], -1, np.int32)
   for row, members in enumerate(windows):

@@ -7,11 +7,12 @@ import math
 
 from transformers import Qwen3VLConfig as HFConfig
 
+from hawk_jax import checks
 from models import hf_config
 from models.decoder import DecoderConfig
 from models.qwen3_vl.vision import VisionConfig
+from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl.config import QwenVLConfig
-from models.qwen_vl.config import special_tokens
 
 _SECTION = (24, 20, 20)
 
@@ -45,31 +46,33 @@ def from_hf(content: dict) -> Qwen3VLConfig:
   theta = (vision.rope_parameters or {}).get("rope_theta", 10_000.0)
   hf_config.require("vision_config.rope_parameters.rope_theta", theta, 10_000.0)
   layers = list(vision.deepstack_visual_indexes)
-  if layers != sorted(set(layers)) or not all(0 <= layer < vision.depth for layer in layers):
+  if not all(type(layer) is int and 0 <= layer < vision.depth for layer in layers) or layers != sorted(set(layers)):
     raise ValueError(
-      f"config: vision_config.deepstack_visual_indexes is {layers}, must be ascending layers of the tower's {vision.depth}"
+      f"config: vision_config.deepstack_visual_indexes is {checks.show(layers)}, must be ascending layers of the tower's "
+      f"{vision.depth}"
     )
   if len(layers) > text.num_hidden_layers:
     raise ValueError(
       f"config: vision_config.deepstack_visual_indexes has {len(layers)} levels, the decoder has only "
       f"{text.num_hidden_layers} layers"
     )
+  checks.whole("config: vision_config.num_position_embeddings", vision.num_position_embeddings, 1, 2**20)
   if math.isqrt(vision.num_position_embeddings) ** 2 != vision.num_position_embeddings:
     raise ValueError(
       f"config: vision_config.num_position_embeddings is {vision.num_position_embeddings}, must be a square number"
     )
-  return Qwen3VLConfig(
-    text=hf_config.decoder(
-      text,
-      attention_bias=False,
-      tie_word_embeddings=bool(config.tie_word_embeddings),
-      mrope_section=tuple(text.rope_parameters.get("mrope_section", _SECTION)),
-      mrope_interleaved=True,
-      qk_norm=True,
-    ),
-    vision=VisionConfig(**hf_config.matching(VisionConfig, vision)),
-    **special_tokens(config, content),
+  decoder = hf_config.decoder(
+    text,
+    attention_bias=False,
+    tie_word_embeddings=bool(config.tie_word_embeddings),
+    mrope_section=qwen_vl_config.mrope_section(text, _SECTION),
+    mrope_interleaved=True,
+    qk_norm=True,
   )
+  tower = hf_config.make(VisionConfig, "vision_config", vision)
+  qwen_vl_config.check_tower(tower, decoder.hidden_size)
+  hf_config.bound("vision_config's table of positions", tower.num_position_embeddings * tower.hidden_size)
+  return Qwen3VLConfig(text=decoder, vision=tower, **qwen_vl_config.special_tokens(config, content))
 
 
 def _published(hidden, mlp, layers, heads, *, large_tower, tied=False) -> Qwen3VLConfig:

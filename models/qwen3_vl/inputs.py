@@ -23,15 +23,14 @@ def pack(
 ) -> Inputs:
   """Plans a batch; see `Qwen3VL.pack`."""
   tokens, mask = packing.check_tokens(input_ids, attention_mask, config.text.vocab_size)
-  images = grids_lib.check("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
-  videos = grids_lib.check("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
+  images, pixels = grids_lib.check("image_grid_thw", image_grid_thw, "pixel_values", pixel_values, config)
+  videos, frames = grids_lib.check("video_grid_thw", video_grid_thw, "pixel_values_videos", pixel_values_videos, config)
   # Text says the time of each slice of a video, so that a slice is a picture of its own.
   slices = np.repeat(videos * [0, 1, 1] + [1, 0, 0], videos[:, 0], axis=0)
   grids = np.concatenate([images, slices])
   planned = None
   if len(grids):
-    pixels = [np.asarray(x, np.float32) for x in (pixel_values, pixel_values_videos) if x is not None]
-    planned = vision.plan(np.concatenate(pixels), grids, config.vision, shards)
+    planned = vision.plan(np.concatenate([pixels, frames]), grids, config.vision, shards)
   counts = grids.prod(axis=1) // config.vision.merge_unit
   slots = np.split(np.arange(counts.sum(), dtype=np.int32), np.cumsum(counts))[:-1]
   merge = config.vision.spatial_merge_size

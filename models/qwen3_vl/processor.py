@@ -5,11 +5,13 @@ transformers processes videos only with torchvision, so that its rules for them 
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 
+from hawk_jax import checks
+from models.checkpoints import directory as directory_lib
+from models.inputs import media
 from models.inputs import video as video_lib
 from models.qwen_vl.processor import PatchProcessor
 
@@ -24,12 +26,17 @@ class Processor(PatchProcessor):
 
   def __init__(self, directory, config, tokenizer):
     super().__init__(directory, config, tokenizer)
-    video = _video_settings(directory)
+    name, video = _video_settings(directory)
     self.video_size = {**_VIDEO_SIZE, **(video.get("size") or {})}
+    for limit in _VIDEO_SIZE:
+      checks.whole(f"{name}: size.{limit}", self.video_size[limit], 1)
     self.video_mean = video.get("image_mean") or self.video_mean
     self.video_std = video.get("image_std") or self.video_std
-    start, end = config.get("vision_start_token_id", 151652), config.get("vision_end_token_id", 151653)
-    self.start_token, self.end_token = tokenizer.convert_ids_to_tokens([start, end])
+    media.check_moments(name, self.video_mean, self.video_std)
+    around = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, **config}
+    self.start_token, self.end_token = (
+      media.token(around, tokenizer, name) for name in ("vision_start_token_id", "vision_end_token_id")
+    )
 
   def sample(self, total, rate, fps, max_frames):
     video_lib.check_sampling(total, fps, max_frames)
@@ -86,11 +93,15 @@ def resized(shape: tuple[int, int, int], unit: int, deep: int, low: int, high: i
   return tuple(sides)
 
 
-def _video_settings(directory) -> dict:
-  """What a checkpoint says of videos: in a file of their own, or in that of the whole processor (transformers 5)."""
+def _video_settings(directory) -> tuple[str, dict]:
+  """What a checkpoint says about videos, and the name of its file: one of their own, or that of the whole processor."""
   for name, key in (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")):
     path = directory / name
     if path.is_file():
-      content = json.loads(path.read_text())
-      return (content.get(key) or {}) if key else content
-  return {}
+      content = directory_lib.read_json(path)
+      content = (content.get(key) or {}) if key else content
+      for part in (content, content.get("size") or {}) if isinstance(content, dict) else [content]:
+        if not isinstance(part, dict):
+          raise ValueError(f"{name}: got {checks.show(part)}, must be an object")
+      return name, content
+  return "preprocessor_config.json", {}

@@ -28,6 +28,7 @@ from models.qwen_vl import grids as grids_lib
 from models.qwen_vl import subset
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
+from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
 from models.tower import TowerStage
 
@@ -103,7 +104,7 @@ def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: in
       entries.append(taken)
       weights.append(share)
       start += len(place)
-  rows = -(-bucket(-(-start // _WIDTH), minimum=4) // shards) * shards
+  rows = -(-bucket(-(-start // _WIDTH), minimum=4, steps=ROW_STEPS) // shards) * shards
   slice_slots, places = plan_slices(slices, np.arange(start))
 
   def lay_out(values, dtype):

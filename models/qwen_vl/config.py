@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hawk_jax import checks
+from models import hf_config
 from models.decoder import DecoderConfig
+
+_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +66,45 @@ def special_tokens(config, content: dict[str, Any]) -> dict[str, Any]:
   Args:
     config: transformers' configuration of the whole model.
     content: the config.json that it was made from, nested or flat.
+
+  Raises:
+    ValueError: numbers that are no ids, or placeholders that share one.
   """
   eos = getattr(config.text_config, "eos_token_id", None)
   eos = content.get("eos_token_id") if eos is None else eos
-  return dict(
-    image_token_id=config.image_token_id,
-    video_token_id=config.video_token_id,
-    vision_start_token_id=config.vision_start_token_id,
-    vision_end_token_id=config.vision_end_token_id,
-    eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,),
-  )
+  hf_config.distinct(image_token_id=config.image_token_id, video_token_id=config.video_token_id)
+  return {
+    **{name: hf_config.token_id(name, getattr(config, name)) for name in _TOKENS},
+    "eos_token_ids": hf_config.token_ids("eos_token_id", eos),
+  }
+
+
+def mrope_section(text, default: tuple[int, ...]) -> tuple[int, ...]:
+  """Frequencies of time, row and column in transformers' text config.
+
+  Raises:
+    ValueError: another number of axes.
+  """
+  section = text.rope_parameters.get("mrope_section", default)
+  if not isinstance(section, (list, tuple)) or len(section) != 3:
+    given = checks.show(section)
+    raise ValueError(
+      f"config: text_config.rope_parameters.mrope_section is {given}, must be three numbers: time, row, column"
+    )
+  return tuple(section)
+
+
+def check_tower(tower: VisionConfig, hidden_size: int) -> None:
+  """Refuses sizes of a tower that do not fit one another or the decoder.
+
+  Args:
+    tower: its configuration.
+    hidden_size: of the decoder.
+
+  Raises:
+    ValueError: for such sizes.
+  """
+  hf_config.divides("vision_config", "hidden_size", tower.hidden_size, "num_heads", tower.num_heads)
+  hf_config.divides("vision_config", "hidden_size / num_heads", tower.hidden_size // tower.num_heads, "rotary axes", 4)
+  hf_config.require("vision_config.out_hidden_size", tower.out_hidden_size, hidden_size)
+  hf_config.bound("vision_config's visual token", tower.merge_unit * tower.patch_dim)

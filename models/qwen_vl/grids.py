@@ -10,6 +10,7 @@ import math
 from einops import rearrange
 import numpy as np
 
+from hawk_jax import checks
 from models.inputs import packing
 from models.inputs import synthetic
 from models.qwen_vl.config import QwenVLConfig
@@ -17,19 +18,22 @@ from models.qwen_vl.config import QwenVLConfig
 # Synthetic pictures are at most this many times as long as wide.
 _LONGEST = 4
 _TYPICAL_TOKENS = 4096
+# Largest time of a slice. No config allows prompts with such positions, so that they are refused later.
+_LATEST = 2**30
 
 
-def check(grid_name: str, grids, pixel_name: str, pixels, config: QwenVLConfig) -> np.ndarray:
-  """[pictures, 3] int64 grids that fit their pixels.
+def check(grid_name: str, grids, pixel_name: str, pixels, config: QwenVLConfig) -> tuple[np.ndarray, np.ndarray]:
+  """[pictures, 3] int64 grids, and [patches, C] float32 pixels that fit them.
 
   Raises:
-    ValueError: grids without pixels or the reverse, a wrong shape, or sides that the merge size does not divide.
+    ValueError: grids without pixels or the reverse, a wrong shape, sides that the merge size does not divide, or pixels that
+      `packing.check_pixels` refuses.
   """
   packing.check_together(grid_name, grids, pixel_name, pixels)
   if grids is None:
-    return np.zeros([0, 3], np.int64)
-  grids, shape = np.asarray(grids), np.shape(pixels)
-  if grids.ndim != 2 or grids.shape[1] != 3 or not np.issubdtype(grids.dtype, np.integer) or not len(grids):
+    return np.zeros([0, 3], np.int64), np.zeros([0, config.vision.patch_dim], np.float32)
+  grids = checks.whole_array(grid_name, grids, "integers [pictures, 3]")
+  if grids.ndim != 2 or grids.shape[1] != 3 or not len(grids):
     raise ValueError(f"{grid_name}: got {grids.dtype} of shape {grids.shape}, must be integers [pictures, 3]")
   merge = config.vision.spatial_merge_size
   for number, grid in enumerate(grids.tolist()):
@@ -38,10 +42,11 @@ def check(grid_name: str, grids, pixel_name: str, pixels, config: QwenVLConfig) 
         f"{grid_name}: picture {number} has grid {grid}; height and width must be positive multiples of "
         f"the merge size {merge}"
       )
-  expected = (int(grids.prod(axis=1).sum()), config.vision.patch_dim)
-  if shape != expected:
-    raise ValueError(f"{pixel_name}: got shape {shape}, the grids and the model's patches require {expected}")
-  return grids.astype(np.int64)
+  pixels = packing.check_pixels(pixel_name, pixels)
+  expected = (sum(map(math.prod, grids.tolist())), config.vision.patch_dim)  # Python's numbers, which do not overflow
+  if pixels.shape != expected:
+    raise ValueError(f"{pixel_name}: got shape {pixels.shape}, the grids and the model's patches require {expected}")
+  return grids.astype(np.int64), pixels
 
 
 def places(height: int, width: int, merge: int) -> np.ndarray:
@@ -51,9 +56,10 @@ def places(height: int, width: int, merge: int) -> np.ndarray:
 
 
 def positions(grid: np.ndarray, interval: float, merge: int) -> np.ndarray:
-  """[merged tokens, 3] int32 time, row and column; slice t is at time floor(t * interval)."""
+  """[merged tokens, 3] int32 time, row and column; slice t is at time floor(t * interval), at most _LATEST."""
   frames, height, width = grid.tolist()
-  times = (np.arange(frames, dtype=np.float32) * np.float32(interval)).astype(np.int32)
+  times = np.arange(frames, dtype=np.float32) * np.float32(min(interval, _LATEST))
+  times = np.minimum(times, _LATEST).astype(np.int32)
   axes = np.meshgrid(times, np.arange(height // merge), np.arange(width // merge), indexing="ij")
   return np.stack(axes, axis=-1).reshape(-1, 3).astype(np.int32)
 
@@ -92,7 +98,7 @@ def synthetic_batch(config: QwenVLConfig, sizes, text_tokens: int, rng) -> dict[
 
 def picture_size(config: QwenVLConfig, visual_tokens: int | None) -> tuple[int, int]:
   """See `VisionLanguageModel.picture_size`."""
-  tokens = _TYPICAL_TOKENS if visual_tokens is None else visual_tokens
+  tokens = _TYPICAL_TOKENS if visual_tokens is None else checks.whole("visual_tokens", visual_tokens, 1)
   unit = config.vision.patch_size * config.vision.spatial_merge_size
   for rows in range(math.isqrt(tokens), 0, -1):
     if tokens % rows == 0 and tokens // rows <= _LONGEST * rows:

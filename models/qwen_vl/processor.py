@@ -10,10 +10,15 @@ import numpy as np
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from hawk_jax import checks
 from models.inputs import media
+from models.inputs import pictures as pictures_lib
 from models.inputs.media import Media
 from models.inputs.media import MediaProcessor
 from models.inputs.video import Video
+
+# Settings of the image processor, and what config.json calls them.
+_SETTINGS = {"patch_size": "patch_size", "merge_size": "spatial_merge_size", "temporal_patch_size": "temporal_patch_size"}
 
 
 class PatchProcessor(MediaProcessor):
@@ -27,16 +32,24 @@ class PatchProcessor(MediaProcessor):
 
   def __init__(self, directory, config, tokenizer):
     super().__init__(config, tokenizer)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), media.reading():
       warnings.simplefilter("ignore", FutureWarning)  # checkpoints say min_pixels and max_pixels
       self.processor = Qwen2VLImageProcessorPil.from_pretrained(directory)
+    media.check_normalization(self.processor)
+    vision = config.get("vision_config") or {}
+    for name, key in _SETTINGS.items():
+      media.check_setting(self.processor, name, vision.get(key))
+    self.limits(None, None)
     self.video_mean, self.video_std = self.processor.image_mean, self.processor.image_std
+
+  def check_shape(self, name, width, height):
+    pictures_lib.check_aspect(name, width, height)
 
   def __call__(self, rows, min_pixels=None, max_pixels=None) -> Media:
     """Adds `pixel_values` and `image_grid_thw` for pictures; for videos see `videos`.
 
     Raises:
-      ValueError: limits below one visual token or in the wrong order, or a picture over 200 times as long as wide.
+      ValueError: limits below one visual token or in the wrong order.
     """
     low, high = self.limits(min_pixels, max_pixels)
     pictures, clips = media.pictures(rows), media.videos(rows)
@@ -92,13 +105,16 @@ class PatchProcessor(MediaProcessor):
       ValueError: as `__call__`.
     """
     size = dict(self.processor.size)
-    low = size["shortest_edge"] if min_pixels is None else min_pixels
-    high = size["longest_edge"] if max_pixels is None else max_pixels
+    low = size.get("shortest_edge") if min_pixels is None else min_pixels
+    high = size.get("longest_edge") if max_pixels is None else max_pixels
+    for name, value in (("min_pixels", low), ("max_pixels", high)):
+      checks.whole(name, value, 1)
     token = self.unit**2
     if max_pixels is not None and max_pixels < token:
       raise ValueError(f"max_pixels: got {max_pixels}, must be at least {token}, one visual token")
-    if not 0 < low <= high:
-      raise ValueError(f"min_pixels and max_pixels: got {low} and {high}, must be positive and in this order")
+    if low > min(high, pictures_lib.MAX_PIXELS):
+      most = f"{pictures_lib.MAX_PIXELS:,}"
+      raise ValueError(f"min_pixels and max_pixels: got {low} and {high}, must be in this order, the first at most {most}")
     return low, high
 
   @property

@@ -22,6 +22,8 @@ from models.attention import attention
 from models.cpu import dot_general
 from models.qwen_vl.config import VisionConfig
 
+# Rungs per octave of the number of rows: more than of other sizes, since all of the tower's products grow with it.
+ROW_STEPS = 16
 _HEADS = ("tensor", "fsdp", "data")  # mesh axes that attention within slices splits its heads over
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments import accuracy
 from experiments.digits import task
+from experiments.running import watching
 
 QUESTIONS = 10
 
@@ -23,6 +24,7 @@ class AccuracyTest(absltest.TestCase):
       cls.report = accuracy.run(
         accuracy.Settings(questions=QUESTIONS, batch_size=5, keep_ratio=(1.0, 0.2), selector=("hawk",), output_dir=directory)
       )
+      cls.metrics = watching.read(pathlib.Path(directory) / "metrics.jsonl")
       cls.written = json.loads((pathlib.Path(directory) / "accuracy.json").read_text())
     cls.lines = printed.getvalue().splitlines()
 
@@ -30,6 +32,10 @@ class AccuracyTest(absltest.TestCase):
     self.assertEqual(self.written, self.report)
     self.assertEqual(self.report["questions"], QUESTIONS)
     np.testing.assert_allclose(self.report["head_importance"], 1 / 8)
+
+  def test_metrics(self):
+    self.assertEqual([line["step"] for line in self.metrics], [1, 2])
+    self.assertEqual(self.metrics[-1]["right/hawk 0.2"], self.report["accuracy"]["hawk 0.2"]["all"])
 
   def test_rows_are_consistent(self):
     table = self.report["accuracy"]

@@ -8,17 +8,20 @@ from unittest import mock
 from absl.testing import absltest
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from experiments import benchmark
 from experiments.speed import flops
 from experiments.speed import report as report_lib
 from models import generate
-from models import load_model
 from models import registry
-from models.checkpoints import directory
+from models.checkpoints import directory as directory_lib
+from models.checkpoints import hf
 from tests.reference import qwen2_5_vl as reference
 
 STAGES = ("first_token", "prefill", "prune", "language", "decode", "answer")
+PUBLISHED = {"gpu-7b": "qwen2.5-vl-7b", "gpu-3b": "qwen2.5-vl-3b", "gpu-llava-7b": "llava-1.5-7b"}
+BASELINE_STAGES = ("first_token", "decode")
 STEPS = 2
 
 
@@ -28,8 +31,16 @@ class FakeBaseline:
   calls = {"vision": 0, "prefill": 0, "decode": 0, "wait": 0}
   error = 0.0
 
-  def __init__(self, directory, dtype):
-    self.model, self.params = load_model(str(directory), dtype=dtype)
+  device = "cuda"  # so that its CUDA graphs are asked for
+
+  def __init__(self, directory, dtype, weights):
+    directory = pathlib.Path(directory)
+    self.model = registry.build(directory, directory_lib.read_config(directory))
+    with tempfile.TemporaryDirectory() as holder:
+      safetensors.numpy.save_file(
+        {name: np.ascontiguousarray(x) for name, x in weights.items()}, f"{holder}/model.safetensors"
+      )
+      self.params = hf.load(pathlib.Path(holder), self.model, dtype)
 
   def tensors(self, arrays):
     return self.model.pack(**arrays)
@@ -38,8 +49,8 @@ class FakeBaseline:
     del inputs
     self.calls["vision"] += 1
 
-  def prefill(self, inputs, kept):
-    del inputs, kept
+  def prefill(self, inputs, kept, room=None):
+    assert len(kept) == len(inputs.prompt.visual_order) and room in (None, kept.shape[1] + STEPS + 1)
     self.calls["prefill"] += 1
     return "logits", "cache", 0
 
@@ -51,12 +62,13 @@ class FakeBaseline:
     self.calls["wait"] += 1
 
   def answer(self, inputs, kept, steps):
+    (kept,) = kept
     count = len(kept) - int(inputs.prompt.text_counts[0])
     out = generate(self.model, self.params, inputs, keep_count=count, max_new_tokens=steps + 1, return_logits=True)
     np.testing.assert_array_equal(out.kept_positions[0][: len(kept)], kept)
     logits = np.array(out.logits[0, 0])
     logits[0] += self.error
-    return logits, np.asarray(out.tokens[0]).tolist()
+    return logits[None], np.asarray(out.tokens).tolist()
 
 
 class BenchmarkTest(absltest.TestCase):
@@ -70,7 +82,12 @@ class BenchmarkTest(absltest.TestCase):
     config["text_config"]["num_hidden_layers"] = config["vision_config"]["depth"] = 1
     (cls.directory / "cpu").mkdir()
     (cls.directory / "cpu" / "config.json").write_text(json.dumps(config))
-    for name, value in (("_CONFIGS", cls.directory), ("_BATCH_SIZES", (4,)), ("_open_baseline", FakeBaseline)):
+    for name, value in (
+      ("_CONFIGS", cls.directory),
+      ("_BATCH_SIZES", (4,)),
+      ("_open_baseline", FakeBaseline),
+      ("find_spec", lambda name: name),
+    ):
       patch = mock.patch.object(benchmark, name, value)
       patch.start()
       cls.addClassCleanup(patch.stop)
@@ -104,19 +121,25 @@ class BenchmarkTest(absltest.TestCase):
     seconds = report["seconds"]
     cases = [
       f"{prefix}{stage} {name}"
-      for name in ("1", "0.5")
-      for prefix, stages in (("", STAGES), ("transformers float32 ", ("first_token", "decode")))
+      for names, prefix, stages in (
+        (("1", "0.5"), "", STAGES),
+        (("x4",), "", BASELINE_STAGES),
+        (("1", "0.5", "x4"), "transformers float32 ", BASELINE_STAGES),
+      )
+      for name in names
       for stage in stages
     ]
+    cases += [f"transformers float32 decode {name}, CUDA graphs" for name in ("1", "0.5", "x4")]
     self.assertCountEqual(
       [name for name in seconds if not name.startswith(("product", "read"))],
-      ["vision", *cases, "batch", "one by one", "decode x4", "transformers float32 vision", "transformers float32 batch"],
+      ["vision", *cases, "batch", "one by one", "transformers float32 vision", "transformers float32 batch"],
     )
     for name, values in seconds.items():
       self.assertLen(values, 1, name)
       self.assertGreater(values[0], 0, name)
-    # In the round that counts and the one before it: four prefills alone or before decoding, and four rows one by one.
-    self.assertEqual(calls, {"vision": 2, "prefill": 2 * (4 + 4), "decode": 2 * (2 + 4), "wait": 2 * 2 * 6})
+    # In the round that counts and the one before it: three cases alone and before both ways to decode, and four rows one by
+    # one.
+    self.assertEqual(calls, {"vision": 2, "prefill": 2 * (9 + 4), "decode": 2 * (6 + 4), "wait": 2 * 2 * 11})
 
     # 112 pixels are 4 x 4 visual tokens of this model.
     text = self.model.config.text
@@ -150,6 +173,9 @@ class BenchmarkTest(absltest.TestCase):
     self.assertRegex(str(found[0]), r"vision, first start: traced in \d+\.\d s, compiled in \d+\.\d s")
 
   def test_bad_settings(self):
+    with mock.patch.object(benchmark, "find_spec", return_value=None):
+      with self.assertRaisesRegex(ValueError, "baseline: transformers needs torch, which is not installed"):
+        self.settings()
     with self.assertRaisesRegex(ValueError, r"keep_ratio: got 1.5, must be in \(0, 1\]"):
       benchmark.Settings(keep_ratio=(0.5, 1.5))
     # Prompts are checked before parameters are read, of which this checkpoint has none.
@@ -162,7 +188,9 @@ class BenchmarkTest(absltest.TestCase):
       self.assertEqual(settings.parameter_dtype, dtype)
       self.assertEqual(jnp.dtype(settings.parameter_dtype).name, dtype)
       config = pathlib.Path(benchmark.__file__).parent / "configs" / preset
-      self.assertEqual(registry.build(config, directory.read_config(config)).picture_size(784), (784, 784))
+      built = registry.build(config, directory_lib.read_config(config))
+      if preset in PUBLISHED:
+        self.assertEqual(built.config, registry.published(PUBLISHED[preset]).config)
     self.assertEqual(benchmark.Settings(keep_ratio=(0.4, 1.0, 0.4)).ratios, [1.0, 0.4])
 
 

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -10,6 +11,7 @@ import numpy as np
 
 from experiments import compare
 from hawk_jax import importance
+from tests.reference import clip as clip_reference
 
 
 class CompareTest(parameterized.TestCase):
@@ -88,8 +90,23 @@ class CompareTest(parameterized.TestCase):
     (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"),
   )
   def test_bad_settings(self, settings, message):
-    with self.assertRaisesRegex(ValueError, message):
+    self.refused(message, **settings)
+
+  def refused(self, message, **settings):
+    """Checks the message, and that no weights were read."""
+    with mock.patch.object(compare.registry, "load_params") as load, self.assertRaisesRegex(ValueError, message):
       self.run_with(**{"questions": 5, **settings})
+    load.assert_not_called()
+
+  def test_files_that_say_what_they_are_not(self):
+    path = self.directory / "w.json"
+    for details in (dict(settings=[1]), dict(pictures=3), dict(pictures=[[]])):
+      importance.save(str(path), np.ones(8), **details)
+      self.refused("importance: .*w.json must hold an object under 'settings' and a list of", importance=(f"mine={path}",))
+
+  def test_clip_of_another_model(self):
+    clip_reference.write_checkpoint(self.directory, "named")
+    self.refused("clip: .*: scores the visual tokens of LLaVA-1.5 only, the model is Qwen2_5_VL", clip=str(self.directory))
 
 
 if __name__ == "__main__":

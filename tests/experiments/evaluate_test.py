@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import os
 import pathlib
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from unittest import mock
@@ -15,10 +13,13 @@ from unittest import mock
 from absl.testing import absltest
 
 from experiments import evaluate
-from experiments.running import compilation_cache
+from experiments.running import files
+from experiments.running import journal
 from experiments.running import watching
 from hawk_jax import importance
+from tests.experiments import programs
 from tests.reference import browser
+from tests.reference import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "experiments" / "benchmark_files" / "digits.tsv"
@@ -48,14 +49,13 @@ class EvaluateTest(absltest.TestCase):
     cls.data = cls.directory / "digits.tsv"
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
     # The processes that the tests start find the programs that this one compiles.
-    cls.enterClassContext(compilation_cache.kept_in(str(cls.directory / "cache")))
+    cls.programs = cls.enterClassContext(programs.shared())
     with mock.patch.object(evaluate.logging, "warning") as warning:
       cls.whole = evaluate.run(cls.settings("whole"))
     cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
 
   @classmethod
   def settings(cls, name, **changes):
-    # No other test generates so many tokens: programs that are in this process's memory would not be kept.
     return evaluate.Settings(
       **dict(
         data=(str(cls.data),),
@@ -77,15 +77,8 @@ class EvaluateTest(absltest.TestCase):
       if (value := getattr(settings, field.name)) != getattr(default, field.name)
       for one in (value if isinstance(value, tuple) else [value])
     ]
-    flags.append(f"--compilation_cache={self.directory / 'cache'}")
-    return subprocess.Popen(
-      [sys.executable, "-m", "experiments.evaluate", *flags, *arguments],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-    )
+    flags.append(f"--compilation_cache={self.programs}")
+    return processes.Program("experiments.evaluate", *flags, *arguments)
 
   def same_as_whole(self, name):
     for file in RESULTS:
@@ -123,10 +116,9 @@ class EvaluateTest(absltest.TestCase):
     self.assertRegex(
       page.run("document.getElementById('summary').innerText"), r"(?s)setting.*all tokens.*100 %.*hawk 0.2\s*20 %"
     )
-    self.assertEqual((shown("article"), shown("figure")), (2, 4))  # the third question has a broken picture
-    change("maps", "e.checked = true")
-    self.assertEqual(shown("figure"), 6)
+    self.assertEqual((shown("article"), shown("figure")), (2, 6))  # the third question has a broken picture
     change("maps", "e.checked = false")
+    self.assertEqual(shown("figure"), 4)
     change("sides", "e.checked = true")
     self.assertEqual(shown(".two figure"), 4)
     self.assertEqual(shown(".answers figure"), 0)
@@ -148,11 +140,11 @@ class EvaluateTest(absltest.TestCase):
     written = lambda: path.read_bytes().count(b"\n") if path.exists() else 0
     for lines in (2, 4):
       process = self.start("killed")
-      while process.poll() is None and written() < lines:
+      while process.running and written() < lines:
         time.sleep(0.005)
       process.kill()
-      output, _ = process.communicate()
-      self.assertEqual(process.returncode, -signal.SIGKILL, output)
+      status, output = process.finish()
+      self.assertEqual(status, -signal.SIGKILL, output)
       self.assertLess(written(), 6)
     with open(path, "ab") as file:
       file.write(b'{"batch": 4, "ro')  # as if the process had been killed while it was writing a line
@@ -166,12 +158,11 @@ class EvaluateTest(absltest.TestCase):
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
       address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
+    started = [
       self.start("shared", "--distributed", f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}")
       for index in range(2)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    self.assertEqual([process.returncode for process in processes], [0, 0], "\n".join(outputs))
+    outputs = [processes.succeeded(program) for program in started]
     self.assertIn("written to", outputs[0])
     self.assertNotIn("written to", outputs[1])
     self.same_as_whole("shared")
@@ -220,6 +211,8 @@ class EvaluateTest(absltest.TestCase):
         (dict(max_new_tokens=9000), "max_new_tokens: got 9000"),
         (dict(fps=-1.0), "fps: got -1"),
         (dict(dtype="float8"), "dtype: got 'float8'"),
+        (dict(data=("n" * 300,)), "data: there is no file nnn"),
+        (dict(model="n" * 300), "model: there is no directory 'nnn"),
         (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
         (dict(importance=("mine=question:sum",)), "importance: got 'question:sum', allowed are"),
         (dict(merge=("mean",)), "merge: got 'mean', allowed are none, nearest"),
@@ -230,6 +223,44 @@ class EvaluateTest(absltest.TestCase):
         with self.subTest(message), self.assertRaisesRegex(ValueError, message):
           evaluate.run(self.settings("refused", **changes))
       load.assert_not_called()
+
+  def test_what_is_in_the_way_is_found_before_weights_are_loaded(self):
+    def directory(name):
+      shutil.copytree(self.directory / "whole" / "journal", self.directory / name / "journal")
+      return self.directory / name
+
+    def fewer_rows(path):
+      records = journal.read(path)
+      with mock.patch.dict(records[0]["rows"]):
+        records[0]["rows"].popitem()
+        path.unlink()
+        rewritten = journal.Journal(path, self.conditions())
+        for record in records:
+          rewritten.append(record)
+        rewritten.close()
+
+    (self.directory / "file").mkdir()
+    (self.directory / "file" / "journal").touch()
+    (directory("report") / "report.html").mkdir()
+    damaged = directory("damaged") / "journal" / "00000.jsonl"
+    damaged.write_bytes(damaged.read_bytes().replace(b"\n", b"\n[1]\n", 1))
+    fewer_rows(directory("rows") / "journal" / "00000.jsonl")
+    with mock.patch.object(evaluate.registry, "load_params") as load:
+      for name, message in (
+        ("file", "output_dir: cannot write to '.*file/journal' .it is a file."),
+        ("report", "output_dir: .*report.html is a directory"),
+        ("damaged", "output_dir: .*00000.jsonl, line 2 is damaged"),
+        ("rows", "output_dir: .*00000.jsonl has answers to other questions"),
+      ):
+        with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+          evaluate.run(self.settings(name))
+      with files.resumable_directory("output_dir", str(self.directory / "whole"), shared=True):
+        with self.assertRaisesRegex(ValueError, "output_dir: another run is using .*whole"):
+          evaluate.run(self.settings("whole"))
+      load.assert_not_called()
+
+  def conditions(self):
+    return json.loads((self.directory / "whole" / "manifest.json").read_text())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from experiments.digits import embedded
 from experiments.reporting.explorer import server
 from hawk_jax import importance
 from models import generation
+from models.inputs import pictures
 from tests.reference import browser
 
 PICTURE = embedded.DIRECTORY / "picture.png"
@@ -160,6 +161,7 @@ class CallTest(absltest.TestCase):
         (explore.Settings(port=port), f"^port: {port} is in use on 127.0.0.1; give another"),
         (explore.Settings(host="192.0.2.1"), "^host: cannot listen on '192.0.2.1'"),
         (explore.Settings(port=70000), "^port: got 70000, must be 0 to 65535"),
+        (explore.Settings(image=__file__), "explore_test.py is not a picture"),
       ):
         with self.assertRaisesRegex(ValueError, message):
           explore.make_server(settings)
@@ -216,7 +218,11 @@ class BrowserTest(absltest.TestCase):
       page.wait("!document.body.className")
     self.assertEqual(self.text("#counted"), "54 of 144 (38 %)")
     self.assertEqual(self.text(".head:nth-child(3) .share"), "9.7 %")
-    self.assertRegex(self.text("#saved"), "^90 of 144 visual tokens saved; .* 69 instead of 159 tokens; .* ms instead of")
+    saved = page.run("[...$('saved').rows].map(row => [...row.cells].map(cell => cell.textContent))")
+    self.assertEqual(
+      saved[1:3], [["visual tokens", "144", "54", "63 %"], ["tokens in prompt and cache", "159", "69", "57 %"]]
+    )
+    self.assertGreater(float(saved[3][2]), 0)
     self.assertLen(_compiled, compiled)
 
     # Saved weights are what the commands take.
@@ -248,7 +254,8 @@ class BrowserTest(absltest.TestCase):
     (self.directory / "text.png").write_text("no picture")
     page.give_files("#file", self.directory / "text.png")
     page.wait("$('status').className === 'error'")
-    self.assertEqual(self.text("#status"), "the content is not a picture Pillow can read")
+    formats = ", ".join(pictures.FORMATS)
+    self.assertEqual(self.text("#status"), f"the content is not a picture Pillow can read as {formats}")
     self.act("$('example').click()")
     self.assertEqual(self.text("#unpruned p"), self.text("#rounds tr:last-child td:last-child"))
 

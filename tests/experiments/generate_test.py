@@ -98,7 +98,8 @@ class GenerateTest(absltest.TestCase):
     self.assertGreater(len(np.load(self.directory / "scores.npz")["views"]), 1)
 
   def test_without_a_picture(self):
-    report, _ = self.run_command(image=("",), max_new_tokens=4)
+    (self.directory / "kept_tokens.png").write_text("of an earlier question")
+    report, _ = self.run_command(image=("",), max_new_tokens=4, prompt="What is $\\frac{1}{ $x^ ?")
     self.assertEqual((report["images"], report["visual_tokens"]), ([], 0))
     self.assertEqual([path.name for path in self.directory.iterdir()], ["result.json"])
 
@@ -146,6 +147,10 @@ class GenerateTest(absltest.TestCase):
       with self.subTest(message):
         self.refused(message, messages=str(path))
     self.refused("messages: holds the pictures and videos", messages=str(path), image=("a.png",))
+
+  def test_a_directory_in_the_place_of_a_result(self):
+    (self.directory / "kept_tokens.png").mkdir()
+    self.refused("output_dir: .*kept_tokens.png is a directory", model="/no/such/model")
 
   def test_both_keep_flags(self):
     self.refused("keep_ratio and keep_count: give one of them", keep_ratio=0.5, keep_count=3)

@@ -1,11 +1,10 @@
 """The commands that estimate and compare, killed and started again, and what they refuse."""
 
-import os
 import pathlib
-import subprocess
-import sys
+import signal
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -15,10 +14,12 @@ from experiments import compare
 from experiments import head_importance
 from experiments.digits import task
 from experiments.estimation import data
-from experiments.running import compilation_cache
+from experiments.running import files
+from experiments.running import watching
 from hawk_jax import importance
+from tests.experiments import programs
+from tests.reference import processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 COMMANDS = {"head_importance": head_importance, "compare": compare}
 
 
@@ -27,8 +28,7 @@ class RunsTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     # What is compiled here need not be compiled again in the processes that are killed.
-    cls.cache = cls.enter_context(tempfile.TemporaryDirectory())
-    cls.enterClassContext(compilation_cache.kept_in(cls.cache, 0.0))
+    cls.programs = cls.enterClassContext(programs.shared())
 
   def setUp(self):
     super().setUp()
@@ -41,27 +41,18 @@ class RunsTest(parameterized.TestCase):
       for flag, values in settings.items()
       for value in (values if isinstance(values, tuple) else (values,))
     ]
-    return subprocess.Popen(
-      [
-        sys.executable,
-        "-m",
-        f"experiments.{command}",
-        f"--compilation_cache={self.cache}",
-        f"--output_dir={self.directory / name}",
-        *flags,
-      ],
-      cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+    directories = [f"--compilation_cache={self.programs}", f"--output_dir={self.directory / name}"]
+    return processes.Program(f"experiments.{command}", *directories, *flags)
 
   def finish(self, command, name, **settings):
     """Runs the command here, to its end; the files that it wrote."""
     module = COMMANDS[command]
     module.run(module.Settings(output_dir=str(self.directory / name), **settings))
-    return {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    found = {path.name: path.read_bytes() for path in (self.directory / name).iterdir() if path.suffix != ".png"}
+    if "metrics.jsonl" in found:  # which holds times
+      lines = watching.read(self.directory / name / "metrics.jsonl")
+      found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    return found
 
   @parameterized.parameters(
     ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
@@ -70,13 +61,15 @@ class RunsTest(parameterized.TestCase):
   )
   def test_killed_and_started_again_equals_undisturbed(self, command, records, settings):
     whole = self.finish(command, "whole", **settings)
+    steps = [line["step"] for line in whole["metrics.jsonl"]]
+    self.assertEqual(steps, [*range(1, whole[records].count(b"\n")), steps[-1]])  # and the result
     process = self.start(command, "killed", **settings)
     path = self.directory / "killed" / records
-    while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") > 2):
+    while process.running and not (path.exists() and path.read_bytes().count(b"\n") > 2):
       time.sleep(0.02)
     process.kill()
-    process.communicate()
-    self.assertEqual(process.returncode, -9)
+    status, output = process.finish()
+    self.assertEqual(status, -signal.SIGKILL, output)
     self.assertLess(path.read_bytes().count(b"\n"), whole[records].count(b"\n"))
     self.assertEqual(self.finish(command, "killed", **settings), whole)
     with self.assertRaisesRegex(ValueError, "belongs to a run with other batch_size"):
@@ -108,10 +101,22 @@ class RunsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       self.finish("head_importance", "bad", **settings)
 
+  @parameterized.parameters("head_importance", "compare")
+  def test_what_is_in_the_way_is_found_before_weights_are_loaded(self, command):
+    refuse = lambda message: self.assertRaisesRegex(ValueError, message)
+    with mock.patch.object(COMMANDS[command].registry, "load_params") as load:
+      with files.resumable_directory("output_dir", str(self.directory / "busy")), refuse("another run is using .*busy"):
+        self.finish(command, "busy")
+      (self.directory / "taken" / f"{command}.png").mkdir(parents=True)
+      with refuse(f"output_dir: .*{command}.png is a directory"):
+        self.finish(command, "taken")
+      with refuse("data: cannot read '/no/such"):
+        self.finish(command, "data", data="/no/such.jsonl")
+      load.assert_not_called()
+
   def test_bad_settings_end_the_process_without_a_traceback(self):
-    process = self.start("head_importance", "bad", estimator="gradients")
-    _, errors = process.communicate()
-    self.assertEqual(process.returncode, 2, errors)
+    status, errors = self.start("head_importance", "bad", estimator="gradients").finish()
+    self.assertEqual(status, 2, errors)
     self.assertIn("error: estimator: got 'gradients', allowed are ablation", errors)
     self.assertNotIn("Traceback", errors)
 

@@ -5,6 +5,8 @@ python -m tests.experiments.small_training OUTPUT_DIRECTORY CACHE_DIRECTORY STEP
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import copy
 import dataclasses
 import os
@@ -26,9 +28,17 @@ def _config(vocab_size):
   return config
 
 
+@contextlib.contextmanager
+def architecture() -> Iterator[None]:
+  """A context in which there is an architecture `small`."""
+  with mock.patch.dict(
+    embedded.ARCHITECTURES, small=dataclasses.replace(embedded.ARCHITECTURES["qwen2_5_vl"], config=_config)
+  ):
+    yield
+
+
 def run(directory: pathlib.Path, **changes) -> pathlib.Path:
   """Four steps, each with a checkpoint; the directory of the trained model."""
-  small = dataclasses.replace(embedded.ARCHITECTURES["qwen2_5_vl"], config=_config)
   settings = dict(
     architecture="small",
     output_dir=str(directory),
@@ -40,7 +50,7 @@ def run(directory: pathlib.Path, **changes) -> pathlib.Path:
     probe_left=True,
     point_first=True,
   )
-  with mock.patch.dict(embedded.ARCHITECTURES, small=small):
+  with architecture():
     return train.run(train.Settings(**settings | changes))
 
 
@@ -52,7 +62,7 @@ def main(output, cache, steps):
       os.kill(os.getpid(), signal.SIGKILL)  # while Orbax is writing the last checkpoint
     return step(*args, **kwargs)
 
-  with compilation_cache.kept_in(cache), mock.patch.object(training, "train_step", step_or_die):
+  with compilation_cache.kept_in(cache, 0.0), mock.patch.object(training, "train_step", step_or_die):
     run(pathlib.Path(output))
 
 

@@ -156,6 +156,13 @@ class StudyTest(absltest.TestCase):
       self.assertEqual(cells[-1], f"{stats.spearmanr(weights, single).statistic:+.2f}")
     self.assertEqual(list(self.rows("Ablation on two calibration sets")), ["1"])
 
+  def test_all_settings_are_checked_before_the_first_run(self):
+    directory = self.enter_context(tempfile.TemporaryDirectory())
+    settings = study.Settings(keep_ratio=(7.0,), output_dir=directory, results_dir=directory)
+    with mock.patch.object(study.head_importance, "run") as run, self.assertRaisesRegex(ValueError, "keep_ratio: got 7.0"):
+      study.run(settings)
+    run.assert_not_called()
+
   def test_single_heads_are_those_of_the_larger_share(self):
     table = [
       dict(row="uniform", kept=0.2, accuracy=0.9),

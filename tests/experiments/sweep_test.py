@@ -14,6 +14,7 @@ from absl.testing import parameterized
 
 from experiments import sweep
 from experiments.running import command
+from experiments.running import files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,31 @@ class SweepTest(parameterized.TestCase):
     with mock.patch.object(sweep, "_LONGEST", 14):
       self.assertLen(self.sweep("a=10001,10002", "b=0.123,0.124")[0], 4)
     self.assertLen(list(self.directory.glob("a-*")), 4)
+
+  def test_a_point_that_another_run_is_at_ends_the_sweep(self):
+    def run(settings):
+      with files.resumable_directory("output_dir", settings.output_dir):
+        return self.run_toy(settings)
+
+    self.enter_context(mock.patch.object(sweep.COMMANDS["toy"], "run", run))
+    with files.resumable_directory("output_dir", str(self.directory / "a=2")):
+      with self.assertRaisesRegex(ValueError, "^output_dir: another run is using .*a=2;"):
+        self.sweep("a=1,2")
+    self.assertFalse((self.directory / "a=2" / "sweep.json").exists())
+    self.sweep("a=1,2")
+    self.assertEqual(self.ran, [(1, 1.0), (2, 1.0)])
+
+  def test_a_damaged_result_is_named(self):
+    self.sweep("a=1,2")
+    for content in ("{", "[1]", "{}", '{"settings": 3}', "[" * 100_000):
+      (self.directory / "a=2" / "sweep.json").write_text(content)
+      with self.assertRaisesRegex(ValueError, "output_dir: .*a=2/sweep.json is damaged; delete it to run its point again"):
+        self.sweep("a=1,2")
+
+  def test_an_interruption_says_how_to_resume(self):
+    self.killed = {(2, 1.0)}
+    with self.assertRaisesRegex(KeyboardInterrupt, f"the same command resumes with what is in {self.directory}"):
+      self.sweep("a=1,2")
 
   def test_other_settings_in_the_same_directory(self):
     self.sweep("a=1,2")

@@ -1,21 +1,19 @@
 """Training can be killed at any moment: the same command ends in the same model."""
 
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
 
 from experiments import train
-from experiments.running import compilation_cache
+from experiments.running import files
 from models import load_model
+from tests.experiments import programs
 from tests.experiments import small_training
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.reference import processes
 
 
 class TrainTest(absltest.TestCase):
@@ -24,26 +22,13 @@ class TrainTest(absltest.TestCase):
     holder = tempfile.TemporaryDirectory()
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
-    self.enter_context(compilation_cache.kept_in(str(self.directory / "cache")))
+    self.programs = self.enter_context(programs.shared())
 
   def test_killed_and_resumed_equals_undisturbed(self):
     whole = small_training.run(self.directory / "whole")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    killed = subprocess.run(
-      [
-        sys.executable,
-        "-m",
-        "tests.experiments.small_training",
-        str(self.directory / "killed"),
-        str(self.directory / "cache"),
-        "2",
-      ],
-      env=environment,
-      check=False,
-      capture_output=True,
-      text=True,
-    )
-    self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+    killed = processes.Program("tests.experiments.small_training", str(self.directory / "killed"), self.programs, "2")
+    status, output = killed.finish()
+    self.assertEqual(status, -signal.SIGKILL, output)
     self.assertFalse((self.directory / "killed" / "model").exists())
     self.assertTrue((self.directory / "killed" / "checkpoints" / "1").is_dir())
     resumed = small_training.run(self.directory / "killed")
@@ -59,6 +44,17 @@ class TrainTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "there is no directory '/no/such/model'"):
       small_training.run(self.directory / "new", init_from="/no/such/model")
     self.assertEmpty(list((self.directory / "new").iterdir()))
+
+  def test_what_is_known_is_checked_first(self):
+    directory = self.directory / "run"
+    with files.resumable_directory("output_dir", str(directory)):
+      with self.assertRaisesRegex(ValueError, "output_dir: another run is using .*run"):
+        small_training.run(directory)
+    (directory / "settings.json").write_text("{")
+    with mock.patch.object(train.embedded, "make_student") as make:
+      with self.assertRaisesRegex(ValueError, "output_dir: .*run holds a run with other settings, {, not {.*}"):
+        small_training.run(directory)
+      make.assert_not_called()
 
   def test_auxiliary_losses_follow_the_flags(self):
     self.assertEqual(train.Settings().auxiliary, ("cells", "point_middle"))

@@ -31,6 +31,9 @@ class BucketTest(parameterized.TestCase):
       rungs = {buckets.bucket(size) for size in range(2**exponent + 1, 2 ** (exponent + 1) + 1)}
       self.assertLen(rungs, 8)
 
+  def test_finer_ladder(self):
+    self.assertEqual([buckets.bucket(size, 4, steps=16) for size in (3, 17, 32, 33, 49, 65)], [4, 17, 32, 34, 50, 68])
+
   def test_nothing_has_a_rung_of_its_own(self):
     self.assertEqual(buckets.bucket(0), 0)
     self.assertEqual(buckets.bucket(1), 16)

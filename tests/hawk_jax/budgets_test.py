@@ -62,6 +62,21 @@ class KeepCountsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "give one of them, got keep_ratio=0.5 and keep_count=3"):
       budgets.keep_counts([4], keep_ratio=0.5, keep_count=3)
 
+  @parameterized.parameters(
+    ([math.nan, 10.0, 0.0], r"got float64 of shape \(3,\), must be whole numbers \[batch\]"),
+    ([1j], r"got complex128 of shape \(1,\)"),
+    ([True], r"got bool of shape \(1,\)"),
+    ([[1], [2, 3]], "got .*, must be whole numbers"),
+    (5, r"got int64 of shape \(\)"),
+    ([2**31], "from 2147483648 to 2147483648, must be from 0 to 2147483647"),
+    ([2**62], "from 4611686018427387904"),
+    ([2**70], r"got object of shape \(1,\)"),
+    ([3, -1], "from -1 to 3, must be from 0"),
+  )
+  def test_visual_counts_that_are_refused(self, counts, message):
+    with self.assertRaisesRegex(ValueError, f"visual_counts: {message}"):
+      budgets.keep_counts(counts, keep_ratio=0.3)
+
   def test_unknown_rounding(self):
     with self.assertRaisesRegex(ValueError, "rounding: got 'nearest', allowed are ceil, floor"):
       budgets.keep_counts([4], keep_ratio=0.5, rounding="nearest")
@@ -103,6 +118,16 @@ class MassCountsTest(parameterized.TestCase):
       budgets.calibrate(self.scores, self.mask, 0.0)
     with self.assertRaisesRegex(ValueError, "visual_mask: no prompt"):
       budgets.calibrate(self.scores, np.zeros_like(self.mask), 0.5)
+    with self.assertRaisesRegex(ValueError, "visual_mask: holds other values than 0 and 1"):
+      budgets.calibrate(self.scores, self.mask * 0.5, 0.5)
+    with self.assertRaisesRegex(ValueError, r"scores and visual_mask: got shapes \(30, 50\) and \(30, 9\)"):
+      budgets.calibrate(self.scores, self.mask[:, :9], 0.5)
+    with self.assertRaisesRegex(ValueError, "scores: some visual tokens have scores that are not finite"):
+      budgets.calibrate(np.full_like(self.scores, np.nan), self.mask, 0.5)
+    with self.assertRaisesRegex(ValueError, "bound_ratio: got 'a', must be from keep_ratio, 0.5, to 1"):
+      budgets.calibrate(self.scores, self.mask, 0.5, "a")
+    with self.assertRaisesRegex(ValueError, "steps: got 0, must be a whole number of at least 1"):
+      budgets.calibrate(self.scores, self.mask, 0.5, steps=0)
 
 
 if __name__ == "__main__":

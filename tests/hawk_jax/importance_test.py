@@ -56,6 +56,9 @@ class FromAblationTest(parameterized.TestCase):
     ("no_heads", np.zeros([0, 3]), r"got shape \(0, 3\)"),
     ("no_datasets", np.zeros([3, 0]), r"got shape \(3, 0\)"),
     ("three_axes", np.zeros([3, 2, 2]), r"got shape \(3, 2, 2\)"),
+    ("complex", np.zeros([3, 2]) * 1j, r"got complex128 of shape \(3, 2\), must be an array of numbers"),
+    ("rows_of_several_lengths", [[1], [1, 2]], "got .*, must be an array of numbers"),
+    ("too_large", [1e308, -1e308], r"from -1e\+308 to 1e\+308, which is too large to add up"),
   )
   def test_refuses(self, drops, message):
     with self.assertRaisesRegex(ValueError, f"drops: .*{message}"):
@@ -145,6 +148,8 @@ class LoadTest(parameterized.TestCase):
     ("all_zero", [0, 0, 0], "all weights are zero"),
     ("nan", "[1, NaN, 3]", "not finite"),
     ("too_large", "[1, 1e39, 3]", "not finite"),
+    ("nested_too_deeply", "[" * 100_000, "weights.json is not JSON .*recursion"),
+    ("number_of_too_many_digits", "[1" + "0" * 5000 + "]", "weights.json is not JSON"),
   )
   def test_refuses_file(self, content, message):
     # 1e39 is beyond float32, of which NumPy warns too.
@@ -157,6 +162,21 @@ class LoadTest(parameterized.TestCase):
     for path in (self.folder / "none.json", self.folder):
       with self.assertRaisesRegex(ValueError, "head_importance: cannot read '.*give a JSON file, `uniform` or preset:"):
         importance.load(str(path))
+
+  @parameterized.parameters(None, 3, b"uniform", [[1.0]], np.ones(3))
+  def test_refuses_what_is_no_source(self, source):
+    for function in (importance.load, importance.details):
+      with self.assertRaisesRegex(ValueError, "head_importance: got .*, must be a JSON file, `uniform` or preset:qwen"):
+        function(source)
+
+  @parameterized.parameters("8", 0, True, 2**70)
+  def test_refuses_number_of_heads(self, heads):
+    with self.assertRaisesRegex(ValueError, "num_heads: got .*, must be a whole number from 1 to 65536"):
+      importance.load("uniform", heads)
+
+  def test_path(self):
+    path = pathlib.Path(self.write([1, 3]))
+    np.testing.assert_array_equal(importance.load(path, 2), [0.25, 0.75])
 
   def test_refuses_preset(self):
     with self.assertRaisesRegex(ValueError, "unknown preset 'qwen', there are: qwen2.5-vl-7b"):

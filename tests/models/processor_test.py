@@ -1,7 +1,6 @@
 """Pictures and chat text to arrays."""
 
 import pathlib
-import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -9,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from models import load_processor
-from models import processor as processor_lib
 
 EMBEDDED = pathlib.Path(__file__).parents[2] / "experiments" / "embedded_models"
 
@@ -62,6 +60,36 @@ class ProcessorTest(parameterized.TestCase):
     (dict(prompts=["a"], messages=[[]]), "prompts and messages: give one"),
     (dict(prompts="a"), "prompts: got 'a', must be a list"),
     (dict(prompts=["a"], images=[[], []]), "images: got pictures for 2 prompts, there are 1"),
+    (dict(prompts=["a"], videos=[[], []]), "videos: got videos for 2 prompts, there are 1"),
+    (
+      dict(prompts=["a"], images=[Image.new("RGB", (9, 9))]),
+      r"images: got Image for prompt 0, must be .*: images=\[\[...\]\]",
+    ),
+    (dict(prompts=["a"], images=Image.new("RGB", (9, 9))), "images: got Image, must be a list with a list for each prompt"),
+    (dict(prompts=["a"], images=["a.png"]), "images: got str for prompt 0, must be a list of its images"),
+    (dict(prompts=["a"], images=[[None]]), "images: picture 0 of prompt 0: got NoneType, must be a PIL image"),
+    (dict(prompts=["a"], images=[["none.png"]]), "images: picture 0 of prompt 0: none.png does not exist"),
+    (
+      dict(prompts=["a"], videos=[["a.mp4"]]),
+      "videos: video 0 of prompt 0: got str, must be a Video of models.inputs.video",
+    ),
+    (dict(prompts=[3]), "prompts: prompt 0: got 3, must be text"),
+    (dict(prompts=["\ud800"]), "prompts: prompt 0: got .*, must be Unicode text"),
+    (dict(messages="hello"), "messages: got 'hello', must be a list of at least one chat"),
+    (dict(messages=["hello"]), "messages: prompt 0: got 'hello', must be a list of messages"),
+    (dict(messages=[[{"content": "a"}]]), "messages: prompt 0: got the message .*, must have a role and a content"),
+    (
+      dict(messages=[[{"role": "user", "content": 3}]]),
+      "messages: prompt 0: got the content 3, must be text or a list of parts",
+    ),
+    (dict(messages=[[{"role": "user", "content": [{"type": "audio"}]}]]), "with the types text, image, video"),
+    (dict(prompts=["a"], min_pixels="a"), "min_pixels: got 'a', must be a whole number of at least 1"),
+    (dict(prompts=["a"], max_pixels=1e300), r"max_pixels: got 1e\+300, must be a whole number of at least 1"),
+    (dict(prompts=["a"], min_pixels=10**12), "min_pixels and max_pixels: got 1000000000000 and "),
+    (
+      dict(prompts=["a"], images=[[Image.new("RGB", (20_000, 2))]]),
+      "images: picture 0 of prompt 0 is 20000 x 2 pixels, must be at most 200 times as long as wide",
+    ),
     (
       dict(messages=[[{"role": "user", "content": "a"}]], images=[[np.zeros([64, 64, 3], np.uint8)]]),
       "prompt 0 has 1 pictures, its text has 0 places",
@@ -75,48 +103,15 @@ class ProcessorTest(parameterized.TestCase):
     tokens = self.processor.tokenizer("red<|im_end|>")["input_ids"]
     self.assertEqual(self.processor.decode([tokens + tokens], [len(tokens)]), ["red"])
 
-
-class PictureTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
-
-  def refused(self, picture, message):
+  @parameterized.parameters(
+    ([["a"]], [1], "tokens: got <U1"),
+    ([[1]], ["a"], "lengths: got <U1"),
+    ([[-1]], [1], "tokens: from -1 to -1, must be token ids"),
+    ([1], [1], r"tokens and lengths: got shapes \(1,\) and \(1,\)"),
+  )
+  def test_decode_refuses(self, tokens, lengths, message):
     with self.assertRaisesRegex(ValueError, message):
-      processor_lib.open_picture(picture)
-
-  def test_files_that_are_no_pictures(self):
-    self.refused(str(self.directory / "none.png"), "none.png does not exist")
-    text = self.directory / "text.png"
-    text.write_text("not a picture")
-    self.refused(text, "text.png is not a picture")
-    self.refused(self.directory, "images: ")
-
-  def test_truncated(self):
-    noise = np.random.default_rng(0).integers(0, 255, [64, 64, 3], np.uint8)
-    for name in ("a.png", "a.jpg"):
-      path = self.directory / name
-      Image.fromarray(noise).save(path)
-      path.write_bytes(path.read_bytes()[:-2000])
-      self.refused(path, f"{name} cannot be read, it may be truncated")
-
-  def test_sizes(self):
-    self.refused(np.zeros([0, 5, 3], np.uint8), "the picture is 5 x 0 pixels, must have at least one")
-    self.refused(Image.new("1", (20_000, 10_000)), "20000 x 10000 pixels, must have 1 to 100,000,000")
-    huge = self.directory / "huge.png"
-    Image.new("1", (20_000, 10_000)).save(huge)
-    self.refused(huge, "huge.png .*must have 1 to 100,000,000")
-
-  def test_types(self):
-    self.refused(np.zeros([5, 5, 3], np.float32), "got a float32 array of shape .5, 5, 3., must be uint8")
-    self.refused(np.zeros([5, 5], np.uint8), "must be uint8 .H, W, 3.")
-    self.refused(3, "got int, must be a PIL image, a uint8 array or a path")
-
-  def test_modes_become_rgb(self):
-    for mode in ("L", "P", "RGBA", "1", "CMYK"):
-      self.assertEqual(processor_lib.open_picture(Image.new(mode, (8, 8))).mode, "RGB")
+      self.processor.decode(tokens, lengths)
 
 
 if __name__ == "__main__":

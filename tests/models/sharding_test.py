@@ -3,12 +3,12 @@
 Programs on several devices run in processes of their own, which count their devices at start.
 """
 
+import functools
+import itertools
 import json
-import os
 import pathlib
+import re
 import socket
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest
@@ -23,29 +23,31 @@ from models import sharding
 from models.checkpoints import params as params_lib
 from tests.reference import ports
 from tests.reference import process_checks
+from tests.reference import processes
 from tests.reference import qwen2_5_vl
 
+# Room of a port, config and number of prompts; and a mesh.
+MESHES = (
+  ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+  ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
+  ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
+  ("internvl/qwen3/4", "fsdp:2,tensor:2"),
+  ("llava_onevision/untied/5", "data:2,fsdp:2"),
+  ("qwen2_5_vl/gqa/4/stages", "data:2,fsdp:2,tensor:2"),
+)
 
-def start(devices: int, module: str, *arguments: str) -> subprocess.Popen:
+
+def start(devices: int, module: str, *arguments: str) -> processes.Program:
   """A program on simulated devices."""
-  flags = [
-    "--xla_backend_optimization_level=0",
-    f"--xla_force_host_platform_device_count={devices}",
-    # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-  ]
-  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(sys.path)}
-  return subprocess.Popen(
-    [sys.executable, "-m", module, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-  )
+  # By default XLA on CPU runs what it can as early as it can, and so gathers weights long before they are used.
+  order = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+  return processes.Program(module, *arguments, xla_flags=f"--xla_force_host_platform_device_count={devices} {order}")
 
 
-def finish(process: subprocess.Popen) -> str:
-  """What the program printed; fails if it did."""
-  output, errors = process.communicate(timeout=600)
-  if process.returncode:
-    raise AssertionError(f"{process.args}: exit status {process.returncode}\n{errors[-3000:]}")
-  return output
+@functools.cache
+def on_meshes() -> str:
+  """What one process prints of all meshes."""
+  return processes.succeeded(start(8, "tests.reference.mesh_checks", *itertools.chain(*MESHES)))
 
 
 def specs(reference, config_name, sizes):
@@ -77,6 +79,7 @@ class ShardingTest(parameterized.TestCase):
     references = ports.REFERENCES.values()
     families = {config["model_type"] for reference in references for config in reference.CONFIGS.values()}
     self.assertEqual(families, {*registry.PORTS})
+    self.assertEqual({name.split("/")[0] for name, _ in MESHES}, {*ports.REFERENCES})
     for reference in references:
       for config_name in reference.CONFIGS:
         for path, spec in specs(reference, config_name, (1, 2, 2)).items():
@@ -99,19 +102,12 @@ class ShardingTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "mesh: no rule says how extra/kernel is split"):
       sharding.param_specs({"extra": {"kernel": np.zeros([2, 2])}}, model)
 
-  @parameterized.parameters(
-    ("qwen2_5_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
-    ("qwen3_vl/gqa/4", "data:2,fsdp:2,tensor:2"),
-    ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
-    ("internvl/qwen3/4", "fsdp:2,tensor:2"),
-    ("llava_onevision/untied/5", "data:2,fsdp:2"),
-    ("qwen2_5_vl/gqa/4/stages", "data:2,fsdp:2,tensor:2"),
-  )
+  @parameterized.parameters(*MESHES)
   def test_generation_equals_one_device(self, name, spec):
-    self.assertIn(f"{name} on {spec}: tokens equal", finish(start(8, "tests.reference.mesh_checks", name, spec)))
+    self.assertIn(f"{name} on {spec}: tokens equal", on_meshes())
 
   def test_gathered_weights(self):
-    self.assertIn("fsdp:4 decode", finish(start(8, "tests.reference.compiled_checks")))
+    self.assertIn("fsdp:4 decode", processes.succeeded(start(8, "tests.reference.compiled_checks")))
 
   def test_two_processes(self):
     with tempfile.TemporaryDirectory() as directory:
@@ -119,11 +115,11 @@ class ShardingTest(parameterized.TestCase):
       with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-      processes = [
+      started = [
         start(4, "tests.reference.process_checks", coordinator, "2", str(number), "fsdp:4,tensor:2", directory)
         for number in range(2)
       ]
-      results = [json.loads(finish(process).splitlines()[-1]) for process in processes]
+      results = [json.loads(re.findall("^{.*}$", processes.succeeded(program), re.MULTILINE)[-1]) for program in started]
       expected = process_checks.answers(*registry.load_model(directory))
     for result in results:
       self.assertEqual(result["tokens"], expected)

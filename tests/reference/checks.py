@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import pathlib
 import tempfile
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from safetensors import safe_open
 
 import models
+from models.checkpoints import hf
 from models.decoder import DeepStack
 from tests.reference import numpy_hawk
 
@@ -51,6 +53,20 @@ def check_goldens(reference, config_name):
 
 
 @functools.cache
+def check_names_of_all_ages(reference, config_name):
+  """Newer and older names of tensors load the same, and what is saved loads again."""
+  with tempfile.TemporaryDirectory() as directory:
+    reference.write_checkpoint(directory, config_name)
+    model, params = models.load_model(directory)
+    reference.write_checkpoint(directory, config_name, hub_style=True)
+    hub_model, hub_params = models.load_model(directory)
+    assert model == hub_model
+    jax.tree.map(np.testing.assert_array_equal, params, hub_params)
+    (pathlib.Path(directory) / "model.safetensors").unlink()
+    hf.save(directory, model, params)
+    jax.tree.map(np.testing.assert_array_equal, params, models.load_model(directory)[1])
+
+
 def alone(reference, config_name, case):
   """One prompt's features and logits."""
   return run(*load(reference, config_name), reference.case(case))[0]

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import zlib
 
 import numpy as np
+import tokenizers
+import transformers
 
 from tests.reference import tiny
 
@@ -20,6 +23,15 @@ VOCABULARY = 160
 NEW_TOKENS = 16
 TILE, PATCH = 28, 7
 TILE_TOKENS = 4
+
+# As OpenGVLab/InternVL3-*-hf have it.
+TEMPLATE = (
+  "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% for content in message['content'] %}"
+  "{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
+  "{% else %}{{ content['text'] }}{% endif %}{% endfor %}{{'<|im_end|>\n'}}{% endfor %}"
+  "{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_end|>", "<|im_start|>", "<|endoftext|>")
 
 
 def _config(text_type, *, text, vision, layer=-1, tied=False):
@@ -135,9 +147,7 @@ def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
     names: of prompts.
     padding: side, `right` or `left`.
   """
-  cases = [case(name) for name in names]
-  pixels = [arrays["pixel_values"] for arrays in cases if "pixel_values" in arrays]
-  return tiny.stack(cases, padding) | ({"pixel_values": np.concatenate(pixels)} if pixels else {})
+  return tiny.stack([case(name) for name in names], padding, ("pixel_values",))
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
@@ -215,3 +225,28 @@ def fingerprint(config_name: str) -> np.ndarray:
     arrays = case(name)
     values.extend(arrays[key] for key in ("input_ids", "pixel_values") if key in arrays)
   return tiny.fingerprint(values)
+
+
+def write_processor(directory, special=SPECIAL, **settings) -> None:
+  """Writes a tokenizer, a chat template and the settings of an image processor.
+
+  Args:
+    directory: an existing folder.
+    special: tokens from `START` on.
+    **settings: of the image processor.
+  """
+  directory = pathlib.Path(directory)
+  settings = {"image_processor_type": "GotOcr2ImageProcessorFast", "size": {"height": 28, "width": 28}, **settings}
+  settings |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "crop_to_patches": False}
+  (directory / "preprocessor_config.json").write_text(json.dumps(settings))
+  words = ("Frame1", "Frame2", "Frame3", ":", "user", "assistant", "red", "blue")
+  vocabulary = {word: number for number, word in enumerate(words)} | {f"w{number}": number for number in range(8, 150)}
+  vocabulary |= {token: START + number for number, token in enumerate(special)}
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="w8"))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  tokenizer.add_special_tokens(list(special))
+  fast = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="w8"
+  )
+  fast.save_pretrained(directory)
+  (directory / "chat_template.jinja").write_text(TEMPLATE)

@@ -127,16 +127,10 @@ def case(name: str) -> dict[str, np.ndarray]:
     sizes.extend([tiling[1:]] if tiling else [])
   arrays = dict(input_ids=np.array([tokens]), attention_mask=np.ones([1, len(tokens)], int))
   if sizes:
-    arrays.update(pixel_values=_pad_tiles(pixels), image_sizes=np.array(sizes))
+    arrays.update(pixel_values=tiny.pad_tiles(pixels), image_sizes=np.array(sizes))
   elif pixels:
     arrays.update(pixel_values=np.concatenate(pixels))
   return arrays
-
-
-def _pad_tiles(pictures) -> np.ndarray:
-  """[pictures, tiles, C, H, W], shorter ones ending in zeros, as image processors pad them."""
-  room = max(map(len, pictures))
-  return np.stack([np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3) for tiles in pictures])
 
 
 def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
@@ -152,7 +146,7 @@ def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
   if with_pictures:
     pictures = [picture for arrays in with_pictures for picture in arrays["pixel_values"]]
     tiled = "image_sizes" in with_pictures[0]
-    out["pixel_values"] = _pad_tiles(pictures) if tiled else np.stack(pictures)
+    out["pixel_values"] = tiny.pad_tiles(pictures) if tiled else np.stack(pictures)
     if tiled:
       out["image_sizes"] = np.concatenate([arrays["image_sizes"] for arrays in with_pictures])
   return out

@@ -175,16 +175,10 @@ def case(name: str) -> dict[str, np.ndarray]:
   tokens.extend([IM_END, 7])
   arrays = dict(input_ids=np.array([tokens]), attention_mask=np.ones([1, len(tokens)], int))
   if tiles:
-    arrays.update(pixel_values=_pad(tiles), image_sizes=np.array(sizes), batch_num_images=np.array([len(tiles)]))
+    arrays.update(pixel_values=tiny.pad_tiles(tiles), image_sizes=np.array(sizes), batch_num_images=np.array([len(tiles)]))
   if frames:
     arrays.update(pixel_values_videos=np.stack(frames))
   return arrays
-
-
-def _pad(pictures) -> np.ndarray:
-  """[pictures, tiles, C, H, W], shorter ones ending in zeros, as image processors pad them."""
-  room = max(map(len, pictures))
-  return np.stack([np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3) for tiles in pictures])
 
 
 def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
@@ -198,7 +192,7 @@ def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
   out = tiny.stack(cases, padding)
   for name in ("pixel_values", "image_sizes", "batch_num_images", "pixel_values_videos"):
     if values := [value for arrays in cases for value in arrays.get(name, ())]:
-      out[name] = _pad(values) if name == "pixel_values" else np.stack(values)
+      out[name] = tiny.pad_tiles(values) if name == "pixel_values" else np.stack(values)
   return out
 
 

@@ -1,9 +1,10 @@
 """Generation on meshes of simulated devices against one device; a program of its own, since devices are counted at start.
 
-  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.reference.mesh_checks qwen2_5_vl/gqa/8 fsdp:8 tensor:4
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.reference.mesh_checks qwen2_5_vl/gqa/8 fsdp:8 tensor:4 \
+      llava/mistral/3 fsdp:2,tensor:4
 
-The number is of prompts; qwen2_5_vl/gqa/8/stages also removes tokens in tower and decoder. A mesh smaller than the devices
-takes the first of them.
+Each checkpoint, with a number of prompts, is followed by the meshes to try it on; after one with
+/stages, tokens are removed in tower and decoder too. A mesh smaller than the devices takes the first of them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def answers(model, params, arrays, settings):
   return [tuple(np.asarray(x) for x in (out.tokens, out.kept_positions, out.logits)) for out in outs]
 
 
-def main(name, *specs):
+def check(name, specs):
   family, config_name, rows, *staged = name.split("/")
   settings = [{"stages": STAGES}] if staged else [{}, {"keep_ratio": 0.2}]
   reference = importlib.import_module(f"tests.reference.{family}")
@@ -66,6 +67,12 @@ def main(name, *specs):
         worst = max(worst, float(np.abs(actual[2] - wanted[2]).max()))
       print(f"{name} on {spec}: tokens equal, largest difference of logits {worst:.1e}", flush=True)
       assert worst <= TOLERANCE, worst
+
+
+def main(*arguments):
+  starts = [number for number, argument in enumerate(arguments) if "/" in argument]
+  for start, end in zip(starts, [*starts[1:], None]):
+    check(arguments[start], arguments[start + 1 : end])
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ PROMPTS = {
 # The two last serve only the tests of pruning: without im_end, and without text after the picture.
 PARITY_CASES = dict.fromkeys(CONFIGS, tuple(PROMPTS)[:-2])
 BATCH = ("two_images", "text_only", "video", "ragged_6x50", "image_and_video", "square", "three_images", "ragged_22x30")
+# Arrays of pictures and videos.
+MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
 
 
 def case(name: str) -> dict[str, np.ndarray]:
@@ -162,13 +164,7 @@ def batch(names=BATCH, padding: str = "right") -> dict[str, np.ndarray]:
     names: of prompts.
     padding: side, `right` or `left`.
   """
-  cases = [case(name) for name in names]
-  out = tiny.stack(cases, padding)
-  for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"):
-    values = [arrays[name] for arrays in cases if name in arrays]
-    if values:
-      out[name] = np.concatenate(values)
-  return out
+  return tiny.stack([case(name) for name in names], padding, MEDIA)
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:

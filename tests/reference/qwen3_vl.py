@@ -116,6 +116,8 @@ PROMPTS = {
 }
 # The two last serve only the tests of pruning: without im_end, and without text after the video.
 BATCH = tuple(PROMPTS)[:-2]
+# Arrays of pictures and videos.
+MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 PARITY_CASES = dict.fromkeys(CONFIGS, BATCH)
 
 
@@ -154,13 +156,7 @@ def batch(names=BATCH, padding: str = "right") -> dict[str, np.ndarray]:
     names: of prompts.
     padding: side, `right` or `left`.
   """
-  cases = [case(name) for name in names]
-  out = tiny.stack(cases, padding)
-  for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
-    values = [arrays[name] for arrays in cases if name in arrays]
-    if values:
-      out[name] = np.concatenate(values)
-  return out
+  return tiny.stack([case(name) for name in names], padding, MEDIA)
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:

@@ -125,12 +125,13 @@ def split(directory) -> None:
   (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
-def stack(cases: list[dict[str, np.ndarray]], padding: str = "right") -> dict[str, np.ndarray]:
-  """Several prompts' ids and mask in one padded batch.
+def stack(cases: list[dict[str, np.ndarray]], padding: str = "right", media: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+  """Several prompts in one batch.
 
   Args:
     cases: arrays of single prompts.
-    padding: side, `right` or `left`.
+    padding: side on which ids and mask are padded, `right` or `left`.
+    media: names of arrays of pictures and videos, which follow one another.
   """
   length = max(arrays["input_ids"].shape[1] for arrays in cases)
 
@@ -138,7 +139,17 @@ def stack(cases: list[dict[str, np.ndarray]], padding: str = "right") -> dict[st
     missing = length - len(values)
     return np.pad(values, (missing, 0) if padding == "left" else (0, missing))
 
-  return {name: np.stack([pad(arrays[name][0]) for arrays in cases]) for name in ("input_ids", "attention_mask")}
+  out = {name: np.stack([pad(arrays[name][0]) for arrays in cases]) for name in ("input_ids", "attention_mask")}
+  for name in media:
+    if values := [arrays[name] for arrays in cases if name in arrays]:
+      out[name] = np.concatenate(values)
+  return out
+
+
+def pad_tiles(pictures) -> np.ndarray:
+  """[pictures, tiles, C, H, W], shorter ones ending in zeros, as image processors pad them."""
+  room = max(map(len, pictures))
+  return np.stack([np.pad(tiles, ((0, room - len(tiles)),) + ((0, 0),) * 3) for tiles in pictures])
 
 
 def feature_rows(count: int) -> np.ndarray:

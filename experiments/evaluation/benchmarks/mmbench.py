@@ -11,6 +11,7 @@ from experiments.evaluation.benchmarks.benchmark import mean_score
 from experiments.evaluation.benchmarks.questions import choice
 from experiments.evaluation.benchmarks.tsv import Table
 
+_LONGEST = 18  # digits of an index
 _ROTATION = 10**6  # rotations of a question have indices that differ by multiples of it; the question itself is below it
 
 
@@ -37,11 +38,19 @@ def check(table: Table) -> Table:
   """The table.
 
   Raises:
-    ValueError: an index that is no number.
+    ValueError: an index that is no number, or rotations without a question.
   """
   for row in table.rows:
-    if not row.index.isdecimal():
-      raise ValueError(table.describe(row, "index", "must be a number, the same for all rotations in its last six digits"))
+    if not row.index.isdecimal() or len(row.index) > _LONGEST:
+      raise ValueError(
+        table.describe(
+          row, "index", f"must be a number of at most {_LONGEST} digits, the same for all rotations in its last six digits"
+        )
+      )
+  if not any(int(row.index) < _ROTATION for row in table.rows):
+    raise ValueError(
+      f"data: {table.path}: column index: has no number below {_ROTATION}, all rows are rotations of a question"
+    )
   return table
 
 

@@ -10,16 +10,17 @@ import ast
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import csv
 import dataclasses
-import io
+import os
 import pathlib
 import string
 import sys
 
 from PIL import Image
 
-from models import processor as processor_lib
+from models.inputs import pictures
 from models.inputs import video as video_lib
 
 LETTERS = string.ascii_uppercase
@@ -74,6 +75,7 @@ class Table:
     path: of the file.
     columns: its header.
     rows: its questions, in the order of the file.
+    outside: whether cells may name files outside the directory of the file.
     skipped: number of rows that are left out because they have no picture while others have one, as VLMEvalKit does.
   """
 
@@ -81,6 +83,7 @@ class Table:
   columns: tuple[str, ...]
   rows: tuple[Row, ...]
   skipped: int
+  outside: bool = False
 
   @property
   def name(self) -> str:
@@ -98,7 +101,9 @@ class Table:
       return []
     _, cells = next(_records(self.path, row.source, row.number))
     cell = cells[self.columns.index(column)]
-    return [self._picture(row, column, value) for value in as_list(cell)]
+    with self._named(row, column):
+      sources = [self._file(value, column) if column == "image_path" else _decode(value) for value in as_list(cell)]
+      return [pictures.open_picture(source) for source in sources]
 
   def videos(self, row: Row, read: Callable[[pathlib.Path], video_lib.Video]) -> list[video_lib.Video]:
     """A row's video; empty if it has none.
@@ -113,10 +118,8 @@ class Table:
     column = self.column(row, _VIDEOS)
     if column is None:
       return []
-    try:
-      return [read(_beside(self.path, row.fields[column], column))]
-    except ValueError as error:
-      raise RowError(self.describe(row, column, error)) from error
+    with self._named(row, column):
+      return [read(self._file(row.fields[column], column))]
 
   def column(self, row: Row, among: Sequence[str] = (*_PICTURES, *_VIDEOS)) -> str | None:
     """The first column in which a row has pictures or a video."""
@@ -130,12 +133,28 @@ class Table:
     """'file: row 3 (index 7), column image: problem'."""
     return _describe(self.path, row.number, row.index, column, problem)
 
-  def _picture(self, row, column, value):
+  def _file(self, value, column):
+    return find_file(self.path, value, column, self.outside)
+
+  @contextlib.contextmanager
+  def _named(self, row, column):
+    """A context that raises RowError for anything a decoder cannot read."""
     try:
-      source = _beside(self.path, value, column) if column == "image_path" else _decode(value)
-      return processor_lib.open_picture(source)
+      with _decoding():
+        yield
     except ValueError as error:
       raise RowError(self.describe(row, column, error)) from error
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+  """A context in which every failure of a decoder is a ValueError: Pillow and FFmpeg raise exceptions of many kinds."""
+  try:
+    yield
+  except ValueError:
+    raise
+  except Exception as error:
+    raise ValueError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _describe(path, number, index, column, problem) -> str:
@@ -149,24 +168,25 @@ def as_list(cell: str) -> list[str]:
       values = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
       return [cell]
-    if isinstance(values, list):
+    if isinstance(values, list) and values:
       return [str(value) for value in values]
   return [cell]
 
 
-def read(path: str, *, limit: int | None = None) -> Table:
+def read(path: str, *, limit: int | None = None, outside: bool = False) -> Table:
   """Scans a file.
 
   Args:
     path: of a TSV with a header. Pictures are in `image` (base64, or the index of the row that has the picture) or in
       `image_path` (files beside the TSV), videos in `video_path` or `video`; a Python list in a cell holds several.
     limit: only the first so many rows.
+    outside: whether cells may name files outside the directory of the TSV.
 
   Raises:
     ValueError: no such file, no rows, missing columns, or two rows with one index.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
+  if not os.path.isfile(path):  # False for names that are too long, too
     raise ValueError(f"data: there is no file {path}")
   records = _records(path)
   _, header = next(records, (0, []))
@@ -193,10 +213,10 @@ def read(path: str, *, limit: int | None = None) -> Table:
     seen[index] = number, offset, len(row.get("image", "")) > _REFERENCE or not pictured
     if limit is None or len(drafts) < limit:
       drafts.append((number, index, offset, row if not pictured or len(row["image"]) <= _REFERENCE else _measured(row)))
-  rows = tuple(_row(path, columns, seen, *draft) for draft in drafts if not pictured or draft[3]["image"])
+  rows = tuple(_row(path, columns, seen, outside, *draft) for draft in drafts if not pictured or draft[3]["image"])
   if not rows:
     raise ValueError(f"data: {path} has no row{' with a picture' if drafts else ''} below its header")
-  return Table(path, columns, rows, len(drafts) - len(rows))
+  return Table(path, columns, rows, len(drafts) - len(rows), outside)
 
 
 def _measured(row):
@@ -207,7 +227,7 @@ def _measured(row):
     return {**row, "image": error}
 
 
-def _row(path, columns, seen, number, index, offset, row) -> Row:
+def _row(path, columns, seen, outside, number, index, offset, row) -> Row:
   options = {letter: row[letter].strip() for letter in LETTERS if row.get(letter, "").strip()}
   if not options and row.get("candidates"):
     options = dict(zip(LETTERS, as_list(row["candidates"])))
@@ -231,13 +251,14 @@ def _row(path, columns, seen, number, index, offset, row) -> Row:
         raise row["image"]
       sizes = tuple(row["image"])
     elif row.get("image_path"):
-      sizes = tuple(_size(_beside(path, value, "image_path")) for value in as_list(row["image_path"]))
+      sizes = tuple(_size(find_file(path, value, "image_path", outside)) for value in as_list(row["image_path"]))
   except ValueError as error:
     refuse("image" if "image" in columns else "image_path", error)
   for column in _VIDEOS:
     if row.get(column) and problem is None and not sizes:
       try:
-        info = video_lib.probe(_beside(path, row[column], column))
+        with _decoding():
+          info = video_lib.probe(find_file(path, row[column], column, outside))
         sizes = ((info.width, info.height * info.frames),)
       except ValueError as error:
         refuse(column, error)
@@ -283,21 +304,36 @@ def _decode(value: str) -> bytes:
     raise ValueError(f"is not base64 ({error})") from error
 
 
+@_decoding()
 def _size(source: str | pathlib.Path) -> tuple[int, int]:
   """Width and height of a base64 picture or a file, from its first bytes where they are enough."""
+  if isinstance(source, pathlib.Path):
+    return pictures.picture_size(source)
   try:
-    return Image.open(source if isinstance(source, pathlib.Path) else io.BytesIO(_decode(source[:65_536]))).size
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-    return processor_lib.open_picture(source if isinstance(source, pathlib.Path) else _decode(source)).size
+    return pictures.picture_size(_decode(source[:65_536]))
+  except ValueError:
+    return pictures.open_picture(_decode(source)).size
 
 
-def _beside(path: pathlib.Path, value: str, column: str) -> pathlib.Path:
-  """A file that a cell names: relative to the TSV, or in the folders where VLMEvalKit keeps such files."""
+def find_file(path: pathlib.Path, value: str, column: str, outside: bool) -> pathlib.Path:
+  """A file that a cell names: relative to the TSV, or in the folders where VLMEvalKit keeps such files.
+
+  Args:
+    path: of the TSV.
+    value: of the cell.
+    column: of the cell.
+    outside: whether the file may be outside the directory of the TSV.
+
+  Raises:
+    ValueError: there is no such file, or it is outside.
+  """
   value = value.strip()
   names = [value] if column != "video" or pathlib.Path(value).suffix else [value + end for end in (".mp4", ".webm", ".avi")]
   folders = [path.parent, path.parent / "images" / path.stem, path.parent / "video", path.parent / "videos"]
   for name in names:
     for folder in folders:
-      if (folder / name).is_file():
+      if os.path.isfile(folder / name):
+        if not outside and not (folder / name).resolve().is_relative_to(path.parent.resolve()):
+          raise ValueError(f"{name} is outside the directory of {path.name}; --allow_outside_paths permits it")
         return folder / name
   raise ValueError(f"there is no file {names[0]} beside {path.name}")

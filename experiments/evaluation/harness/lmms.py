@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import itertools
 import mimetypes
+import sys
 
-from lmms_eval import __main__ as lmms_main
-from lmms_eval import models as lmms_models
-from lmms_eval.api.model import lmms
-from lmms_eval.models.registry_v2 import ModelManifest
 import tqdm
 
 from experiments.evaluation.harness.pruned_model import PrunedModel
+
+try:
+  from lmms_eval import __main__ as lmms_main
+  from lmms_eval import models as lmms_models
+  from lmms_eval.api.model import lmms
+  from lmms_eval.models.registry_v2 import ModelManifest
+except ModuleNotFoundError as error:
+  sys.exit(f"error: {error}; requirements-harness.txt says how to install it")
 
 
 class Hawk(lmms):

@@ -14,11 +14,15 @@ docs/examples/vlmevalkit.json is one for digits.tsv; docs/evaluation.md says whe
 from __future__ import annotations
 
 import runpy
-
-import vlmeval.vlm
-from vlmeval.vlm.base import BaseModel
+import sys
 
 from experiments.evaluation.harness.pruned_model import PrunedModel
+
+try:
+  import vlmeval.vlm
+  from vlmeval.vlm.base import BaseModel
+except ModuleNotFoundError as error:
+  sys.exit(f"error: {error}; requirements-harness.txt says how to install it")
 
 
 class Hawk(BaseModel):

@@ -113,7 +113,8 @@ class Session:
     shown.thumbnail((_SHOWN, _SHOWN))
     buffer = io.BytesIO()
     shown.save(buffer, "PNG")
-    return {"picture": name, "shown": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()}
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return {"picture": name, "width": image.width, "height": image.height, "shown": "data:image/png;base64," + encoded}
 
   def ask(self, picture: str, text: str, earlier: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
     """Scores every visual token for a question, and answers from all of them.

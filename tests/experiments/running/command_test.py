@@ -40,8 +40,8 @@ class Settings(command.MeshSettings):
 
 # A command that is started with several command lines. Each gets a fork, since JAX takes seconds to import.
 COMMANDS = """
-import dataclasses, json, os, sys
-from experiments.running import command
+import dataclasses, json, os, signal, sys, time
+from experiments.running import command, files
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(command.Settings):
@@ -53,6 +53,12 @@ def run(settings):
     raise ValueError("number: got 3, must be 4")
   if settings.bad == "file":
     open("/no/such/file")
+  if settings.bad == "interrupted":
+    raise KeyboardInterrupt
+  if settings.bad == "interrupted run":
+    with files.resumable_directory("output_dir", "out"):
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(60)
   print("number", settings.number)
 
 for number, arguments in enumerate(json.loads(sys.argv[1])):
@@ -71,6 +77,8 @@ COMMAND_LINES = (
   ("--number=0",),
   ("--bad=value",),
   ("--bad=file",),
+  ("--bad=interrupted",),
+  ("--bad=interrupted run",),
   ("stray",),
 )
 
@@ -93,6 +101,20 @@ class SettingsTest(absltest.TestCase):
     self.refused("number: got 0, must be at least 1", number=0)
     self.refused("size: got -1.0, must be at least 0.0", size=(0.2, -1.0))
     self.refused("share: got nan, must be at least", share=float("nan"))
+
+  def test_wrong_types_are_refused_by_name(self):
+    self.refused("name: got 3, must be text", name=3)
+    self.refused("name: got None, must be text", name=None)
+    self.refused("name: got 'half \\\\ud800', must be text", name="half \ud800")
+    for number in (3.0, "3", True, 2**31, None):
+      self.refused(f"number: got {number!r}, must be a whole number of at most 2147483647", number=number)
+    self.refused("switch: got 1, must be True or False", switch=1)
+    self.refused("share: got '0.5', must be a number", share="0.5")
+    self.refused("share: got inf, must be finite", share=float("inf"))
+    self.refused("size: got 0.5, must be a tuple", size=0.5)
+    self.refused("shape: got 'round', must be a tuple", shape="round")
+    self.refused("size: got None, must be a number", size=(None,))
+    self.assertEqual(Settings(name=pathlib.Path("a"), share=1, optional=None).share, 1)
 
   def test_choices_are_looked_up_when_settings_are_made(self):
     table = {"a": 1}
@@ -127,10 +149,21 @@ class FlagsTest(absltest.TestCase):
       parse("--number=0")
 
 
+COMMAND_MODULES = (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study)
+
+
 class CommandsTest(absltest.TestCase):
   def test_commands_that_hold_a_model_spread_it_over_devices(self):
-    for module in (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study):
+    for module in COMMAND_MODULES:
       self.assertIn("mesh", command.names_of(module.Settings), module.__name__)
+
+  def test_help_of_flags_that_may_be_repeated_says_so_once(self):
+    for module in COMMAND_MODULES:
+      values = flags.FlagValues()
+      command.define_flags(module.Settings, values)
+      for name in command.names_of(module.Settings):
+        expected = 1 if isinstance(values[name], flags.MultiFlag) else 0
+        self.assertEqual(values[name].help.lower().count("repeat"), expected, f"{module.__name__} {name}")
 
 
 class MainTest(absltest.TestCase):
@@ -165,7 +198,8 @@ class MainTest(absltest.TestCase):
     self.assertEqual(self.results[()], (0, "number 3\n", ""))
 
   def test_help_lists_the_flags_of_the_command(self):
-    _, output, _ = self.results["--help",]
+    status, output, _ = self.results["--help",]
+    self.assertEqual(status, 0)
     listed = {line.split(":")[0].strip() for line in output.splitlines() if line.startswith("  --")}
     self.assertContainsSubset({"--number", "--bad", "--compilation_cache", "--[no]distributed"}, listed)
     self.assertNotIn("--verbosity", output)  # absl's own
@@ -182,6 +216,12 @@ class MainTest(absltest.TestCase):
       ("--bad=file",): "[Errno 2] No such file or directory: '/no/such/file'",
     }.items():
       self.assertEqual(self.refused(*arguments), (2, f"error: {message}\n"))
+
+  def test_an_interrupted_command_takes_one_line(self):
+    self.assertEqual(self.refused("--bad=interrupted"), (130, "interrupted\n"))
+    status, output = self.refused("--bad=interrupted run")
+    self.assertEqual(status, 130)
+    self.assertRegex(output, "^interrupted; the same command resumes with what is in out\n$")
 
 
 if __name__ == "__main__":

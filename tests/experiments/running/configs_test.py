@@ -78,6 +78,7 @@ class ConfigTest(parameterized.TestCase):
     ("{'nmae': 'c'}", "toy.py: unknown key 'nmae'; did you mean name?"),
     ("{'zzz': 'c'}", "unknown key 'zzz'; allowed are "),
     ("3", "must return a ConfigDict or a dict, got int"),
+    ("unknown", "^config: .*toy.py: NameError: name 'unknown' is not defined"),
   )
   def test_refused(self, content, message):
     self.write(content)

@@ -1,7 +1,9 @@
 """From Hugging Face to Orbax: the same parameters, and nothing that loads until all are there."""
 
 import itertools
+import os
 import pathlib
+import shutil
 import tempfile
 from unittest import mock
 
@@ -13,8 +15,10 @@ import numpy as np
 
 from experiments import convert
 from experiments.running import conversion
+from experiments.running import journal
 from models import load_model
 from models import sharding
+from models.checkpoints import hf
 from models.checkpoints import orbax
 from tests.reference import internvl
 from tests.reference import llava as reference
@@ -71,8 +75,40 @@ class ConvertTest(parameterized.TestCase):
     expected_model, expected = load_model(self.source)
     self.assertEqual(model, expected_model)
     assert_trees_equal(params, expected)
-    with self.assertRaisesRegex(ValueError, "output_dir: .*output exists already"):
+
+  def test_a_conversion_that_is_complete(self):
+    self.assertTrue(conversion.convert(self.source, self.output, None))
+    with mock.patch.object(hf, "read_param", side_effect=Killed):
+      self.assertFalse(conversion.convert(self.source, self.output, None))
+      convert.run(convert.Settings(model=str(self.source), output_dir=str(self.output)))
+      with self.assertRaisesRegex(
+        ValueError, "output_dir: .*output/conversion.jsonl belongs to a run with other dtype; give"
+      ):
+        conversion.convert(self.source, self.output, "float16")
+      os.utime(self.source / "model.safetensors", (1, 1))
+      with self.assertRaisesRegex(ValueError, "output_dir: .*output/conversion.jsonl belongs to a run with other weights"):
+        conversion.convert(self.source, self.output, None)
+    self.assertFalse(self.output.with_name("output.partial").exists())
+
+  def test_something_else_in_the_way(self):
+    self.output.mkdir()
+    (self.output / "config.json").touch()
+    with self.assertRaisesRegex(ValueError, "output_dir: .*output exists already; remove it or give another"):
       conversion.convert(self.source, self.output, None)
+    with self.assertRaisesRegex(ValueError, "output_dir: .*config.json exists already"):
+      conversion.convert(self.source, self.output / "config.json", None)
+
+  def test_a_full_disk_keeps_the_layers_that_are_there(self):
+    free, calls = shutil.disk_usage(self.directory), itertools.count()
+    usage = lambda path: free._replace(free=0 if next(calls) == 3 else free.free)
+    with mock.patch.object(shutil, "disk_usage", usage):
+      with self.assertRaisesRegex(OSError, "No space left on device: '.*output.partial'"):
+        conversion.convert(self.source, self.output, None)
+    partial = self.output.with_name("output.partial")
+    self.assertLen(journal.read(partial / "conversion.jsonl"), 3)
+    with mock.patch.object(orbax, "save_group", wraps=orbax.save_group) as save:
+      conversion.convert(self.source, self.output, None)
+    self.assertEqual(save.call_count, len(journal.read(self.output / "conversion.jsonl")) - 3)
 
   def test_dtypes_and_meshes(self):
     settings = convert.Settings(model=str(self.source), output_dir=str(self.output), dtype="bfloat16")

@@ -8,6 +8,7 @@ import tempfile
 from absl.testing import absltest
 
 from experiments.running import journal
+from tests.reference import limits
 
 
 class JournalTest(absltest.TestCase):
@@ -31,9 +32,11 @@ class JournalTest(absltest.TestCase):
     self.assertEqual(list(again.remaining(5, "x")), [2, 3, 4])
 
   def test_a_torn_line_is_dropped_wherever_it_was_torn(self):
-    self.open().append({"x": 1})
+    first = self.open()
+    first.append({"x": 1})
     whole = self.path.read_bytes()
-    undisturbed = whole + b'{"x": 2}\n'
+    first.append({"x": 2})
+    undisturbed = self.path.read_bytes()
     for cut in range(len(whole), len(undisturbed)):
       self.path.write_bytes(undisturbed[:cut])
       again = self.open()
@@ -53,6 +56,44 @@ class JournalTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "output_dir: .*records.jsonl belongs to a run with other b, c;"):
       journal.Journal(self.path, {"a": 1, "b": [2], "c": 0})
     self.assertEqual(self.path.read_bytes(), before)
+
+  def test_a_damaged_line_is_named(self):
+    first = self.open()
+    first.append({"x": 1})
+    first.append({"x": 2})
+    lines = self.path.read_bytes().splitlines(keepends=True)
+    for line in (
+      b"[1]\n",
+      b"\n",
+      b"{}\n",
+      b"null\n",
+      b'{"x": 1}\n',
+      b"\xff\n",
+      b"[" * 100_000 + b"\n",
+      lines[1].replace(b"1,", b"3,"),
+      lines[1][:-1] + b"\0\n",
+    ):
+      for number in range(3):
+        damaged = [*lines[:number], line, *lines[number + 1 :]]
+        self.path.write_bytes(b"".join(damaged))
+        with self.subTest(number=number, line=line[:20]):
+          with self.assertRaisesRegex(
+            ValueError, f"output_dir: .*records.jsonl, line {number + 1} is damaged; delete it and"
+          ):
+            self.open()
+          self.assertEqual(self.path.read_bytes(), b"".join(damaged))
+
+  def test_a_full_disk_loses_nothing_that_was_recorded(self):
+    first = self.open()
+    first.append({"x": 1})
+    with limits.file_size(self.path.stat().st_size + 5):
+      with self.assertRaisesRegex(OSError, f"File too large: '{self.path}'"):
+        first.append({"x": 2})
+    first.close()
+    again = self.open()
+    self.assertEqual(again.records, [{"x": 1}])
+    again.append({"x": 2})
+    self.assertEqual(journal.read(self.path), [{"x": 1}, {"x": 2}])
 
   def test_two_runs_at_once_are_refused(self):
     script = (

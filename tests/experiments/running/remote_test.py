@@ -12,10 +12,13 @@ import fsspec
 from fsspec.implementations import memory
 
 from experiments import compare
+from experiments import convert
 from experiments import generate
 from experiments import sweep
+from experiments import train
 from experiments.digits import embedded
 from experiments.running import command
+from experiments.running import configs
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import remote
@@ -81,6 +84,13 @@ class RemoteTest(absltest.TestCase):
     unchanged = generate.Settings()
     self.assertIs(remote.fetched(unchanged), unchanged)
 
+  def test_config_files(self):
+    self.put(pathlib.Path(sweep.__file__).parent / "configs" / "digits.py", "digits.py")
+    loaded = configs.load("gs://bucket/digits.py:llava", None)
+    self.assertEqual(loaded.values["model"], "experiments/embedded_models/llava")
+    with self.assertRaisesRegex(ValueError, "^config: cannot read gs://bucket/none.py "):
+      configs.load("gs://bucket/none.py", None)
+
   def test_a_copy_is_made_once_and_again_when_the_file_changes(self):
     self.bucket.pipe("gs://bucket/a.txt", b"one")
     first = remote.fetch("data", "gs://bucket/a.txt")
@@ -124,6 +134,16 @@ class RemoteTest(absltest.TestCase):
       sweep.run(sweep.Settings(command="toy", set=("number=1,2",), output_dir="gs://bucket/sweep"))
     remote.close_all()
     self.assertIn(b"| 2 | 2 |", self.bucket.cat("gs://bucket/sweep/table.md"))
+
+  def test_checkpoints_are_not_mirrored(self):
+    for settings in (
+      lambda: train.Settings(output_dir="gs://bucket/run"),
+      lambda: convert.Settings(model="model", output_dir="s3://bucket/run"),
+    ):
+      with self.assertRaisesRegex(
+        ValueError, "^output_dir: got '(gs|s3)://bucket/run', must be a local or mounted directory"
+      ):
+        settings()
 
   def test_what_cannot_be_reached(self):
     with self.assertRaisesRegex(ValueError, "^model: cannot read gs://bucket/nothing "):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.running import watching
+from tests.reference import limits
 
 
 class WatchTest(absltest.TestCase):
@@ -50,6 +51,34 @@ class WatchTest(absltest.TestCase):
     with self.watch(begun=2) as watch:
       watch.write(3, loss=30)
     self.assertEqual([(line["step"], line["loss"]) for line in self.lines()], [(1, 1), (2, 2), (3, 30)])
+
+  def test_damaged_lines_are_dropped(self):
+    (self.directory / "metrics.jsonl").write_bytes(
+      b'[1]\n{}\n{"step": 1}\n{"step": null}\n\xff\n{"step": "x"}\n' + b"[" * 99_999
+    )
+    with self.watch(begun=2) as watch:
+      watch.write(3, loss=1)
+    self.assertEqual([line["step"] for line in self.lines()], [1, 3])
+
+  def test_a_full_disk_is_named(self):
+    with self.watch() as watch:
+      watch.write(1, loss=1)
+      with limits.file_size(10), self.assertRaisesRegex(OSError, "File too large: '.*metrics.jsonl'"):
+        watch.write(2, loss=1)
+
+  def test_a_finished_run_started_again_writes_nothing(self):
+    for _ in range(2):
+      with self.watch(begun=1) as watch:
+        watch.write(1, loss=1)
+        watch.write(1, score=2)
+    self.assertEqual(self.lines(), [{"step": 1, "loss": 1}, {"step": 1, "score": 2}])
+
+  def test_steps_of_a_loop(self):
+    with self.watch() as watch, mock.patch.object(watch, "step", wraps=watch.step) as step:
+      for number in watch.steps(range(3, 5), begun=3):
+        watch.write(number + 1, loss=1)
+    self.assertEqual([call.args for call in step.call_args_list], [(3,), (4,)])
+    self.assertEqual([line["step"] for line in self.lines()], [4, 5])
 
   def test_only_the_first_process_writes(self):
     with mock.patch.object(jax, "process_index", return_value=1), self.watch(profile=1) as watch:

@@ -46,6 +46,7 @@ REPORT = {
     "vision": [2.0],
     "batch": [8.0],
     "one by one": [10.0],
+    "first_token x4": [9.0],
     "decode x4": [0.5],
     "first_token 1": [3.0, 2.9, 3.2],
     "prefill 1": [1.0],
@@ -68,6 +69,8 @@ TORCH = {
   "transformers float32 decode 1": [0.3],
   "transformers float32 first_token 0.2": [1.2],
   "transformers float32 decode 0.2": [0.3],
+  "transformers float32 first_token x4": [10.0],
+  "transformers float32 decode x4": [1.0],
 }
 
 
@@ -105,7 +108,7 @@ class ReportTest(absltest.TestCase):
     self.assertEqual(pruned_shares[1:], ["0.375", "0.250", "1.50", "10.0 %", "33 %", "50 %", "80.0 %", "75.0 %", "52.5 %"])
     self.assertIn("Vision: 100 GFLOP, at best 1000 ms, 50 % of that rate.", text)
     self.assertIn("11 tokens each: 0.50 samples/s; one by one 0.40.", text)
-    self.assertIn("with 0.2 kept: 100.0 at batch 1, 80.0 at batch 4.", text)
+    self.assertIn("| batch of 1 | 2400.0 (2400 to 2400) | 100.0 |\n| batch of 4 | 9000.0 (9000 to 9000) | 80.0 |", text)
     self.assertIn("transformers float32, kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal.", text)
 
   def test_beside_a_baseline(self):
@@ -113,7 +116,17 @@ class ReportTest(absltest.TestCase):
     whole, pruned, *_ = rows(text)
     self.assertEqual(whole[13:], ["6000.0 (6000 to 6000)", "2.00", "30.00", "1.50"])
     self.assertEqual(pruned[13:], ["1200.0 (1200 to 1200)", "0.50", "30.00", "3.00"])
+    self.assertIn("| batch of 4 | 9000.0 (9000 to 9000) | 80.0 | 10000.0 (10000 to 10000) | 40.0 |", text)
     self.assertIn("one by one 0.40; transformers float32 one by one 0.25, 2.00 times the batch's seconds.", text)
+
+  def test_beside_cuda_graphs(self):
+    graphs = {f"transformers float32 decode {name}, CUDA graphs": [0.1] for name in ("1", "0.2", "x4")}
+    seconds = {**REPORT["seconds"], **TORCH, **graphs}
+    text = report_lib.summarize({**REPORT, "baselines": ["transformers float32"], "seconds": seconds})
+    whole, pruned, *_ = rows(text)
+    self.assertEqual(whole[15:], ["30.00", "1.50", "10.00", "0.50"])
+    self.assertEqual(pruned[15:], ["30.00", "3.00", "10.00", "1.00"])
+    self.assertIn("| 80.0 | 10000.0 (10000 to 10000) | 40.0 | 400.0 |", text)
 
   def test_stages_faster_than_the_limits(self):
     report_lib.check_limits(REPORT)

@@ -1,8 +1,5 @@
 """Attention kernels: which one runs where, the Pallas kernel against XLA's attention, and memory linear in length."""
 
-import os
-import subprocess
-import sys
 import types
 from unittest import mock
 
@@ -19,6 +16,7 @@ from models.attention import attention
 from models.attention import dispatch
 from models.attention import kernels
 from models.qwen2_5_vl import vision
+from tests.reference import processes
 
 TPU = types.SimpleNamespace(platform="tpu")
 HOPPER = types.SimpleNamespace(platform="gpu", compute_capability="9.0")
@@ -141,12 +139,7 @@ class KernelsTest(parameterized.TestCase):
     self.assertTrue(np.isnan(np.asarray(early)[:, 16:]).all())
 
   def test_split_over_devices(self):
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-      [sys.executable, "-m", "tests.reference.kernel_checks"], env=environment, text=True, capture_output=True, timeout=600
-    )
-    self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+    processes.run("tests.reference.kernel_checks", xla_flags="--xla_force_host_platform_device_count=8")
 
   def test_tower_memory_is_linear_in_patches(self):
     config = vision.VisionConfig(

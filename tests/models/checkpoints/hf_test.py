@@ -78,6 +78,24 @@ class CheckpointTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, f"lacks files that its index names: {files[1]}"):
       load_model(self.directory)
 
+  @parameterized.parameters(
+    ("[1]", r"must hold a JSON object, got \[1\]"),
+    ("{", "is not JSON"),
+    ("{}", "weight_map: got None, must be an object: tensor to file"),
+    ('{"weight_map": ["a"]}', r"weight_map: got \['a'\], must be an object"),
+    ('{"weight_map": {"a": 1}}', "weight_map of 'a': got 1, must be a .safetensors file in the same directory"),
+    ('{"weight_map": {"a": null}}', "weight_map of 'a': got None, must be"),
+    ('{"weight_map": {"a": ["x"]}}', r"weight_map of 'a': got \['x'\], must be"),
+    ('{"weight_map": {"a": "../other/model.safetensors"}}', "weight_map of 'a': got '../other/model.safetensors', must be"),
+    ('{"weight_map": {"a": "/etc/model.safetensors"}}', "weight_map of 'a': got '/etc/model.safetensors', must be"),
+    ('{"weight_map": {"a": "model.bin"}}', "weight_map of 'a': got 'model.bin', must be"),
+  )
+  def test_index_that_is_refused(self, content, message):
+    self.write()
+    (self.directory / "model.safetensors.index.json").write_text(content)
+    with self.assertRaisesRegex(ValueError, f"model: .*/model.safetensors.index.json:? {message}"):
+      load_model(self.directory)
+
   @parameterized.parameters("float32", "bfloat16", "float16")
   def test_stored_dtypes(self, dtype):
     self.write()

@@ -4,6 +4,7 @@ import json
 import pathlib
 import tempfile
 import types
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -110,6 +111,44 @@ class FilesTest(parameterized.TestCase):
       (silent, "sound.wav has no video stream"),
     ):
       with self.assertRaisesRegex(ValueError, message):
+        video.read(path)
+
+  @parameterized.parameters(
+    ("#EXTM3U\n#EXTINF:9,\nwhole.mp4\n#EXT-X-ENDLIST\n", "list.m3u8"),
+    ("ffconcat version 1.0\nfile whole.mp4\n", "list.mp4"),
+  )
+  def test_lists_of_files_are_not_followed(self, content, name):
+    video.write(self.directory / "whole.mp4", reference.frames("digits"), 8)
+    (self.directory / name).write_text(content)
+    with self.assertRaisesRegex(ValueError, f"{name} is not a video FFmpeg can read"):
+      video.read(self.directory / name)
+
+  def test_arguments(self):
+    with self.assertRaisesRegex(ValueError, "videos: got None, must be the path of a file"):
+      video.read(None)
+    with self.assertRaisesRegex(ValueError, "fps: got 'a', must be positive and finite"):
+      video.sample(9, 1.0, "a", 8)
+    with self.assertRaisesRegex(ValueError, "max_frames: got 1.5, must be a whole number"):
+      video.sample(9, 1.0, 2.0, 1.5)
+    for frames, message in (
+      (np.zeros([4, 8, 8], np.uint8), r"got uint8 frames of shape \(4, 8, 8\), must be uint8 \[T, H, W, 3\]"),
+      (np.zeros([4, 8, 8, 3]), "got float64 frames"),
+      (np.zeros([0, 8, 8, 3], np.uint8), "must be at least one"),
+      ("frames.mp4", "got str frames"),
+    ):
+      with self.assertRaisesRegex(ValueError, f"videos: {message}"):
+        video.Video(frames, (), 1.0)
+    with self.assertRaisesRegex(ValueError, "videos: interval: got nan, must be 0 or more seconds"):
+      video.Video(np.zeros([4, 8, 8, 3], np.uint8), (0.0,) * 4, float("nan"))
+
+  def test_too_many_pixels(self):
+    path = self.directory / "large.mp4"
+    video.write(path, [np.zeros([64, 64, 3], np.uint8)] * 4, 2)
+    with mock.patch.object(video, "_MOST_PIXELS", 10_000):
+      with self.assertRaisesRegex(ValueError, "has 4 sampled frames of 64 x 64, 16,384 pixels; .* lower max_frames"):
+        video.read(path)
+    with mock.patch.object(video, "MAX_PIXELS", 1000):
+      with self.assertRaisesRegex(ValueError, "large.mp4 is 64 x 64 pixels, must have 1 to 1,000"):
         video.read(path)
 
   def test_a_video_without_frames(self):

@@ -11,8 +11,6 @@ import jax
 import numpy as np
 from PIL import Image
 from safetensors import safe_open
-import tokenizers
-import transformers
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
@@ -25,15 +23,6 @@ from models.internvl.model import InternVL
 from models.vision_language import View
 from tests.reference import checks
 from tests.reference import internvl as reference
-
-# As OpenGVLab/InternVL3-*-hf have it.
-TEMPLATE = (
-  "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% for content in message['content'] %}"
-  "{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
-  "{% else %}{{ content['text'] }}{% endif %}{% endfor %}{{'<|im_end|>\n'}}{% endfor %}"
-  "{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
-)
-SPECIAL = ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_end|>", "<|im_start|>", "<|endoftext|>")
 
 
 def changed(config_name="qwen2", part=None, **values):
@@ -135,26 +124,9 @@ class FilesTest(parameterized.TestCase):
     self.addCleanup(holder.cleanup)
     self.directory = pathlib.Path(holder.name)
 
-  def write_processor(self, special=SPECIAL, **settings):
-    """A tokenizer, a template and an image processor."""
-    settings = {"image_processor_type": "GotOcr2ImageProcessorFast", "size": {"height": 28, "width": 28}, **settings}
-    settings |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "crop_to_patches": False}
-    (self.directory / "preprocessor_config.json").write_text(json.dumps(settings))
-    words = ("Frame1", "Frame2", "Frame3", ":", "user", "assistant", "red", "blue")
-    vocabulary = {word: number for number, word in enumerate(words)} | {f"w{number}": number for number in range(8, 150)}
-    vocabulary |= {token: reference.START + number for number, token in enumerate(special)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="w8"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(list(special))
-    fast = transformers.PreTrainedTokenizerFast(
-      tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="w8"
-    )
-    fast.save_pretrained(self.directory)
-    (self.directory / "chat_template.jinja").write_text(TEMPLATE)
-
   def write(self, config_name="qwen2", **settings):
     reference.write_checkpoint(self.directory, config_name)
-    self.write_processor(**settings)
+    reference.write_processor(self.directory, **settings)
 
   def clip(self, count=3):
     frames = np.random.default_rng(1).integers(0, 255, [count, 30, 40, 3], np.uint8)
@@ -215,7 +187,7 @@ class FilesTest(parameterized.TestCase):
     self.write(size={"height": 384, "width": 384})
     with self.assertRaisesRegex(ValueError, "makes tiles of 384 x 384 pixels, the tower takes 28"):
       models.load_processor(self.directory)
-    self.write(special=("</img>", "<img>", *SPECIAL[2:]))
+    self.write(special=("</img>", "<img>", *reference.SPECIAL[2:]))
     with self.assertRaisesRegex(ValueError, "the tokenizer's id of <img> is 151, must be 150"):
       models.load_processor(self.directory)
     (self.directory / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))

@@ -15,13 +15,13 @@ import transformers
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 
 import models
-from models.checkpoints import hf
 from models.checkpoints import params as params_lib
 from models.llava import config as config_lib
 from models.llava import inputs as inputs_lib
 from models.llava.model import Llava
 from models.llava.model import LlavaNext
 from models.vision_language import View
+from tests.reference import checks
 from tests.reference import llava as reference
 
 # As llava-hf/llava-v1.6-* have them.
@@ -147,6 +147,14 @@ class ProcessorTest(parameterized.TestCase):
     model = LlavaNext(config_lib.from_hf(changed("next", image_token_index=4)))
     self.assertEqual(np.asarray(model.pack(**batch).prompt.visual_counts).tolist(), [120 + 192, 0])
 
+  def test_pictures_that_would_take_much_memory(self):
+    self.write("llama", "CLIPImageProcessor")
+    with self.assertRaisesRegex(ValueError, "images: picture 0 of prompt 0 is 20000 x 2 pixels, one side may be"):
+      models.load_processor(self.directory)(images=[[Image.new("L", (20_000, 2))]], prompts=["red"])
+    self.write("llama", "LlavaImageProcessor", do_pad=True)
+    with self.assertRaisesRegex(ValueError, "is 10001 x 100 pixels, must have at most 100,000,000 when it is padded"):
+      models.load_processor(self.directory)(images=[[Image.new("L", (10_001, 100))]], prompts=["red"])
+
   def test_picture_too_thin_for_a_row_of_tiles(self):
     self.write("next", "LlavaNextImageProcessor", image_grid_pinpoints=reference.CONFIGS["next"]["image_grid_pinpoints"])
     batch = models.load_processor(self.directory)(images=[self.pictures((1, 900))], prompts=["red"])
@@ -167,16 +175,7 @@ class ProcessorTest(parameterized.TestCase):
 class CheckpointTest(parameterized.TestCase):
   @parameterized.parameters("mistral", "qwen2", "next")
   def test_names_of_all_ages_load_the_same_and_are_saved(self, config_name):
-    with tempfile.TemporaryDirectory() as directory:
-      reference.write_checkpoint(directory, config_name)
-      model, params = models.load_model(directory)
-      reference.write_checkpoint(directory, config_name, hub_style=True)
-      hub_model, hub_params = models.load_model(directory)
-      self.assertEqual(model, hub_model)
-      jax.tree.map(np.testing.assert_array_equal, params, hub_params)
-      (pathlib.Path(directory) / "model.safetensors").unlink()
-      hf.save(directory, model, params)
-      jax.tree.map(np.testing.assert_array_equal, params, models.load_model(directory)[1])
+    checks.check_names_of_all_ages(reference, config_name)
 
   def test_feature_layers_by_number(self):
     for layer, expected in ((-2, (2,)), (0, (0,)), (3, (3,)), (-4, (0,)), ([-1, 1], (3, 1)), ([-2], (2,))):
@@ -249,6 +248,8 @@ class BadInputTest(parameterized.TestCase):
       dict(pixel_values=np.ones([2, 3, 42, 42])),
       r"pixel_values: got shape \(2, 3, 42, 42\), must be \[pictures, tiles, 3, 42, 42\]",
     ),
+    ("pixels_not_a_number", dict(pixel_values=np.full([2, 5, 3, 42, 42], np.nan)), "pixel_values: got numbers from nan"),
+    ("sizes_of_several_lengths", dict(image_sizes=[[1], [1, 2]]), "image_sizes: got .*, must be positive integers"),
     ("tile_size", dict(pixel_values=np.ones([2, 5, 3, 40, 42])), r"pixel_values: got shape \(2, 5, 3, 40, 42\)"),
   )
   def test_pack(self, changes, message):

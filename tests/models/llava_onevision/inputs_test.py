@@ -7,14 +7,12 @@ import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax
 import numpy as np
 from PIL import Image
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 
 import models
 from models import registry
-from models.checkpoints import hf
 from models.inputs import video as video_lib
 from models.inputs.video import Video
 from models.llava_onevision import config as config_lib
@@ -214,16 +212,7 @@ class ProcessorTest(parameterized.TestCase):
 class CheckpointTest(parameterized.TestCase):
   @parameterized.parameters(*reference.CONFIGS)
   def test_names_of_all_ages_load_the_same_and_are_saved(self, config_name):
-    with tempfile.TemporaryDirectory() as directory:
-      reference.write_checkpoint(directory, config_name)
-      model, params = models.load_model(directory)
-      reference.write_checkpoint(directory, config_name, hub_style=True)
-      hub_model, hub_params = models.load_model(directory)
-      self.assertEqual(model, hub_model)
-      jax.tree.map(np.testing.assert_array_equal, params, hub_params)
-      (pathlib.Path(directory) / "model.safetensors").unlink()
-      hf.save(directory, model, params)
-      jax.tree.map(np.testing.assert_array_equal, params, models.load_model(directory)[1])
+    checks.check_names_of_all_ages(reference, config_name)
 
   def test_pooling_head_is_left_out(self):
     self.assertTrue(make_model().leaves_out("vision_tower.head.probe"))

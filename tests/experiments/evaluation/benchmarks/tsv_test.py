@@ -1,6 +1,10 @@
 """Files in VLMEvalKit's layout: what is read, and what is reported about single rows."""
 
 import base64
+import itertools
+import struct
+from unittest import mock
+import zlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -8,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.evaluation.benchmarks import tsv
+from models import processor as processor_lib
 from tests.reference import tsv_files
 from tests.reference.tsv_files import encoded
 
@@ -67,6 +72,9 @@ class TsvTest(tsv_files.TestCase):
       [dict(index=0, image=encoded(), question="Q", A="a", B="b", answer="C")],
       "column answer: is 'C', the row's options are A, B",
     ),
+    ([dict(index=0, image_path="a" * 256 + ".png", question="Q", answer="a")], "there is no file a*.png beside x.tsv"),
+    ([dict(index=0, image_path="a\0.png", question="Q", answer="a")], "column image_path: there is no file"),
+    ([dict(index=0, image_path="[]", question="Q", answer="a")], "column image_path: there is no file"),
     ([dict(index=0, video_path="none.mp4", question="Q", answer="C")], "column video_path: there is no file none.mp4"),
   )
   def test_problems_of_a_row(self, rows, message):
@@ -78,6 +86,46 @@ class TsvTest(tsv_files.TestCase):
     table = tsv.read(self.write("x", self.row(image=base64.b64encode(content[:-400]).decode())))
     with self.assertRaisesRegex(tsv.RowError, "x.tsv: row 1 .index 0., column image: .*truncated"):
       table.pictures(table.rows[0])
+
+  def test_files_outside_the_directory_need_a_flag(self):
+    (self.directory / "below").mkdir()
+    Image.new("RGB", (6, 4)).save(self.directory / "secret.png")
+    (self.directory / "below" / "link.png").symlink_to("../secret.png")
+    (self.directory / "below" / "clip.mp4").symlink_to("../secret.png")
+    cells = ("../secret.png", str(self.directory / "secret.png"), "link.png", "x/../../secret.png", "['link.png']")
+    rows = [dict(index=at, image_path=cell, question="Q", answer="a") for at, cell in enumerate(cells)]
+    table = tsv.read(self.write("below/x", *rows))
+    for at, row in enumerate(table.rows):
+      message = "there is no file" if at == 3 else "is outside the directory of x.tsv; --allow_outside_paths permits it"
+      self.assertRegex(row.problem, f"x.tsv: row {at + 1} .index {at}., column image_path: .*{message}")
+      with self.assertRaisesRegex(tsv.RowError, message):
+        table.pictures(row)
+    table = tsv.read(self.write("below/x", *rows), outside=True)
+    self.assertEqual([len(row.sizes) for row in table.rows], [1, 1, 1, 0, 1])
+    self.assertEqual(table.pictures(table.rows[0])[0].size, (6, 4))
+    path = self.write("below/y", dict(index=0, video_path="clip.mp4", question="Q", answer="a"))
+    self.assertRegex(tsv.read(path).rows[0].problem, "column video_path: clip.mp4 is outside the directory of y.tsv")
+    self.assertNotRegex(str(tsv.read(path, outside=True).rows[0].problem), "outside|there is no file")
+
+  @parameterized.parameters(zlib.error("bad"), struct.error("bad"), ZeroDivisionError("bad"), MemoryError("bad"))
+  def test_whatever_a_decoder_raises_ends_one_row(self, error):
+    (self.directory / "clip.mp4").touch()
+    path = self.write("x", self.row("a", image=encoded()), self.row("b", image=encoded(shade=1)))
+    read, calls = processor_lib.open_picture, itertools.count()
+    fails_first = lambda source: read(source) if next(calls) else self.fail_with(error)
+    table = tsv.read(path)
+    with mock.patch.object(processor_lib, "open_picture", fails_first):
+      with self.assertRaisesRegex(tsv.RowError, "x.tsv: row 1 .index a., column image: .*bad"):
+        table.pictures(table.rows[0])
+      self.assertLen(table.pictures(table.rows[1]), 1)
+    with mock.patch.object(tsv.Image, "open", side_effect=error):
+      self.assertRegex(tsv.read(path).rows[0].problem, "row 1 .index a., column image: cannot be decoded .*bad")
+    video = self.write("y", dict(index=0, video_path="clip.mp4", question="Q", answer="a"))
+    with mock.patch.object(tsv.video_lib, "probe", side_effect=error):
+      self.assertRegex(tsv.read(video).rows[0].problem, "row 1 .index 0., column video_path: cannot be decoded .*bad")
+
+  def fail_with(self, error):
+    raise error
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Pruned models as harnesses use them; the adapters are tested where the harnesses are installed."""
 
+import importlib
 import importlib.util
 import types
 import unittest
@@ -56,6 +57,12 @@ class AdaptersTest(absltest.TestCase):
     self.assertEqual(model.generate_until(requests), ["0", "", "0"])
     with self.assertRaisesRegex(ValueError, "do_sample: t asks for sampled answers"):
       model.generate_until([request(0, do_sample=True)])
+
+  def test_one_line_where_a_harness_is_missing(self):
+    for name, package in (("vlmevalkit", "vlmeval"), ("lmms", "lmms_eval")):
+      if not importlib.util.find_spec(package):
+        with self.assertRaisesRegex(SystemExit, f"error: No module named '{package}'.*requirements-harness.txt"):
+          importlib.import_module(f"experiments.evaluation.harness.{name}")
 
 
 if __name__ == "__main__":
