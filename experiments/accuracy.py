@@ -73,7 +73,7 @@ def run(settings: Settings) -> dict[str, Any]:
   output = files.output_directory("output_dir", settings.output_dir, results=("accuracy.json",))
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
   for arguments in settings.ways.values():
-    stages.check(pruning.Pruning(**arguments), model.config.text.num_hidden_layers)
+    stages.check(pruning.Pruning(**arguments), model)
   weights = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
   params = registry.load_params(directory, model, settings.dtype)

@@ -29,6 +29,7 @@ from experiments.running import command
 from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import method
 from experiments.speed import cases as cases_lib
 from experiments.speed import comparison
 from experiments.speed import compilation
@@ -40,6 +41,7 @@ from experiments.speed.programs import Programs
 from hawk_jax.pruning import Pruning
 from models import generation
 from models import registry
+from models import stages
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
 from models.checkpoints import params as params_lib
@@ -76,6 +78,7 @@ class Settings(cases_lib.Settings):
   baseline_dtype: tuple[str, ...] = command.option(
     (), "Dtype of the baseline, by default ours; repeat the flag for several.", choices=params_lib.DTYPES
   )
+  stages: tuple[str, ...] = command.option((), method.STAGES + " Repeat the flag for several.")
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
@@ -85,6 +88,8 @@ class Settings(cases_lib.Settings):
 
   def __post_init__(self):
     super().__post_init__()
+    for text in self.stages:
+      Pruning(stages=text)
     if self.baseline != "none" and not find_spec("torch"):
       raise ValueError("baseline: transformers needs torch, which is not installed")
 
@@ -111,6 +116,7 @@ class _Cases:
   Attributes:
     arrays: of one prompt.
     singles: that prompt at every ratio.
+    staged: that prompt with every schedule.
     rows: arrays of prompts with pictures of different sizes.
     alone: each of them, pruned.
     mixed: all of them in one batch.
@@ -119,6 +125,7 @@ class _Cases:
 
   arrays: dict[str, np.ndarray]
   singles: list[cases_lib.Case]
+  staged: list[cases_lib.Case]
   rows: list[dict[str, np.ndarray]]
   alone: list[cases_lib.Case]
   mixed: cases_lib.Case
@@ -166,6 +173,7 @@ def _make_cases(settings: Settings, model) -> _Cases:
   batch = lambda sizes: model.synthetic_batch(sizes, text_tokens, rng)
   arrays = batch(_sizes(settings))
   singles = [cases_lib.make(model, arrays, Pruning(keep_ratio=ratio), f"{ratio:g}") for ratio in settings.ratios]
+  staged = [cases_lib.make(model, arrays, Pruning(stages=text), text) for text in settings.stages]
   rows = [batch([size]) for size in _sizes(settings, cases_lib.MIXED_HEIGHTS)]
   alone = [cases_lib.make(model, row, settings.pruned, f"row {number}") for number, row in enumerate(rows)]
   mixed = cases_lib.make(model, cases_lib.merge(rows), settings.pruned, "batch")
@@ -173,9 +181,9 @@ def _make_cases(settings: Settings, model) -> _Cases:
   for size in _BATCH_SIZES:
     prompts = batch(_sizes(settings) * size)
     batches[size] = prompts, cases_lib.make(model, prompts, settings.pruned, f"x{size}")
-  for case in (*singles, *alone, mixed, *(case for _, case in batches.values())):
+  for case in (*singles, *staged, *alone, mixed, *(case for _, case in batches.values())):
     generation.check_length(model, case.inputs.prompt, settings.steps + 1)
-  return _Cases(arrays, singles, rows, alone, mixed, batches)
+  return _Cases(arrays, singles, staged, rows, alone, mixed, batches)
 
 
 def _open_baseline(directory: pathlib.Path, dtype: str, weights: Mapping[str, Any]) -> comparison.Baseline:
@@ -203,6 +211,11 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
   decode = lambda programs: clock.add(f"decode {programs.case.name}", programs.decode, lambda: programs.first_token()[:1])
   for programs in ours:
     for stage in ("first_token", "prefill", "prune", "language", "answer"):
+      clock.add(f"{stage} {programs.case.name}", getattr(programs, stage))
+    decode(programs)
+  staged = [compiled(case) for case in cases.staged]
+  for programs in staged:
+    for stage in ("first_token", "vision", "prefill", "answer"):
       clock.add(f"{stage} {programs.case.name}", getattr(programs, stage))
     decode(programs)
   mixed = compiled(cases.mixed)
@@ -239,6 +252,8 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
       _describe(ratio, programs, text, steps, jnp.dtype(dtype).itemsize) for ratio, programs in zip(settings.ratios, ours)
     ],
   }
+  if staged:
+    report["staged"] = [_describe_staged(programs, model) for programs in staged]
   report_lib.check_limits(report)
   return report
 
@@ -255,6 +270,22 @@ def _describe(ratio: float, programs: Programs, text, steps: int, itemsize: int)
     "compile_seconds": programs.compile_seconds,
     "temporary_bytes": programs.temporary_bytes,
     "peak_bytes": memory.peak(programs.answer),
+  }
+
+
+def _describe_staged(programs: Programs, model) -> dict[str, Any]:
+  """Everything about a schedule except its seconds."""
+  schedule = stages.resolve(Pruning(stages=programs.case.name), model)
+  blocks, layers = stages.depths(model)
+  return {
+    "stages": programs.case.name,
+    "resolved": str(schedule),
+    "tokens": int(programs.case.tokens[0]),
+    "mean_share": schedule.mean_share(layers),
+    "tower_share": schedule.tower_share(blocks),
+    "cache_bytes": programs.cache_bytes,
+    "compile_seconds": programs.compile_seconds,
+    "temporary_bytes": programs.temporary_bytes,
   }
 
 

@@ -89,6 +89,11 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
   merge: tuple[str, ...] = command.option(
     ("none",), "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
   )
+  stages: tuple[str, ...] = command.option(
+    (),
+    method.STAGES + " Every other row is also measured at its mean share of tokens per decoder layer. Repeat the flag for "
+    "several.",
+  )
   reference: tuple[str, ...] = command.option(
     comparison.REFERENCES, "Row that every other row is compared with, at the same share; repeat the flag for several."
   )
@@ -115,6 +120,8 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       checks.share("keep_ratio", ratio)
+    for text in self.stages:
+      self.pruning_of(stages=text)
     if unknown := [name for name in self.adaptive if name not in self.sources]:
       raise ValueError(f"adaptive: got {', '.join(unknown)}, the rows of HAWK are {', '.join(self.sources)}")
     if self.adaptive and self.data and not self.calibration_data:
@@ -140,6 +147,20 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
     """The shares below 1, descending."""
     return sorted({*self.keep_ratio} - {1.0}, reverse=True)
 
+  def staged(self, model) -> dict[str, Pruning]:
+    """The rows of `stages`, by name and mean share, with the layers that they have in a model.
+
+    Raises:
+      ValueError: stages that the model does not have.
+    """
+    found = {}
+    for text in self.stages:
+      schedule = stages.resolve(self.pruning_of(stages=text), model)
+      share = round(schedule.mean_share(model.config.text.num_hidden_layers), 4)
+      found[f"{text}@{share:g}"] = self.pruning_of(stages=str(schedule))
+      print(f"stages: {schedule.describe(*stages.depths(model))}")
+    return found
+
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
@@ -152,8 +173,9 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   heads, size = model.config.text.num_attention_heads, settings.batch_size
   rivals = settings.rivals
   for one in (settings.pruning_of(), *rivals):
-    stages.check(one, model.config.text.num_hidden_layers)
+    stages.check(one, model)
     generation.check_measures(model, one)
+  staged = settings.staged(model)
   named = settings.sources
   if settings.transfer:
     named = {row: source for name, source in named.items() for row, source in _with_datasets(name, source)}
@@ -179,7 +201,7 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     settings.ratios,
     settings.pruning_of(),
   )
-  variants = _variants(settings, rows, budgets)
+  variants = _variants(settings, rows, budgets, staged)
   conditions = {
     "model": fingerprint,
     "data": data.fingerprint(examples),
@@ -264,7 +286,10 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
 
 
 def _variants(
-  settings: Settings, rows: dict[str, sources.Importance], budgets: dict[str, dict[float, Pruning]]
+  settings: Settings,
+  rows: dict[str, sources.Importance],
+  budgets: dict[str, dict[float, Pruning]],
+  staged: dict[str, Pruning],
 ) -> list[outcomes.Variant]:
   """Every setting to measure.
 
@@ -272,18 +297,26 @@ def _variants(
     settings: of the command.
     rows: head importance by name.
     budgets: of `adaptive.calibrate`, by row.
+    staged: of `Settings.staged`.
   """
   heads = np.eye(len(rows[_BASELINE].weights), dtype=np.float32) if settings.heads else []
   found = [outcomes.Variant("all tokens@1")]
-  for ratio in settings.ratios:
+  shares = {float(name.rsplit("@", 1)[1]) for name in staged if name.rsplit("@", 1)[1] != "1"}
+  for ratio in sorted({*settings.ratios} | shares, reverse=True):
     make = functools.partial(settings.pruning_of, keep_ratio=ratio)
     found += _crossed(settings, rows, "hawk", make)
-    for name, adapted in budgets.items():
+    for name, adapted in budgets.items() if ratio in settings.ratios else ():
       found.append(outcomes.Variant(f"{name}, adaptive@{ratio:g}", rows[name].weights, adapted[ratio]))
     for selector in settings.selector:
       found += _crossed(settings, rows, selector, make) if selector != "hawk" else []
     if ratio in settings.ratios[-2:]:
       found += [outcomes.Variant(f"head {head}@{ratio:g}", weights, make()) for head, weights in enumerate(heads)]
+  for name, pruning in staged.items():
+    text, share = name.rsplit("@", 1)
+    for row, each in rows.items():
+      full = text if row == _BASELINE else f"{text}, {row}"
+      weighted = dataclasses.replace(pruning, head_weights=each.head_weights)
+      found.append(outcomes.Variant(f"{full}@{share}", each.weights, weighted))
   return found
 
 

@@ -20,12 +20,14 @@ from experiments.running import command
 from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import method
 from experiments.tpu import compiler
 from experiments.tpu import report as report_lib
 from experiments.tpu import slices
 from hawk_jax.pruning import Pruning
 from models import registry
 from models import sharding
+from models import stages
 from models.checkpoints import params as params_lib
 
 
@@ -44,6 +46,7 @@ class Settings(command.MeshSettings):
   keep_ratio: tuple[float, ...] = command.option(
     (1.0, 0.4, 0.2, 0.1), "Share of the visual tokens to keep, in (0, 1]; repeat the flag for several."
   )
+  stages: tuple[str, ...] = command.option((), method.STAGES + " Repeat the flag for several.")
   dtype: str = command.option("bfloat16", "Dtype of weights, activations and cache.", choices=("float32", "bfloat16"))
   output_dir: str = command.option("out/compile_tpu", "Directory for compile_tpu.json.")
 
@@ -51,6 +54,8 @@ class Settings(command.MeshSettings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       Pruning(keep_ratio=ratio)
+    for text in self.stages:
+      Pruning(stages=text)
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -60,7 +65,10 @@ def run(settings: Settings) -> dict[str, Any]:
   mesh = sharding.make_mesh(settings.mesh, devices)
   model = registry.published(settings.model_config, mesh)
   began = time.perf_counter()
-  batch = compiler.make_batch(model, model.picture_size(settings.visual_tokens), settings.batch, settings.text_tokens)
+  for text in settings.stages:
+    print(f"stages: {stages.resolve(Pruning(stages=text), model).describe(*stages.depths(model))}")
+  size = model.picture_size(settings.visual_tokens)
+  batch = compiler.make_batch(model, size, settings.batch, settings.text_tokens, settings.stages)
   ratios = sorted(set(settings.keep_ratio), reverse=True)
   with compilation_cache.kept_in(None):
     rows = compiler.compile_all(model, chip, batch, ratios, settings.dtype, settings.max_new_tokens)

@@ -83,6 +83,9 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
   merge: tuple[str, ...] = command.option(
     ("none",), "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
   )
+  stages: tuple[str, ...] = command.option(
+    (), method.STAGES + " A row beside those of keep_ratio. Repeat the flag for several."
+  )
   reference: str | None = command.option(
     None, "Row of table.md, such as hawk, that intervals.md compares every other row with, at the same share."
   )
@@ -127,7 +130,8 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
       importances: `Pruning.head_weights` of the importances that `importance` names.
     """
     importances = {"": "importance"} | dict(importances)
-    return plan.settings(self.selector, self.keep_ratio, importances=importances, merges=self.merge, make=self.pruning_of)
+    shared = dict(importances=importances, merges=self.merge, stages=self.stages, make=self.pruning_of)
+    return plan.settings(self.selector, self.keep_ratio, **shared)
 
   @property
   def options(self) -> answering.Options:
@@ -177,10 +181,12 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
   config, text = directory_lib.read_config(directory), model.config.text
   head_importance = importance.load(settings.head_importance, text.num_attention_heads)
   named = {row: sources.load(source, text.num_attention_heads) for row, source in sources.parse(settings.importance).items()}
-  prunings = settings.rows({row: each.head_weights for row, each in named.items()})
+  rows = settings.rows({row: each.head_weights for row, each in named.items()})
+  prunings = tuple(plan.resolve(row, model) for row in rows)
   for one in prunings:
-    stages.check(one.pruning, text.num_hidden_layers)
     generation.check_measures(model, one.pruning)
+    if one.pruning.stages:
+      print(f"stages: {one.pruning.schedule.describe(*stages.depths(model))}")
   processor = load_processor(str(directory))
   answering.check(model, processor, options)
   conditions = manifest.make(
@@ -195,6 +201,7 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
       "mesh": mesh and dict(mesh.shape),
       "normalization": settings.normalization,
       **changed(settings, {row: each.record for row, each in named.items()}),
+      **({"stages": sorted({one.pruning.stages for one in prunings[1:]} - {""})} if settings.stages else {}),
       **dataclasses.asdict(options),
     },
     directory,

@@ -89,6 +89,7 @@ class Settings(command.MeshSettings, method.Settings):
     "How heads are weighted: by head_importance, or for each question by mass or entropy of a head's attention.",
     choices=("importance", *scoring.QUESTION_WEIGHTS),
   )
+  stages: str = command.option("", method.STAGES)
   merge: str = command.option("none", "What becomes of tokens that are not kept.", choices=selectors.MERGES)
   max_new_tokens: int = command.option(64, "Largest number of tokens in the answer.")
   temperature: float = command.option(0.0, "Temperature of sampling; 0: the most likely token.")
@@ -128,7 +129,7 @@ def run(settings: Settings) -> dict[str, Any]:
   output = files.output_directory("output_dir", settings.output_dir, results=(RESULT, "scores.npz", "kept_tokens.png"))
   sampling = sampling_lib.make(settings.temperature, settings.top_k, settings.top_p, settings.seed)
   directory, model = registry.describe(settings.model, processes.mesh(settings.mesh))
-  stages.check(settings.pruning, model.config.text.num_hidden_layers)
+  stages.check(settings.pruning, model)
   generation.check_measures(model, settings.pruning)
   head_importance = importance.load(settings.head_importance, model.config.text.num_attention_heads)
   processor = load_processor(str(directory))
@@ -162,6 +163,7 @@ def run(settings: Settings) -> dict[str, Any]:
     "rounding": settings.rounding,
     "selector": settings.selector,
     "prune_layer": settings.prune_layer,
+    **({"stages": settings.stages} if settings.stages else {}),
     "clip": settings.clip,
     "head_importance": head_importance.tolist(),
     "normalization": settings.normalization,

@@ -8,6 +8,8 @@ unpruned prompt without padding, and -1 on padding, so it says both where a toke
 
 from __future__ import annotations
 
+import dataclasses
+
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,9 @@ class Prompt:
   def text_counts(self) -> jax.Array:
     """[B] int, real text tokens of each prompt."""
     return (self.text_order >= 0).sum(-1)
+
+
+_VISUAL = tuple(field.name for field in dataclasses.fields(Prompt) if field.name.startswith("visual_"))
 
 
 @struct.dataclass
@@ -169,3 +174,24 @@ def split(prompt: Prompt, whole: Sequence, hidden: jax.Array) -> tuple[jax.Array
   rows = jax.vmap(lambda values, index: values[index])
   text, visual = (rows(hidden, places(whole.order, order)) for order in (prompt.text_order, prompt.visual_order))
   return text, visual
+
+
+def narrow(prompt: Prompt, sequence: Sequence, keep_count: int) -> Prompt:
+  """The prompts without the visual tokens that are not in a sequence of them.
+
+  Args:
+    prompt: the prompts.
+    sequence: of these prompts.
+    keep_count: static bound on the visual tokens of a row of the sequence.
+
+  Returns:
+    Prompts with `keep_count` visual slots, in the order of the given prompts'; padding comes last.
+  """
+  rows = jax.vmap(lambda values, index: values[index])
+  found = rows(sequence.order, places(sequence.order, prompt.visual_order))
+  present = prompt.visual_mask & (found == prompt.visual_order)
+  # A stable sort leaves the slots in order.
+  kept = jnp.argsort(~present, axis=1, stable=True)[:, :keep_count]
+  taken = {name: rows(getattr(prompt, name), kept) for name in _VISUAL}
+  order = jnp.where(rows(present, kept), taken.pop("visual_order"), -1)
+  return dataclasses.replace(prompt, visual_order=order, **taken)

@@ -22,6 +22,7 @@ from hawk_jax import budgets
 from hawk_jax import checks
 from hawk_jax import importance
 from hawk_jax import prompt as prompt_lib
+from hawk_jax import schedule as schedule_lib
 from hawk_jax import scoring
 from hawk_jax import selectors
 from hawk_jax.buckets import bucket
@@ -153,6 +154,8 @@ class Pruning:
     rope: whether queries and keys are scored with their rotary positions, which the method leaves out.
     score_layer: decoder layer whose projections score, and before which tokens are removed: the layers before it run on all
       tokens.
+    stages: a schedule or the name of one, see `hawk_jax.schedule`; empty: tokens are removed once. Its stage at the input
+      has the place of keep_ratio.
   """
 
   keep_ratio: float | None = None
@@ -168,6 +171,7 @@ class Pruning:
   head_weights: str = "importance"
   rope: bool = False
   score_layer: int = 0
+  stages: str = ""
 
   def __post_init__(self):
     """Checks all settings.
@@ -191,6 +195,32 @@ class Pruning:
       checks.share("keep_mass", self.keep_mass)
       if self.rule.stage != "input":
         raise ValueError(f"keep_mass: {self.selector} uses scores of its own; choose another selector")
+    if self.stages:
+      self._check_stages()
+
+  def _check_stages(self):
+    schedule = self.schedule
+    if schedule.input is not None and (self.keep_ratio is not None or self.keep_count is not None):
+      raise ValueError(f"stages: {self.stages!r} has a share at the input; give no keep_ratio or keep_count beside it")
+    if self.stage != "input":
+      raise ValueError(f"stages: {self.selector} or score_layer removes tokens in the decoder itself; give one of them")
+    if schedule.tower is not None and self.rule.measures:
+      raise ValueError(f"stages: {self.selector} measures whole pictures; with a tower stage, choose another selector")
+
+  @property
+  def schedule(self) -> schedule_lib.Schedule:
+    """`stages`, parsed; without stages, an empty schedule."""
+    return schedule_lib.parse(self.stages) if self.stages else schedule_lib.Schedule()
+
+  @property
+  def input_ratio(self) -> float | None:
+    """Share of the visual tokens that is left before the decoder, by `keep_ratio` or by `stages`."""
+    return self.schedule.input.share if self.schedule.input is not None else self.keep_ratio
+
+  @property
+  def keeps_all(self) -> bool:
+    """Whether no visual token is removed anywhere."""
+    return self.input_ratio is None and self.keep_count is None and self.keep_mass is None and not self.stages
 
   @property
   def rule(self) -> selectors.Selector:
@@ -203,7 +233,14 @@ class Pruning:
     return "decoder" if self.score_layer else self.rule.stage
 
   def plan(
-    self, prompt: prompt_lib.Prompt, num_heads: int, head_importance: Any = None, *, scores: Any = None, seeds: Any = 0
+    self,
+    prompt: prompt_lib.Prompt,
+    num_heads: int,
+    head_importance: Any = None,
+    *,
+    scores: Any = None,
+    seeds: Any = 0,
+    limits: np.ndarray | None = None,
   ) -> Plan | None:
     """Prepares these settings for a batch, on the host.
 
@@ -213,20 +250,17 @@ class Pruning:
       head_importance: [H] or [B, H] numbers; [1], [B, 1] or None: uniform head weights.
       scores: [B, V] numbers that replace HAWK's fused scores, or None.
       seeds: a whole number, or [B], for selectors that draw at random.
+      limits: [B] visual tokens that a tower stage leaves of each prompt at most; None: all.
 
     Returns:
-      The plan; None where every prompt keeps all of its visual tokens.
+      The plan; None where every prompt keeps all of its visual tokens. If `stages` has stages in the decoder, each must have
+      a layer and a score.
 
     Raises:
       ValueError: arrays that do not fit the batch or the model, by name.
     """
     batch = prompt.text_tokens.shape[0]
-    weights = importance.validate(np.ones([1], np.float32) if head_importance is None else head_importance)
-    weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
-    if weights.ndim == 2 and weights.shape[0] != batch:
-      raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
-    # By a power of two, which changes no ranking. Weights of any size then stay far from overflow and from zero.
-    weights = np.ldexp(weights, -np.frexp(weights.max(axis=-1, keepdims=True))[1])
+    weights = head_weights(head_importance, num_heads, batch)
     seeds = checks.whole_array("selector_seed", seeds, "a whole number, or one per prompt")
     if seeds.shape not in ((), (batch,)):
       raise ValueError(f"selector_seed: got shape {seeds.shape}, must be a whole number, or one per prompt: [{batch}]")
@@ -237,19 +271,71 @@ class Pruning:
     elif "scores" in self.rule.needs:
       raise ValueError(f"scores: the selector {self.selector!r} needs them; HAWK's do not replace them")
     visual = np.asarray(prompt.visual_counts)
-    counts = budgets.keep_counts(visual, keep_ratio=self.keep_ratio, keep_count=self.keep_count, rounding=self.rounding)
-    if (counts == visual).all() and self.keep_mass is None:
+    counts = budgets.keep_counts(visual, keep_ratio=self.input_ratio, keep_count=self.keep_count, rounding=self.rounding)
+    counts = counts if limits is None else np.minimum(counts, limits).astype(np.int32)
+    keeps_all = bool((counts == visual).all()) and self.keep_mass is None
+    slots = prompt.visual_order.shape[1]
+    keep_count = slots if keeps_all else min(bucket(int(counts.max()), KEEP_MINIMUM), slots)
+    cuts = self._cuts(visual, counts, keep_count)
+    if keeps_all and not cuts:
       return None
     return Plan(
-      keep_count=min(bucket(int(counts.max()), KEEP_MINIMUM), prompt.visual_order.shape[1]),
+      keep_count=keep_count,
       # Without the budget, which is data: another ratio must not change a static field, or it would compile again.
-      pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil"),
+      pruning=dataclasses.replace(self, keep_ratio=None, keep_count=None, keep_mass=None, rounding="ceil", stages=""),
       head_importance=weights,
-      counts=counts,
+      counts=None if keeps_all else counts,
       seeds=np.broadcast_to(seeds.astype(np.uint32), [batch]),
       keep_mass=None if self.keep_mass is None else np.float32(self.keep_mass),
       scores=scores,
+      cuts=cuts,
     )
+
+  def _cuts(self, visual: np.ndarray, counts: np.ndarray, keep_count: int) -> tuple[Cut, ...]:
+    """The stages in the decoder, for prompts of which `counts` [B] tokens enter it, in `keep_count` slots."""
+    cuts: list[Cut] = []
+    for stage in self.schedule.decoder:
+      assert stage.layer is not None and stage.score is not None
+      counts = np.minimum(counts, budgets.keep_counts(visual, keep_ratio=stage.share, rounding=self.rounding))
+      keep_count = min(bucket(int(counts.max()), KEEP_MINIMUM), keep_count)
+      cuts.append(Cut(stage.layer, stage.score, keep_count, counts))
+    return tuple(cuts)
+
+
+def head_weights(head_importance: Any, num_heads: int, batch: int) -> np.ndarray:
+  """[H] or [B, H] float32 weights of a head importance.
+
+  Args:
+    head_importance: [H] or [B, H] numbers; [1], [B, 1] or None: uniform head weights.
+    num_heads: H of the model.
+    batch: B.
+
+  Raises:
+    ValueError: weights that do not fit the batch or the model.
+  """
+  weights = importance.validate(np.ones([1], np.float32) if head_importance is None else head_importance)
+  weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
+  if weights.ndim == 2 and weights.shape[0] != batch:
+    raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
+  # By a power of two, which changes no ranking. Weights of any size then stay far from overflow and from zero.
+  return np.ldexp(weights, -np.frexp(weights.max(axis=-1, keepdims=True))[1])
+
+
+@struct.dataclass
+class Cut:
+  """A stage inside the decoder, for one batch.
+
+  Attributes:
+    layer: static, layers that run before the stage.
+    score: static, name of what ranks the tokens.
+    keep_count: static bound on `counts`.
+    counts: [B] int32, visual tokens that are left of each row.
+  """
+
+  layer: int = struct.field(pytree_node=False)
+  score: str = struct.field(pytree_node=False)
+  keep_count: int = struct.field(pytree_node=False)
+  counts: ArrayLike
 
 
 @struct.dataclass
@@ -264,6 +350,7 @@ class Plan:
     seeds: [B] uint32, for selectors that draw at random; None: 0.
     keep_mass: [] float32, the adaptive budget as in `Pruning`, or None.
     scores: [B, V] float32 that replace HAWK's fused scores, or None.
+    cuts: the stages inside the decoder.
   """
 
   keep_count: int = struct.field(pytree_node=False)
@@ -273,6 +360,12 @@ class Plan:
   seeds: ArrayLike | None = None
   keep_mass: ArrayLike | None = None
   scores: ArrayLike | None = None
+  cuts: tuple[Cut, ...] = ()
+
+  @property
+  def keeps_all_at_input(self) -> bool:
+    """Whether no visual token is removed before the decoder, whatever the prompts are."""
+    return self.counts is None and self.keep_mass is None and bool(self.cuts)
 
 
 def _checked_scores(scores, shape) -> np.ndarray:

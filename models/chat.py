@@ -40,7 +40,8 @@ class Conversation:
   Attributes:
     model: a port.
     processor: of the model.
-    encode: `Inputs.vision` to features; called once for each message with pictures.
+    encode: `Inputs.vision` to features; called once for each message with pictures. None: pictures are encoded for every
+      question anew, since what the vision tower does depends on it.
     min_pixels: smaller pictures are scaled up to this many pixels.
     max_pixels: larger pictures are scaled down to this many pixels.
     messages: so far.
@@ -51,7 +52,7 @@ class Conversation:
 
   model: VisionLanguageModel
   processor: Processor
-  encode: Callable[[Any], Features]
+  encode: Callable[[Any], Features] | None
   min_pixels: int | None = None
   max_pixels: int | None = None
   messages: tuple[Message, ...] = ()
@@ -69,18 +70,17 @@ class Conversation:
       return dataclasses.replace(self, messages=(*self.messages, message))
     message = dataclasses.replace(message, images=tuple(map(open_picture, message.images)))
     inputs = self._pack([message])
+    frames = (*self.frames, *_frames(message, inputs))
+    longer = dataclasses.replace(self, messages=(*self.messages, message), frames=frames)
+    if self.encode is None:
+      return longer
     start = sum(len(features.tokens) for features in self.features)
     slots = np.asarray(inputs.prompt.visual_slots)[np.asarray(inputs.prompt.visual_mask)] + start
-    return dataclasses.replace(
-      self,
-      messages=(*self.messages, message),
-      frames=(*self.frames, *_frames(message, inputs)),
-      features=(*self.features, self.encode(inputs.vision)),
-      slots=(*self.slots, slots),
-    )
+    encoded = (*self.features, self.encode(inputs.vision))
+    return dataclasses.replace(longer, features=encoded, slots=(*self.slots, slots))
 
   def pack(self) -> tuple[Inputs, Features | None]:
-    """The whole chat as a prompt that asks for the next answer, and the features of its pictures.
+    """The whole chat as a prompt that asks for the next answer, and the features of its pictures, if they are known.
 
     Raises:
       ValueError: a prompt that the model does not take.
@@ -165,9 +165,11 @@ class Chat:
     """
     self._model, self._params, self._processor = model, params, processor
     self._options = {"head_importance": head_importance, "eos_token_ids": processor.eos_token_ids, **options}
-    measures = Pruning(selector=options.get("selector", "hawk")).rule.measures
+    pruning = Pruning(selector=options.get("selector", "hawk"), stages=options.get("stages", ""))
+    measures = pruning.rule.measures
     encode = lambda vision: generation.encode(params, sharding.place(vision, model.mesh), model=model, measures=measures)
-    self.conversation = Conversation(model, processor, encode, min_pixels, max_pixels)
+    once = None if pruning.schedule.tower else encode
+    self.conversation = Conversation(model, processor, once, min_pixels, max_pixels)
 
   def add(self, message: Any) -> None:
     """Adds a message without answering it: a system message, or a turn that is already answered.

@@ -54,24 +54,27 @@ class DecoderConfig:
 
 @struct.dataclass
 class Cache:
-  """Rotated keys, and values, of every layer, and how much of the cache is filled.
+  """Rotated keys, and values, of successive layers, and how much of the cache is filled.
 
   Attributes:
     keys: [B, S, G, d] for each layer.
     values: [B, S, G, d] for each layer.
     valid: [B, S] bool, True on slots that hold a real token.
     length: [] int32, slots written so far, the same for every row.
+    later: of the layers after these, which hold fewer tokens of the prompt; None: there are no more.
   """
 
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
   valid: jax.Array
   length: jax.Array
+  later: Cache | None = None
 
   @property
   def nbytes(self) -> int:
     """Bytes of keys and values: 2 * layers * B * S * G * d * bytes per element."""
-    return sum(x.size * x.dtype.itemsize for x in self.keys + self.values)
+    here = sum(x.size * x.dtype.itemsize for x in self.keys + self.values)
+    return here + (0 if self.later is None else self.later.nbytes)
 
 
 @struct.dataclass
@@ -346,21 +349,28 @@ class Decoder(nn.Module):
     Returns:
       [B, T, D] normed hidden states, and the cache T tokens longer.
     """
-    count = x.shape[1]
-    x = sharding.residual(x, self.mesh)
     rotation = rope.rotation(positions, self.config.frequencies)
+    x, cache = self._extend(sharding.residual(x, self.mesh), rotation, cache, 0, intervention)
+    return self.norm(x), cache
+
+  def _extend(self, x, rotation, cache, first, intervention):
+    """The layers of a cache, of which the first has the number `first`, and those of the later ones."""
+    count = x.shape[1]
     # How many of the new tokens precede a slot; negative in the part that was filled before.
     ahead = jnp.arange(cache.valid.shape[1]) - cache.length
     new = (ahead >= 0) & (ahead <= jnp.arange(count)[:, None])
     mask = cache.valid[:, None] | new
     keys, values = [], []
-    for number, (layer, key, value) in enumerate(zip(self.layers, cache.keys, cache.values)):
-      x, (key, value) = layer(
+    for number, (key, value) in enumerate(zip(cache.keys, cache.values), first):
+      x, (key, value) = self.layers[number](
         x, rotation, mask=mask, past=(key, value, cache.length), intervention=intervention.layer(number)
       )
       keys.append(key)
       values.append(value)
-    return self.norm(x), Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count)
+    later = cache.later
+    if later is not None:
+      x, later = self._extend(x, rotation, later, first + len(keys), intervention)
+    return x, Cache(tuple(keys), tuple(values), mask[:, -1], cache.length + count, later)
 
 
 def _token(x, index):
@@ -368,7 +378,7 @@ def _token(x, index):
   return jnp.take_along_axis(x, index.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
 
-def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) -> Cache:
+def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None, later: Cache | None = None) -> Cache:
   """A cache for a prompt and the tokens generated after it.
 
   Args:
@@ -376,9 +386,10 @@ def make_cache(keys_values, lengths: jax.Array, max_new_tokens: int, mesh=None) 
     lengths: [B] real tokens of each row.
     max_new_tokens: slots to add.
     mesh: what the cache is spread over, or None.
+    later: of the layers after these, or None.
   """
   keys, values = keys_values
   length = keys[0].shape[1]
   grow = lambda x: sharding.heads(jnp.pad(x, ((0, 0), (0, max_new_tokens), (0, 0), (0, 0))), mesh)
   valid = jnp.arange(length + max_new_tokens) < lengths[:, None]
-  return Cache(tuple(map(grow, keys)), tuple(map(grow, values)), valid, jnp.asarray(length, jnp.int32))
+  return Cache(tuple(map(grow, keys)), tuple(map(grow, values)), valid, jnp.asarray(length, jnp.int32), later)

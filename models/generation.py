@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hawk_jax import checks
+from hawk_jax import pruning as pruning_lib
 from hawk_jax.prompt import Prompt
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
@@ -28,6 +29,7 @@ from models import decoder
 from models import sampling as sampling_lib
 from models import sharding
 from models import stages
+from models import tower
 from models.vision_language import Features
 from models.vision_language import Inputs
 from models.vision_language import VisionLanguageModel
@@ -122,11 +124,12 @@ def generate(
   sampling = sampling_lib.make(temperature, top_k, top_p, seed)
   checks.flag("return_logits", return_logits)
   settings = Pruning(**pruning)
-  plan = make_plan(model, inputs.prompt, settings, head_importance, scores=scores, seeds=selector_seed)
+  tower_plan, limits = plan_tower(model, inputs, settings, head_importance)
+  plan = make_plan(model, inputs.prompt, settings, head_importance, scores=scores, seeds=selector_seed, limits=limits)
   if features is None:
-    features = encode_pictures(model, params, inputs, settings.rule.measures)
+    features = encode_pictures(model, params, inputs, settings.rule.measures, tower_plan)
   if features is not None:
-    _check_features(model, inputs.prompt, features, settings)
+    _check_features(model, inputs.prompt, features, settings, limits)
   return prefill_and_decode(
     params,
     inputs.prompt,
@@ -161,17 +164,51 @@ def check_length(
 
 
 def make_plan(
-  model: VisionLanguageModel, prompt: Prompt, pruning: Pruning, head_importance=None, *, scores=None, seeds=0
+  model: VisionLanguageModel,
+  prompt: Prompt,
+  pruning: Pruning,
+  head_importance=None,
+  *,
+  scores=None,
+  seeds=0,
+  limits: np.ndarray | None = None,
 ) -> Plan | None:
-  """`Pruning.plan` for a model; None where nothing is pruned.
+  """`Pruning.plan` for a model; None where nothing is pruned after the vision tower.
 
   Raises:
     ValueError: as `Pruning.plan`, or a stage or a measure that the model does not have.
   """
-  text = model.config.text
-  stages.check(pruning, text.num_hidden_layers)
+  stages.check(pruning, model)
   check_measures(model, pruning)
-  return pruning.plan(prompt, text.num_attention_heads, head_importance, scores=scores, seeds=seeds)
+  pruning = dataclasses.replace(pruning, stages=str(stages.resolve(pruning, model)))
+  heads = model.config.text.num_attention_heads
+  return pruning.plan(prompt, heads, head_importance, scores=scores, seeds=seeds, limits=limits)
+
+
+def plan_tower(
+  model: VisionLanguageModel, inputs: Inputs, pruning: Pruning, head_importance=None
+) -> tuple[tower.TowerPlan | None, np.ndarray | None]:
+  """The stage in the vision tower, on the host.
+
+  Args:
+    model: a port.
+    inputs: of `model.pack`.
+    pruning: the settings.
+    head_importance: as in `generate`.
+
+  Returns:
+    The `tower_plan` of `encode_pictures`, and the `limits` of `make_plan`; None without such a stage.
+
+  Raises:
+    ValueError: a stage that the model does not have, or an importance that does not fit.
+  """
+  stage = stages.resolve(pruning, model).tower
+  if stage is None or inputs.vision is None:
+    return None, None
+  weights = pruning_lib.head_weights(head_importance, model.config.text.num_attention_heads, len(inputs.prompt.text_tokens))
+  cells, number = model.tower_cells(inputs.vision)
+  plan = tower.make_plan(stage, pruning, cells, number, weights)
+  return plan, tower.limits(plan, inputs.prompt, cells)
 
 
 def check_measures(model: VisionLanguageModel, pruning: Pruning) -> None:
@@ -187,7 +224,11 @@ def check_measures(model: VisionLanguageModel, pruning: Pruning) -> None:
 
 
 def encode_pictures(
-  model: VisionLanguageModel, params: dict[str, Any], inputs: Inputs, measures: Iterable[str] = ()
+  model: VisionLanguageModel,
+  params: dict[str, Any],
+  inputs: Inputs,
+  measures: Iterable[str] = (),
+  tower_plan: tower.TowerPlan | None = None,
 ) -> Features | None:
   """Runs the vision encoder; returns the `features` of `generate`, or None if no prompt has a picture.
 
@@ -196,19 +237,43 @@ def encode_pictures(
     params: its parameters.
     inputs: of `model.pack`.
     measures: what selectors need of the vision encoder, see `Selector.measures`.
+    tower_plan: of `plan_tower`, or None.
   """
   if inputs.vision is None:
     return None
   vision = sharding.place(inputs.vision, model.mesh)
-  return encode(params, vision, model=model, measures=tuple(sorted({*measures})))
+  prompt = inputs.prompt if tower_plan is not None and tower_plan.plan is not None else None
+  return encode(params, vision, prompt, tower_plan, model=model, measures=tuple(sorted({*measures})))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "measures"))
-def encode(params, vision, *, model, measures: tuple[str, ...] = ()) -> Features:
-  """The vision encoder; see the port's `encode`."""
-  wanted = {"measures": measures} if measures else {}
-  features = model.apply({"params": params}, vision, method="encode", **wanted)
+def encode(params, vision, prompt=None, tower_plan=None, *, model, measures: tuple[str, ...] = ()) -> Features:
+  """The vision encoder; see the port's `encode`.
+
+  Args:
+    params: of the model.
+    vision: the port's arrays.
+    prompt: of the same batch, if the tower stage depends on it; else None.
+    tower_plan: of `plan_tower`, or None.
+    model: a port.
+    measures: as in `encode_pictures`.
+  """
+
+  def call(module, vision):
+    wanted: dict[str, Any] = {"measures": measures} if measures else {}
+    if tower_plan is not None:
+      lens = tower.make_lens(module, prompt, tower_plan.plan)
+      wanted["stage"] = tower.TowerStage(tower_plan, lens)
+    return module.encode(vision, **wanted)
+
+  features = model.apply({"params": params}, vision, method=call)
   return jax.tree.map(lambda x: sharding.features(x, model.mesh), features)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def survivors(params, prompt, features, plan, *, model) -> jax.Array:
+  """[stages, B, V] bool, which visual tokens each stage leaves; see `models.stages.survivors`."""
+  return model.apply({"params": params}, prompt, features, plan, method=stages.survivors)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -233,7 +298,7 @@ def prefill(params, prompt, features, plan, sampling, end_ids, *, model, max_new
     tokens=jnp.zeros([batch, max_new_tokens], jnp.int32),
     lengths=jnp.zeros([batch], jnp.int32),
     logits=jnp.zeros([batch, max_new_tokens, vocabulary], jnp.float32) if return_logits else None,
-    cache=decoder.make_cache(out.keys_values, out.lengths, max_new_tokens, model.mesh),
+    cache=out.make_cache(max_new_tokens, model.mesh),
   )
   return _choose(state, logits, sampling, end_ids, model.mesh), sharding.constrain(out.order, model.mesh)
 
@@ -314,13 +379,15 @@ def _check_arguments(model, params, inputs) -> None:
     raise ValueError(f"inputs: were packed for another model, with token {largest}; this one has {text.vocab_size} tokens")
 
 
-def _check_features(model, prompt, features, pruning) -> None:
+def _check_features(model, prompt, features, pruning, limits) -> None:
   """Raises ValueError for features that belong to other pictures, as type or shape shows, or that lack a measure."""
   if not isinstance(features, Features):
     raise ValueError(f"features: got {type(features).__name__}, must be the result of encode_pictures")
   if missing := [name for name in pruning.rule.measures if name not in features.measures]:
     raise ValueError(f"features: they hold no {missing[0]}, which the selector {pruning.selector} needs")
-  rows, width = features.tokens.shape
+  if (limits is None) != (features.rows is None):
+    raise ValueError(f"features: they must be encoded with the tower stage of the same stages, {pruning.stages!r}")
+  rows, width = features.tokens.shape[0] if features.rows is None else len(features.rows), features.tokens.shape[1]
   needed = int(np.max(prompt.visual_slots, initial=-1)) + 1
   if width != model.config.text.hidden_size or rows < needed:
     raise ValueError(

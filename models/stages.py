@@ -1,19 +1,29 @@
-"""Where in a model visual tokens are removed: before the decoder, or after some of its layers.
+"""Where in a model visual tokens are removed: before the decoder, or after some of its layers, once or several times.
 
-`hawk_jax.Pruning.stage` names the stage; `prefill` runs it.
+`hawk_jax.Pruning` says where; `prefill` runs it. Stages inside the vision tower are in `models.tower`.
 
-Axes: B batch, L tokens of the compacted prompt, D hidden size.
+A decoder stage is an entry of a schedule and a function of `SCORES`. Each keeps the tokens with the highest scores, at their
+own positions. The caches of the layers before a stage hold all tokens that these layers saw.
+
+Axes: B batch, L tokens of the compacted prompt, V visual slots, D hidden size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 
 from hawk_jax import checks
 from hawk_jax import prompt as prompt_lib
 from hawk_jax import pruning
+from hawk_jax import schedule as schedule_lib
+from models import tower
+from models.prefill import Prefill
+from models.prefill import Segment
 from models.vision_language import Features
-from models.vision_language import Prefill
 from models.vision_language import VisionLanguageModel
 
 
@@ -30,75 +40,213 @@ def prefill(
   """
   if plan is None or features is None:
     return model.run(model.prune(prompt, features), features)
-  return STAGES[plan.pruning.stage](model, prompt, features, plan)
-
-
-def check(settings: pruning.Pruning, num_layers: int) -> None:
-  """Refuses settings that need more layers than the decoder has.
-
-  Raises:
-    ValueError: prune_layer or score_layer is too large.
-  """
-  if settings.rule.stage == "decoder":
-    checks.whole("prune_layer", settings.prune_layer, 1, num_layers - 1)
-  checks.whole("score_layer", settings.score_layer, 0, num_layers - 1)
-
-
-def _at_input(model, prompt, features, plan) -> Prefill:
+  prompt, features = features.reach(prompt)
+  if plan.pruning.stage == "decoder":
+    return packed(_in_decoder(model, prompt, features, None, _single(plan)))
+  if plan.cuts:
+    at_input = None if plan.keeps_all_at_input else plan
+    stops = [_Stop(cut.layer, cut.score, _ranked(plan, cut)) for cut in plan.cuts]
+    return _in_decoder(model, prompt, features, at_input, stops)
   return model.run(model.prune(prompt, features, plan), features)
 
 
-def _in_decoder(model, prompt, features, plan) -> Prefill:
-  """The first L layers process all tokens, the others only those that are kept.
+def survivors(
+  model: VisionLanguageModel, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan | None
+) -> jax.Array:
+  """Which visual tokens are left after the vision tower, before the decoder, and after each of its stages.
 
-  Removed tokens are removed from the caches of all layers, so that the answer's tokens do not see them in any layer.
+  A method for `model.apply`, with the arguments of `prefill`.
+
+  Returns:
+    [stages, B, V] bool.
   """
-  decoder, whole = model.language_model, model.prune(prompt, features)
-  score = _by_attention if plan.pruning.rule.stage == "decoder" else _by_layer
-  x, scores, early = score(model, prompt, whole, features, plan)
-  text, visual = prompt_lib.split(prompt, whole, x)
-  if scores is None:
-    scores = pruning.score(prompt, text, visual, model.projections(plan.pruning.score_layer), plan)
-  sequence = pruning.reduce(prompt, text, visual, scores, plan)
+  out, left = prefill(model, prompt, features, plan), [features.reach(prompt)[0].visual_mask]
+  for order in (*(part.order for part in out.earlier), out.order):
+    found = jax.vmap(lambda row, at: row[at])(order, prompt_lib.places(order, prompt.visual_order))
+    left.append(prompt.visual_mask & (found == prompt.visual_order))
+  return jnp.stack(left)
 
-  rows = jax.vmap(lambda values, index: values[index])
-  at = prompt_lib.places(whole.order, sequence.order)
-  early = [[rows(values, at) for values in each] for each in early]
-  x, late = decoder.blocks(
+
+def resolve(settings: pruning.Pruning, model: VisionLanguageModel) -> schedule_lib.Schedule:
+  """The schedule of some settings, with a layer and a score in every stage of tower and decoder.
+
+  Args:
+    settings: of pruning.
+    model: whose layers a schedule means that names none.
+
+  Raises:
+    ValueError: a stage that the model does not have.
+  """
+  found, layers = settings.schedule, model.config.text.num_hidden_layers
+  decoder = [_resolve(stage, layers // 2, layers, SCORES) for stage in found.decoder]
+  if found.tower is None:
+    return dataclasses.replace(found, decoder=tuple(decoder))
+  blocks = model.tower_layers()
+  if blocks is None:
+    raise ValueError(f"stages: {type(model).__name__} has no stage in its vision tower, got {found.tower}")
+  return schedule_lib.Schedule(_resolve(found.tower, *blocks, tower.SCORES), found.input, tuple(decoder))
+
+
+def depths(model: VisionLanguageModel) -> tuple[int, int]:
+  """Blocks of the vision tower that run, 1 where it has no stage, and layers of the decoder."""
+  return (model.tower_layers() or (1, 1))[1], model.config.text.num_hidden_layers
+
+
+def _resolve(stage, default, layers, scores):
+  layer = checks.whole(f"stages: layer of {stage}", stage.layer or default, 1, layers - 1)
+  score = checks.choice(f"stages: score of {stage}", stage.score or next(iter(scores)), scores)
+  return dataclasses.replace(stage, layer=layer, score=score)
+
+
+def check(settings: pruning.Pruning, model: VisionLanguageModel) -> None:
+  """Refuses settings that need stages or layers that the model does not have.
+
+  Raises:
+    ValueError: names the setting.
+  """
+  layers = model.config.text.num_hidden_layers
+  if settings.rule.stage == "decoder":
+    checks.whole("prune_layer", settings.prune_layer, 1, layers - 1)
+  checks.whole("score_layer", settings.score_layer, 0, layers - 1)
+  resolve(settings, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stop:
+  """After `layer` layers, tokens are ranked by `score` and picked by a plan."""
+
+  layer: int
+  score: str
+  plan: pruning.Plan
+
+
+def _single(plan: pruning.Plan) -> list[_Stop]:
+  """FastV (`prune_layer`), or HAWK's scores by a later layer (`score_layer`)."""
+  if plan.pruning.rule.stage == "decoder":
+    return [_Stop(plan.pruning.prune_layer, "last", plan)]
+  return [_Stop(plan.pruning.score_layer, "layer", plan)]
+
+
+def _ranked(plan: pruning.Plan, cut: pruning.Cut) -> pruning.Plan:
+  """The plan of a stage of a schedule, which keeps the tokens with the highest scores."""
+  return pruning.Plan(cut.keep_count, head_importance=plan.head_importance, counts=cut.counts)
+
+
+def _in_decoder(
+  model: VisionLanguageModel,
+  prompt: prompt_lib.Prompt,
+  features: Features,
+  plan: pruning.Plan | None,
+  stops: Sequence[_Stop],
+) -> Prefill:
+  """The decoder, with stops after some of its layers at which tokens are removed.
+
+  Args:
+    model: a bound port.
+    prompt: the language side of a batch.
+    features: of `encode`.
+    plan: of the stage at the input; None: all tokens enter the decoder.
+    stops: by ascending layer.
+  """
+  decoder, sequence = model.language_model, model.prune(prompt, features, plan)
+  if plan is not None:
+    prompt = prompt_lib.narrow(prompt, sequence, min(plan.keep_count, prompt.visual_mask.shape[1]))
+  start, segments = 0, []
+  for stop in stops:
+    deepstack = model.deepstack(sequence, features)
+    run = lambda x, *layers, sequence=sequence, deepstack=deepstack: decoder.blocks(
+      x, sequence.positions, *layers, deepstack=deepstack
+    )
+    before, first = run(sequence.embeddings, start, stop.layer - 1)
+    after, last = run(before, stop.layer - 1, stop.layer)
+    segments.append(Segment(sequence.order, sequence.lengths, tuple(a + b for a, b in zip(first, last))))
+    text, visual = prompt_lib.split(prompt, sequence, after)
+    scores = SCORES[stop.score](Seen(model, prompt, sequence, before, after, text, visual, stop.layer, stop.plan))
+    narrowed = pruning.reduce(prompt, text, visual, scores, stop.plan)
+    prompt = prompt_lib.narrow(prompt, narrowed, min(stop.plan.keep_count, prompt.visual_mask.shape[1]))
+    sequence, start = narrowed, stop.layer
+  x, keys_values = decoder.blocks(
     sequence.embeddings,
     sequence.positions,
-    len(early[0]),
+    start,
     len(decoder.layers),
     last=sequence.lengths - 1,
     deepstack=model.deepstack(sequence, features),
   )
-  keys_values = tuple(tuple(first) + second for first, second in zip(early, late))
-  return Prefill(last=decoder.norm(x)[:, 0], order=sequence.order, lengths=sequence.lengths, keys_values=keys_values)
+  return Prefill(decoder.norm(x)[:, 0], sequence.order, sequence.lengths, keys_values, tuple(segments))
 
 
-def _by_attention(model, prompt, whole, features, plan):
-  """FastV (arXiv 2403.06764, the code): L is `prune_layer`.
+def packed(prefill: Prefill) -> Prefill:
+  """Removes removed tokens from the caches of the layers before their stage too, as FastV does.
 
-  A token's score is the attention that it receives from the last token in layer L - 1, averaged over heads.
-
-  Returns:
-    [B, L, D] hidden states, [B, V] scores, and the keys and values of the layers that ran.
+  The answer's tokens then see them in no layer.
   """
-  decoder, last_layer = model.language_model, plan.pruning.prune_layer - 1
-  deepstack = model.deepstack(whole, features)
-  x, early = decoder.blocks(whole.embeddings, whole.positions, 0, last_layer, deepstack=deepstack)
-  attention = decoder.attention_weights(x, whole.positions, whole.lengths[:, None] - 1, last_layer)
-  scores = prompt_lib.split(prompt, whole, attention.mean(axis=1)[:, 0])[1]
-  x, scored = decoder.blocks(x, whole.positions, last_layer, last_layer + 1, deepstack=deepstack)
-  return x, scores, tuple(first + second for first, second in zip(early, scored))
+  rows = jax.vmap(lambda values, index: values[index])
+  parts = []
+  for part in prefill.earlier:
+    at = prompt_lib.places(part.order, prefill.order)
+    parts.append([tuple(rows(values, at) for values in each) for each in part.keys_values])
+  keys_values = tuple(sum(each, ()) for each in zip(*parts, prefill.keys_values))
+  return dataclasses.replace(prefill, keys_values=keys_values, earlier=())
 
 
-def _by_layer(model, prompt, whole, features, plan):
-  """HAWK's scores by a later layer: L is `score_layer`, whose projections score the hidden states that it gets."""
-  deepstack = model.deepstack(whole, features)
-  blocks, layers = model.language_model.blocks, plan.pruning.score_layer
-  x, early = blocks(whole.embeddings, whole.positions, 0, layers, deepstack=deepstack)
-  return x, None, early
+@dataclasses.dataclass(frozen=True)
+class Seen:
+  """What the score of a decoder stage can read.
+
+  Attributes:
+    model: a bound port.
+    prompt: with the visual tokens that are left.
+    sequence: these tokens and the text.
+    before: [B, L, D] hidden states that entered the last layer that ran.
+    after: [B, L, D] hidden states that left it.
+    text: [B, T, D] of these, the text tokens.
+    visual: [B, V, D] of these, the visual tokens.
+    layer: number of layers that ran.
+    plan: of the stage.
+  """
+
+  model: VisionLanguageModel
+  prompt: prompt_lib.Prompt
+  sequence: prompt_lib.Sequence
+  before: jax.Array
+  after: jax.Array
+  text: jax.Array
+  visual: jax.Array
+  layer: int
+  plan: pruning.Plan
+
+  def of_visual(self, values: jax.Array) -> jax.Array:
+    """[B, L] numbers of all tokens to [B, V] of the visual ones."""
+    return prompt_lib.split(self.prompt, self.sequence, values)[1]
 
 
-STAGES = {"input": _at_input, "decoder": _in_decoder}
+def last(seen: Seen) -> jax.Array:
+  """FastV (arXiv 2403.06764, the code): attention from the last token in the last layer that ran, mean over heads."""
+  at = seen.sequence.lengths[:, None] - 1
+  attention = seen.model.language_model.attention_weights(seen.before, seen.sequence.positions, at, seen.layer - 1)
+  return seen.of_visual(attention.mean(axis=1)[:, 0])
+
+
+def layer(seen: Seen) -> jax.Array:
+  """HAWK's scores by the next layer, with the head weights and other settings of the plan."""
+  projections = seen.model.projections(seen.layer)
+  return pruning.score(seen.prompt, seen.text, seen.visual, projections, seen.plan)
+
+
+def text(seen: Seen) -> jax.Array:
+  """HAWK's scores by the next layer, with heads weighted by the attention that they put on visual tokens.
+
+  The head importance belongs to the first layer, so it has no influence here.
+  """
+  settings = dataclasses.replace(seen.plan.pruning, head_weights="mass")
+  return layer(dataclasses.replace(seen, plan=dataclasses.replace(seen.plan, pruning=settings, head_importance=None)))
+
+
+def change(seen: Seen) -> jax.Array:
+  """How much the last layer that ran changed a token (V2Drop): the L2 norm of the difference."""
+  difference = (seen.after - seen.before).astype(jnp.float32)
+  return seen.of_visual(jnp.linalg.norm(difference, axis=-1))
+
+
+SCORES: dict[str, Callable[[Seen], jax.Array]] = {"text": text, "last": last, "change": change, "layer": layer}

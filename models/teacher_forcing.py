@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from hawk_jax.prompt import Prompt
 from models import decoder
-from models.vision_language import Prefill
+from models.prefill import Prefill
 from models.vision_language import VisionLanguageModel
 
 
@@ -52,7 +52,7 @@ def judge(
   length = answers.shape[1]
   hidden = prefill.last[:, None]
   if length > 1:
-    cache = decoder.make_cache(prefill.keys_values, prefill.lengths, length - 1, model.mesh)
+    cache = prefill.make_cache(length - 1, model.mesh)
     positions = prompt.next_position[:, None] + jnp.arange(length - 1)
     widen = lambda x: None if x is None else jnp.pad(x, ((0, 0), (0, length - 1)))
     wide = dataclasses.replace(intervention, hidden=widen(intervention.hidden), key_bias=widen(intervention.key_bias))

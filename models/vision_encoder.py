@@ -7,7 +7,7 @@ Axes: P tiles (or texts), T tokens of each, C channels, N heads, d head dim, D h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import math
@@ -20,7 +20,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from hawk_jax import selectors
 from models import sharding
+from models import tower
 from models.attention import attention
 from models.checkpoints.names import Names
 from models.cpu import dot_general
@@ -207,11 +209,12 @@ class Attention(nn.Module):
     dense = lambda: nn.Dense(self.config.hidden_size, dot_general=dot_general)
     self.q_proj, self.k_proj, self.v_proj, self.out_proj = dense(), dense(), dense(), dense()
 
-  def __call__(self, x):
+  def __call__(self, x, lengths=None):
+    """[P, T, D] to [P, T, D]; lengths [P]: real tokens of each tile, where padding follows them."""
     heads = self.config.num_attention_heads
     split = lambda y: sharding.heads(rearrange(y, "P T (N d) -> P T N d", N=heads), self.mesh)
     query, key, value = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
-    out = attention(query, key, value, causal=self.config.causal, mesh=self.mesh)
+    out = attention(query, key, value, lengths=lengths, causal=self.config.causal, mesh=self.mesh)
     return self.out_proj(rearrange(sharding.heads(out, self.mesh), "P T N d -> P T (N d)"))
 
   def received(self, x, queries):
@@ -253,8 +256,8 @@ class Block(nn.Module):
     self.layer_norm2 = layer_norm(self.config)
     self.mlp = MLP(self.config, self.mesh)
 
-  def __call__(self, x):
-    x = sharding.residual(x + self.self_attn(self.layer_norm1(x)), self.mesh)
+  def __call__(self, x, lengths=None):
+    x = sharding.residual(x + self.self_attn(self.layer_norm1(x), lengths), self.mesh)
     return sharding.residual(x + self.mlp(self.layer_norm2(x)), self.mesh)
 
 
@@ -273,6 +276,47 @@ class Encoder(nn.Module):
     for layer in self.layers:
       states.append(layer(states[-1]))
     return states
+
+  def staged(
+    self, x: jax.Array, stage: tower.TowerStage, tokens: Callable[[list[jax.Array]], jax.Array], first: int
+  ) -> tuple[list[jax.Array], jax.Array | None]:
+    """All hidden states, with a stage after which only some tokens of each tile go on.
+
+    Args:
+      x: [P, T, D].
+      stage: how tokens are scored, and how many are kept.
+      tokens: makes [P * (T - first), O] visual tokens of hidden states.
+      first: tokens at the beginning that are no visual tokens, and always go on.
+
+    Returns:
+      Hidden states, [P, first + K, D] each, K tokens kept of each tile, or [P, T, D] if the stage restores the others; and
+      [P * (T - first)] int32, the number among the P * K tokens of each visual token, -1 if it was removed, or None.
+    """
+    plan, states = stage.plan, [x]
+    for block in self.layers[: plan.layer]:
+      states.append(block(states[-1]))
+    missing, shape = len(self.layers) - plan.layer, (x.shape[0], x.shape[1] - first)
+    visual = lambda state: rearrange(state[:, first:], "P T D -> (P T) D")
+    scores = stage.scores(lambda: tokens(states + states[-1:] * missing), visual(states[-2]), visual(states[-1]))
+    kept = selectors.top_k(scores.reshape(shape), jnp.ones(shape, bool), jnp.asarray(plan.counts), plan.keep_count)
+    # The tokens before the visual ones are those with the numbers 0 to first.
+    begin = jnp.broadcast_to(jnp.arange(first), (shape[0], first))
+    index = jnp.concatenate([begin, first + jnp.maximum(kept, 0)], axis=1)
+    take = jax.vmap(lambda state, index: state[index])
+    early, lengths = states[-1], first + (kept >= 0).sum(axis=1)
+    later = [sharding.residual(take(early, index), self.mesh)]
+    for block in self.layers[plan.layer :]:
+      later.append(block(later[-1], lengths))
+    if not plan.restore:
+      places = jnp.where(kept >= 0, kept + shape[1] * jnp.arange(shape[0])[:, None], math.prod(shape))
+      rows = jnp.full(math.prod(shape), -1, jnp.int32).at[places].set(jnp.arange(kept.size).reshape(kept.shape), mode="drop")
+      return [take(state, index) for state in states[:-1]] + later, rows
+
+    def restored(late):
+      everything = tower.restore(early[:, first:], late[:, first:], kept, jnp.ones(shape, bool), early[:, first:])
+      return jnp.concatenate([late[:, :first], everything], axis=1)
+
+    return states + list(map(restored, later[1:])), None
 
   def received(self, states, number, queries):
     """[P, T] float32 attention that the tokens receive in one block, from all hidden states; see `Attention.received`."""

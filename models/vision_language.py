@@ -30,6 +30,8 @@ from models.decoder import Cache
 from models.decoder import DeepStack
 from models.decoder import Intervention
 from models.decoder import NOTHING
+from models.prefill import Prefill
+from models.tower import TowerStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,28 +84,23 @@ class Features:
     levels: [F, D] each, added to the visual tokens after each of the first decoder layers (DeepStack); most models have
       none. Scores and selectors see only `tokens`.
     measures: by name, [F] float32, what some selectors need besides; see `hawk_jax.selectors.Selector.relevance`.
+    rows: after a tower stage that removed tokens, int32: for every number that `Prompt.visual_slots` may hold, the row of
+      `tokens` and `levels`, -1 if it was removed; None: the number itself.
   """
 
   tokens: jax.Array
   levels: tuple[jax.Array, ...] = ()
   measures: Mapping[str, jax.Array] = struct.field(default_factory=dict)
+  rows: jax.Array | None = None
 
-
-@struct.dataclass
-class Prefill:
-  """A compacted prompt that went through the decoder.
-
-  Attributes:
-    last: [B, D] normed hidden state of each row's last token. Of the other tokens, only keys and values are read again.
-    order: [B, L] int32, index in the unpruned prompt of every token kept, ascending, -1 on padding.
-    lengths: [B] int32, real tokens of each row.
-    keys_values: keys and values of every layer.
-  """
-
-  last: jax.Array
-  order: jax.Array
-  lengths: jax.Array
-  keys_values: Any
+  def reach(self, prompt: prompt_lib.Prompt) -> tuple[prompt_lib.Prompt, Features]:
+    """The prompts without the visual tokens that a tower stage removed, and features to whose rows these prompts point."""
+    if self.rows is None:
+      return prompt, self
+    slots = self.rows[prompt.visual_slots]
+    order = jnp.where(slots >= 0, prompt.visual_order, -1)
+    reached = dataclasses.replace(prompt, visual_slots=jnp.maximum(slots, 0), visual_order=order)
+    return reached, dataclasses.replace(self, rows=None)
 
 
 @struct.dataclass
@@ -168,14 +165,20 @@ class VisionLanguageModel(nn.Module):
     )
     return Output(logits=self.logits(hidden), order=sequence.order)
 
-  def encode(self, vision, measures: tuple[str, ...] = ()) -> Features:
+  def encode(self, vision, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     """The port's vision arrays to features.
 
     Args:
       vision: of `pack`.
       measures: what to measure, names of the port's `measures`; a port without any need not have this argument.
+      stage: after which some visual tokens go on through the tower; a port without `tower_layers` need not have this
+        argument.
     """
     raise NotImplementedError
+
+  def as_features(self, tokens: jax.Array) -> Features:
+    """Features of visual tokens in the order in which `encode` makes them; for what a tower stage looks at."""
+    return Features(tokens)
 
   @nn.nowrap
   def pack(self, **batch) -> Inputs:
@@ -228,18 +231,40 @@ class VisionLanguageModel(nn.Module):
     raise NotImplementedError
 
   @nn.nowrap
+  def tower_layers(self) -> tuple[int, int] | None:
+    """Blocks of the vision tower that run before a tower stage unless a schedule says it, and all blocks that run.
+
+    None: the port has no tower stage.
+    """
+    return None
+
+  @nn.nowrap
+  def tower_cells(self, vision) -> tuple[np.ndarray, int]:
+    """Which visual tokens a tower stage ranks together, on the host.
+
+    Args:
+      vision: of `pack`.
+
+    Returns:
+      [F] int, the cell of every row of features, -1 for rows of no cell; and the number of cells, empty ones included.
+    """
+    raise NotImplementedError
+
+  @nn.nowrap
   def leaves_out(self, tensor: str) -> bool:
     """Whether a tensor with this dotted path may be in checkpoints although the model has no such parameter."""
     return tensor == "lm_head.weight" and self.config.text.tie_word_embeddings
 
   def scores(self, prompt: prompt_lib.Prompt, features: Features, layer: int = 0) -> jax.Array:
     """Raw per-head score of every visual token by a decoder layer, [B, H, V] float32 (docs/method.md, "Scores")."""
+    prompt, features = features.reach(prompt)
     text, visual = self._tokens(prompt, features, layer)
     return scoring.head_scores(self.projections(layer), text, visual, prompt.query_mask)
 
   def fused_scores(self, prompt: prompt_lib.Prompt, features: Features, plan: pruning.Plan) -> jax.Array:
     """The scores by which a plan ranks visual tokens, [B, V] float32."""
     layer = plan.pruning.score_layer
+    prompt, features = features.reach(prompt)
     text, visual = self._tokens(prompt, features, layer)
     return pruning.score(prompt, text, visual, self.projections(layer), plan, self._measured(prompt, features))
 
@@ -256,6 +281,7 @@ class VisionLanguageModel(nn.Module):
     text = self._embed(prompt.text_tokens)
     if features is None:
       return pruning.prune(prompt, text, text[:, :0])
+    prompt, features = features.reach(prompt)
     visual = self._gather(prompt, features)
     if plan is None:
       return pruning.prune(prompt, text, visual)

@@ -57,6 +57,7 @@ class Batch:
     answers: [B, T] int32 tokens of the reference answers, with their end token, -1 on padding.
     datasets: name of each example's data set.
     relevance: [B, V] CLIP's score of each visual token, or None without a CLIP.
+    vision: the port's arrays of the pictures, for a stage in the vision tower.
   """
 
   prompt: Prompt
@@ -64,6 +65,7 @@ class Batch:
   answers: np.ndarray
   datasets: list[str]
   relevance: np.ndarray | None = None
+  vision: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,4 +227,5 @@ def make_batch(
     answers=reference_answers(processor, examples),
     datasets=[example.dataset for example in examples],
     relevance=clip.relevance(model, params, inputs, questions) if clip else None,
+    vision=inputs.vision,
   )

@@ -17,6 +17,7 @@ from models import generation
 from models import sharding
 from models import stages
 from models import teacher_forcing
+from models.vision_language import Inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +46,20 @@ def outcome(model, params, batch: Batch, variant: Variant, seeds: np.ndarray | i
     seeds: a whole number, or [B], for selectors that draw at random.
 
   Returns:
-    [B] bool, whether the greedy answer is the reference, and [B] float32, the share of visual tokens that was kept.
+    [B] bool, whether the greedy answer is the reference, and [B] float32, the share of visual tokens that was kept; with
+    stages in the decoder, the mean over its layers.
   """
-  scores = batch.relevance if "scores" in variant.pruning.rule.needs else None
-  plan = generation.make_plan(model, batch.prompt, variant.pruning, variant.importance, scores=scores, seeds=seeds)
-  return sharding.fetch(_outcome(params, batch.prompt, batch.features, batch.answers, plan, model=model), model.mesh)
+  pruning, inputs = variant.pruning, Inputs(batch.prompt, batch.vision)
+  tower, limits = generation.plan_tower(model, inputs, pruning, variant.importance)
+  features = generation.encode_pictures(model, params, inputs, (), tower) if tower else batch.features
+  scores = batch.relevance if "scores" in pruning.rule.needs else None
+  plan = generation.make_plan(model, batch.prompt, pruning, variant.importance, scores=scores, seeds=seeds, limits=limits)
+  return sharding.fetch(_outcome(params, batch.prompt, features, batch.answers, plan, model=model), model.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _outcome(params, prompt, features, answers, plan, *, model):
   apply = functools.partial(model.apply, {"params": params})
   prefill = apply(prompt, features, plan, method=stages.prefill)
-  kept = (prefill.lengths - prompt.text_counts) / prompt.visual_counts
+  kept = (prefill.mean_lengths - prompt.text_counts) / prompt.visual_counts
   return apply(prompt, prefill, answers, method=teacher_forcing.judge).right, kept

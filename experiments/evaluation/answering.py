@@ -27,6 +27,7 @@ from models import generate
 from models import generation
 from models.inputs.video import Video
 from models.processor import Processor
+from models.vision_language import Features
 from models.vision_language import Inputs
 
 _AHEAD = 3  # batches that may wait for the device
@@ -200,15 +201,41 @@ class Answerer:
           rows[at]["map"] = [float(f"{value:.4g}") for value in fused[number][visual[number] >= 0]]
     # Seeds are row numbers, not places in the batch, so that a question's random draw does not depend on its batch.
     seeds = np.resize([table.rows[at].number for at in prepared.rows], len(visual))
+    encoded: dict[Any, Features | None] = {None: features}
     for setting in self.settings:
-      texts, kept_positions = timed(plan.name(setting), self._generate, inputs, features, setting, seeds)
+      # Settings with the same stage in the tower share its features, unless the stage depends on the head importance.
+      tower = setting.pruning.schedule.tower and (setting.pruning.schedule.tower, setting.importance)
+      if tower not in encoded:
+        encoded[tower] = timed(f"vision, {plan.name(setting)}", self._encode, inputs, setting)
+      seen = encoded[tower]
+      texts, kept_positions = timed(plan.name(setting), self._generate, inputs, seen, setting, seeds)
+      left = self._survivors(inputs, seen, setting, seeds) if setting.pruning.stages and seen is not None and drawn else None
       for number, at in enumerate(prepared.rows):
         kept = np.flatnonzero(np.isin(visual[number], kept_positions[number]) & (visual[number] >= 0)).tolist()
         answer = {"prediction": texts[number], "kept": len(kept)}
         if at in drawn and setting.keep_ratio is not None:
           answer["tokens"] = kept
+          if left is not None:
+            real = visual[number] >= 0
+            answer["stages"] = [np.flatnonzero(stage[number][real]).tolist() for stage in left]
         rows[at]["answers"].append(answer)
     return entry
+
+  def _importance(self, setting):
+    return self.importances.get(setting.importance, self.head_importance)
+
+  def _encode(self, inputs, setting):
+    """Features with the stage in the tower."""
+    tower, _ = generation.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
+    return generation.encode_pictures(self.model, self.params, inputs, (), tower)
+
+  def _survivors(self, inputs, features, setting, seeds):
+    """[stages, B, V] bool, the visual tokens that each stage leaves."""
+    _, limits = generation.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
+    planned = generation.make_plan(
+      self.model, inputs.prompt, setting.pruning, self._importance(setting), seeds=seeds, limits=limits
+    )
+    return np.asarray(generation.survivors(self.params, inputs.prompt, features, planned, model=self.model))
 
   def _generate(self, inputs, features, setting, seeds):
     """Texts of all rows, and [B, L] prompt positions that were kept."""
@@ -216,7 +243,7 @@ class Answerer:
       self.model,
       self.params,
       inputs,
-      self.importances.get(setting.importance, self.head_importance),
+      self._importance(setting),
       features=features,
       selector_seed=seeds,
       max_new_tokens=self.options.max_new_tokens,

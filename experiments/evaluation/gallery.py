@@ -102,6 +102,7 @@ def _question(result, at, settings, read_video, as_seen) -> Mapping[str, Any]:
       "right": bool(scores[at] > 0.5),
       "kept": answer["kept"],
       "tokens": answer.get("tokens"),
+      "stages": answer.get("stages"),
     }
     for setting, answer, scores in zip(settings, entry["answers"], result.scores)
   ]

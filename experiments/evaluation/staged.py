@@ -5,6 +5,7 @@ Axes: B batch, H heads, V visual tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import io
@@ -21,6 +22,7 @@ from hawk_jax import pruning
 from models import chat
 from models import generation
 from models import sharding
+from models import stages
 from models.sampling import Sampling
 from models.vision_language import Features
 
@@ -84,11 +86,15 @@ class Answerer:
     self.watch = watch or Stopwatch()
     self.written: list[str] = []
 
-  def encode(self, vision) -> Features:
-    """Pictures to features."""
+  @property
+  def encode(self) -> Callable[[Any], Features] | None:
+    """Pictures to features; None with a stage in the vision tower, which may depend on the question."""
+    return None if self.options.pruning.schedule.tower else self._encode
+
+  def _encode(self, vision, *tower) -> Features:
     vision = sharding.place(vision, self.model.mesh)
     static = dict(model=self.model, measures=self.options.pruning.rule.measures)
-    return self.watch.compile_and_time("vision", generation.encode, self.params, vision, **static)
+    return self.watch.compile_and_time("vision", generation.encode, self.params, vision, *tower, **static)
 
   def answer(self, conversation: chat.Conversation, output: pathlib.Path, suffix: str) -> tuple[chat.Turn, dict[str, Any]]:
     """The turn, and its part of result.json."""
@@ -98,8 +104,11 @@ class Answerer:
     prompt, question = inputs.prompt, conversation.messages[-1]
     end_ids = generation.check_length(model, prompt, options.max_new_tokens, self.processor.eos_token_ids)
     relevance = watch.time("clip", self.clip.relevance, model, params, inputs, [question.text]) if self.clip else None
+    tower, limits = generation.plan_tower(model, inputs, options.pruning, options.head_importance)
+    if tower is not None:
+      features = self._encode(inputs.vision, prompt if tower.plan is not None else None, tower)
     plan = generation.make_plan(
-      model, prompt, options.pruning, options.head_importance, scores=relevance, seeds=options.seed
+      model, prompt, options.pruning, options.head_importance, scores=relevance, seeds=options.seed, limits=limits
     )
     state, order = watch.compile_and_time(
       "prefill",
@@ -117,7 +126,7 @@ class Answerer:
     state = self._decode(state, prompt.next_position, end_ids)
     turn = chat.make_turn(self.processor, inputs, generation.finish(state, order))
 
-    text, total = model.config.text, len(turn.kept)
+    text, total, left = model.config.text, len(turn.kept), None
     report = {
       "prompt": question.text,
       "images": [source for message in conversation.messages for source in message.sources],
@@ -131,9 +140,14 @@ class Answerer:
       "kv_cache_bytes": cache_bytes,
       "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
     }
+    if options.pruning.stages and total:
+      left = np.asarray(generation.survivors(params, prompt, features, plan, model=model))[:, 0, :total]
+      schedule = stages.resolve(options.pruning, model)
+      report["stages"] = {"schedule": str(schedule), "left": left.sum(axis=1).tolist()}
+      print(f"stages          {schedule.describe(*stages.depths(model))}; left: {', '.join(map(str, left.sum(axis=1)))}")
     if total:
       plan = plan or pruning.Plan(total, options.pruning, self.options.head_importance, scores=relevance)
-      self._write_scores(output, suffix, conversation, turn, features, plan)
+      self._write_scores(output, suffix, conversation, turn, features, plan, left)
     if not options.stream:
       print(f"answer          {turn.answer}")
     print(f"visual tokens   {report['kept_visual_tokens']} of {total} kept by {options.rule}")
@@ -164,7 +178,7 @@ class Answerer:
         return state
       state = self.watch.time("decode", step, self.params, state, *arguments, np.int32(int(state.step) + 1))
 
-  def _write_scores(self, output, suffix, conversation, turn, features, plan) -> None:
+  def _write_scores(self, output, suffix, conversation, turn, features, plan, left) -> None:
     """kept_tokens.png and scores.npz."""
     model, total = self.model, len(turn.kept)
     fused, heads = sharding.fetch(token_scores(self.params, turn.inputs.prompt, features, plan, model=model), model.mesh)
@@ -190,6 +204,7 @@ class Answerer:
       turn.kept,
       f"{conversation.messages[-1].text}\nanswer: {turn.answer}",
       self.options.rule,
+      left,
     )
 
 

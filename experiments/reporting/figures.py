@@ -11,6 +11,7 @@ from typing import Any
 import warnings
 
 import matplotlib
+from matplotlib import colors
 from matplotlib import patches
 from matplotlib.figure import Figure
 import numpy as np
@@ -51,6 +52,7 @@ def kept_tokens(
   kept: np.ndarray,
   title: str,
   rule: str,
+  left_by: np.ndarray | None = None,
 ) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
 
@@ -64,6 +66,7 @@ def kept_tokens(
     kept: [V] bool, True on tokens that were kept.
     title: of the figure.
     rule: by which the tokens were kept, and what the scores are: "rule, scores".
+    left_by: [stages, V] bool, tokens that each stage left; removed tokens have the colour of the stage that removed them.
   """
   selector, _, scored = rule.partition(", ")
   ends = np.cumsum([view.count for view in views])
@@ -86,6 +89,11 @@ def kept_tokens(
     tokens = Image.fromarray(mask.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
     light = np.asarray(tokens, np.float32)[..., None]
     shown = pixels * light + (1 - light) * (255 - DIMMED * (255 - pixels))
+    for number, removed in enumerate([] if left_by is None else ~left_by[:, here]):
+      removed = removed & (True if not number else left_by[number - 1, here])
+      where = Image.fromarray(removed.reshape(rows, -1)[:, :columns].astype(np.uint8))
+      tinted = np.asarray(where.resize(picture.size, Image.Resampling.NEAREST), np.float32)[..., None] * 0.25
+      shown = shown * (1 - tinted) + tinted * 255 * np.asarray(colors.to_rgb(_COLORS[number % len(_COLORS)]))
     left.imshow(shown.astype(np.uint8))
     left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens by {selector}", fontsize=10)
     for row, column in np.argwhere(mask):

@@ -12,6 +12,11 @@ from hawk_jax import scoring
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
 
+STAGES = (
+  "Stages at which visual tokens are removed in tower, input and decoder, such as "
+  "'tower@8:0.5, input:0.3, decoder@12:0.15', or the name of a preset; see docs/method.md."
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(settings.Checked):

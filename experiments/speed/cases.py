@@ -13,6 +13,7 @@ from experiments.running import command
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
+from models.tower import TowerPlan
 from models.vision_language import Inputs
 from models.vision_language import VisionLanguageModel
 
@@ -47,6 +48,7 @@ class Case:
     name: of the case, in tables.
     inputs: packed, on the device.
     plan: None keeps all tokens.
+    tower: stage in the vision tower, or None.
     visual: visual tokens of each prompt.
     tokens: tokens of each prompt that enter the decoder.
   """
@@ -54,6 +56,7 @@ class Case:
   name: str
   inputs: Inputs
   plan: Plan | None
+  tower: TowerPlan | None
   visual: np.ndarray
   tokens: np.ndarray
 
@@ -68,10 +71,11 @@ def make(model: VisionLanguageModel, arrays: dict[str, np.ndarray], pruning: Pru
     name: of the case.
   """
   inputs = model.pack(**arrays)
-  plan = generation.make_plan(model, inputs.prompt, pruning)
+  tower, limits = generation.plan_tower(model, inputs, pruning)
+  plan = generation.make_plan(model, inputs.prompt, pruning, limits=limits)
   visual = inputs.prompt.visual_counts
-  kept: Any = visual if plan is None else plan.counts
-  return Case(name, jax.device_put(inputs), plan, visual, inputs.prompt.text_counts + kept)
+  kept: Any = visual if plan is None or plan.counts is None else plan.counts
+  return Case(name, jax.device_put(inputs), plan, tower, visual, inputs.prompt.text_counts + kept)
 
 
 def merge(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ def measure(model, params, arrays: dict[str, np.ndarray], pruning: Pruning, max_
   """
   inputs = model.pack(**arrays)
   plan = generation.make_plan(model, inputs.prompt, pruning)
-  kept: Any = inputs.prompt.visual_counts if plan is None else plan.counts
+  kept: Any = inputs.prompt.visual_counts if plan is None or plan.counts is None else plan.counts
   seconds = []
 
   def answer():

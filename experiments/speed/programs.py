@@ -55,7 +55,10 @@ class Programs:
     end_ids = generation.check_length(model, prompt, steps + 1)
     self._params, self._end_ids = params, end_ids
     self._model, self._static = model, dict(model=model, max_new_tokens=steps + 1)
-    self.vision = self._compile("vision", generation.encode, params, case.inputs.vision, model=model)
+    self._vision = (params, case.inputs.vision)
+    if case.tower is not None:
+      self._vision += (case.inputs.prompt if case.tower.plan is not None else None, case.tower)
+    self.vision = self._compile("vision", generation.encode, *self._vision, model=model)
     features = self.vision()
     self.prefill = self._compile(
       "prefill", generation.prefill, params, prompt, features, case.plan, None, end_ids, **self._static
@@ -111,4 +114,4 @@ class Programs:
     return self.order[row][self.order[row] >= 0]
 
   def _encode(self):
-    return generation.encode(self._params, self.case.inputs.vision, model=self._model)
+    return generation.encode(*self._vision, model=self._model)

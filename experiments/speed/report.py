@@ -51,6 +51,7 @@ def summarize(report: dict[str, Any]) -> str:
       "",
       *_shares(report, measured),
       "",
+      *_staged(report, measured),
       *_batches(report, measured),
       "",
       *_notes(report, measured),
@@ -177,6 +178,43 @@ def _shares(report, measured) -> list[str]:
     rows,
     left=0,
   )
+
+
+def _staged(report, measured) -> list[str]:
+  """Schedules beside the unpruned prompt, in the same rounds."""
+  if not report.get("staged"):
+    return []
+  rows = []
+  for case in report["staged"]:
+    name = case["stages"]
+    share = lambda stage, name=name: f"{measured.median(f'{stage} {name}') / measured.median(f'{stage} 1'):.3f}"
+    rows.append(
+      [
+        case["resolved"],
+        f"{case['mean_share']:.3g}",
+        f"{case['tower_share']:.3g}",
+        measured.spread(f"first_token {name}"),
+        share("first_token"),
+        measured.spread(f"vision {name}"),
+        f"{measured.median(f'vision {name}') / measured.median('vision'):.3f}",
+        measured.spread(f"prefill {name}"),
+        f"{1e3 * measured.step(f'decode {name}'):.2f}",
+        measured.spread(f"answer {name}"),
+        share("answer"),
+        f"{case['cache_bytes'] / 1e6:.1f}",
+      ]
+    )
+  columns = ["stages", "visual tokens per layer, mean share", "per tower block", "first token", "share of unpruned"]
+  columns += [
+    "vision",
+    "share of unpruned",
+    "prefill",
+    "decoding, per token",
+    "whole answer",
+    "share of unpruned",
+    "KV cache, MB",
+  ]
+  return [*tables.table(columns, rows), ""]
 
 
 def _batches(report, measured) -> list[str]:

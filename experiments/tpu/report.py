@@ -47,9 +47,11 @@ def summarize(report: dict[str, Any]) -> str:
     "compilation, s",
   ]
   lines += [*tables.table(columns, [_row(row) for row in rows]), ""]
-  vision, prefills = rows[0], [row for row in rows if row["program"] == "prefill"]
+  vision, prefills = rows[0], [row for row in rows if row["program"] == "prefill" and "stages" not in row]
   if all("predicted_seconds" in row for row in [vision, *prefills]):
     lines += _ratios(vision, prefills)
+  if any("stages" in row for row in rows) and all("predicted_seconds" in row for row in rows):
+    lines += _first_tokens(rows)
   lines.append(
     f"Predicted: the larger of FLOPs at {chip['flops'] / 1e12:.0f} TFLOP/s and bytes at {chip['bandwidth'] / 1e9:.0f} "
     f"GB/s, plus messages at {chip['interconnect'] / 1e9:.0f} GB/s. These are published peaks, so it is a lower bound. "
@@ -62,7 +64,7 @@ def _row(row) -> list[str]:
   gigabytes = lambda name: f"{row[name] / 1e9:.2f}"
   start = [
     row["program"],
-    f"{row['keep_ratio']:g}" if "keep_ratio" in row else "",
+    _kept(row),
     row.get("tokens", ""),
     gigabytes("weights_bytes"),
   ]
@@ -85,6 +87,20 @@ def _row(row) -> list[str]:
     messages or "none",
     f"{row['compile_seconds']:.0f}",
   ]
+
+
+def _kept(row) -> str:
+  """What a program keeps: a schedule, or the share that enters the decoder."""
+  return row.get("stages") or (f"{row['keep_ratio']:g}" if "keep_ratio" in row else "")
+
+
+def _first_tokens(rows) -> list[str]:
+  """Vision and prefill together, of every share and every schedule."""
+  visions = {row.get("stages"): row for row in rows if row["program"] == "vision"}
+  prefills = [row for row in rows if row["program"] == "prefill"]
+  seconds = [visions[row.get("stages")]["predicted_seconds"] + row["predicted_seconds"] for row in prefills]
+  cells = [[_kept(row), f"{1e3 * time:.1f}", f"{time / seconds[0]:.3f}"] for row, time in zip(prefills, seconds)]
+  return tables.table(["kept", "vision and prefill, ms", f"share of the time at {_kept(prefills[0])}"], cells) + [""]
 
 
 def _ratios(vision, prefills) -> list[str]:

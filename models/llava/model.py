@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from einops import rearrange
 from flax import linen as nn
 import jax
@@ -18,6 +20,7 @@ from models.llava.axes import AXES
 from models.llava.config import LlavaConfig
 from models.llava.vision import VisionTower
 from models.sensitivity import measure
+from models.tower import TowerStage
 from models.vision_encoder import NAMES
 from models.vision_encoder import Projector
 from models.vision_language import Features
@@ -41,13 +44,26 @@ class Llava(VisionLanguageModel):
     if not self.config.text.tie_word_embeddings:
       self.lm_head = make_lm_head(self.config.text.vocab_size)
 
-  def encode(self, vision: jax.Array, measures: tuple[str, ...] = ()) -> Features:
+  def encode(self, vision: jax.Array, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     """[P, C, H, W] tiles to [P * T, D] features, T tokens per tile."""
-    states = self.vision_tower.states(vision)
+    project = lambda states: rearrange(self.multi_modal_projector(self.vision_tower.choose(states)), "P T D -> (P T) D")
+    if stage is None:
+      states, rows = self.vision_tower.states(vision), None
+    else:
+      states, rows = self.vision_tower.staged(vision, stage, project)
     x = self.vision_tower.choose(states)
-    tokens = rearrange(self.multi_modal_projector(x), "P T D -> (P T) D")
     found = measure(measures, self.multi_modal_projector, x, lambda: self.vision_tower.saliency(states))
-    return Features(tokens, measures=found)
+    return Features(project(states), measures=found, rows=rows)
+
+  @nn.nowrap
+  def tower_layers(self):
+    blocks = max(self.config.vision.feature_layers)
+    return (max(blocks // 4, 1), blocks) if blocks > 1 else None
+
+  @nn.nowrap
+  def tower_cells(self, vision):
+    """Every tile is a cell."""
+    return np.repeat(np.arange(len(vision)), self.config.vision.tokens), len(vision)
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None) -> Inputs:
@@ -108,12 +124,20 @@ class LlavaNext(Llava):
     super().setup()
     self.image_newline = self.param("image_newline", nn.initializers.normal(), (self.config.text.hidden_size,))
 
-  def encode(self, vision: jax.Array, measures: tuple[str, ...] = ()) -> Features:
+  def encode(self, vision: jax.Array, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
     """[P, C, H, W] tiles to [P * T + 1, D] features, T tokens per tile; the last row is the newline, which measures 0."""
-    features = super().encode(vision, measures)
-    tokens = jnp.concatenate([features.tokens, self.image_newline[None].astype(features.tokens.dtype)])
-    measures = {name: jnp.append(values, 0.0) for name, values in features.measures.items()}
-    return Features(tokens, measures=measures)
+    features = super().encode(vision, measures, stage)
+    rows = None if features.rows is None else jnp.append(features.rows, len(features.tokens))
+    measured = {name: jnp.append(values, 0.0) for name, values in features.measures.items()}
+    return dataclasses.replace(self.as_features(features.tokens), measures=measured, rows=rows)
+
+  def as_features(self, tokens):
+    return Features(jnp.concatenate([tokens, self.image_newline[None].astype(tokens.dtype)]))
+
+  @nn.nowrap
+  def tower_cells(self, vision):
+    cells, number = super().tower_cells(vision)
+    return np.append(cells, -1), number
 
   @nn.nowrap
   def pack(self, input_ids, attention_mask=None, pixel_values=None, image_sizes=None) -> Inputs:

@@ -5,6 +5,7 @@ Axes: P tiles, T tokens of each, the class token first, C channels, D hidden siz
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from models import sharding
 from models import vision_encoder
 from models.cpu import dot_general
+from models.tower import TowerStage
 from models.vision_encoder import layer_norm
 from models.vision_encoder import TowerConfig
 
@@ -80,7 +82,13 @@ class VisionTower(nn.Module):
 
   def states(self, tiles: jax.Array) -> list[jax.Array]:
     """All hidden states of tiles, [P, 1 + patches, D] each, beginning with the input of the first layer."""
-    return self.encoder(sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh))
+    return self.encoder(self._embed(tiles))
+
+  def staged(
+    self, tiles: jax.Array, stage: TowerStage, tokens: Callable[[list[jax.Array]], jax.Array]
+  ) -> tuple[list[jax.Array], jax.Array | None]:
+    """`states` with a stage of the tower; see `vision_encoder.Encoder.staged`."""
+    return self.encoder.staged(self._embed(tiles), stage, tokens, first=0 if self.config.keep_class_token else 1)
 
   def choose(self, states: list[jax.Array]) -> jax.Array:
     """The result of a call, from `states`."""
@@ -91,6 +99,9 @@ class VisionTower(nn.Module):
   def saliency(self, states: list[jax.Array]) -> jax.Array:
     """[P, T] float32 attention that each token gets from the class token in the layer that made the last of the features."""
     return self._tokens(self.encoder.received(states, self.config.feature_block, queries=1))
+
+  def _embed(self, tiles):
+    return sharding.residual(self.pre_layrnorm(self.embeddings(tiles)), self.mesh)
 
   def _tokens(self, x):
     return x if self.config.keep_class_token else x[:, 1:]

@@ -15,6 +15,7 @@ from models.qwen2_5_vl.vision import VisionInputs
 from models.qwen2_5_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
 from models.sensitivity import measure
+from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -26,9 +27,17 @@ class Qwen2_5_VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
-    x, saliency = self.visual.run(vision, "saliency" in measures)
-    return Features(self.visual.merger(x), measures=measure(measures, self.visual.merger, x, lambda: saliency))
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
+    x, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
+    found = measure(measures, self.visual.merger, x, lambda: saliency)
+    return Features(self.visual.merger(x), measures=found, rows=rows)
+
+  @nn.nowrap
+  def tower_layers(self):
+    """The first block with full attention is the last that runs on everything."""
+    vision = self.config.vision
+    full = [number + 1 for number in sorted(vision.fullatt_block_indexes) if number + 1 < vision.depth]
+    return (full or [max(vision.depth // 4, 1)])[0], vision.depth
 
   @nn.nowrap
   def pack(

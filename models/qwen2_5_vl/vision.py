@@ -26,10 +26,12 @@ from models.cpu import dot_general
 from models.decoder import MLP
 from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl import grids as grids_lib
+from models.qwen_vl import subset
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
 from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
+from models.tower import TowerStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,11 @@ class VisionInputs:
   window_ids: jax.Array
   slice_slots: jax.Array
   slot_places: jax.Array
+
+  @property
+  def layout(self) -> subset.Layout:
+    """Which merged tokens attend to one another."""
+    return subset.Layout(self.slice_slots, self.slot_places, self.window_ids)
 
 
 def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: int = 1) -> tuple[VisionInputs, np.ndarray]:
@@ -165,9 +172,8 @@ class VisionBlock(nn.Module):
     self.norm2 = nn.RMSNorm(1e-6)
     self.mlp = MLP(config.hidden_size, config.intermediate_size, use_bias=True, mesh=self.mesh)
 
-  def __call__(self, x, rotation, inputs):
-    windows = None if self.full else inputs.window_ids
-    attended = self.attn(self.norm1(x), rotation, inputs.slice_slots, inputs.slot_places, windows)
+  def __call__(self, x, rotation, layout):
+    attended = self.attn(self.norm1(x), rotation, layout, in_windows=not self.full)
     x = sharding.residual(x + attended, self.mesh)
     return sharding.residual(x + self.mlp(self.norm2(x)), self.mesh)
 
@@ -217,15 +223,19 @@ class VisionTower(nn.Module):
     """
     return self.merger(self.run(inputs)[0])
 
-  def run(self, inputs: VisionInputs, saliency: bool = False) -> tuple[jax.Array, jax.Array | None]:
+  def run(
+    self, inputs: VisionInputs, saliency: bool = False, stage: TowerStage | None = None
+  ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """The blocks, without the merger.
 
     Args:
       inputs: of `plan`.
       saliency: whether to measure the attention that merged tokens receive in the last block with full attention.
+      stage: after which only some of the merged tokens go on; None: all do.
 
     Returns:
-      [R, W * U, D] hidden states, and the saliency of each slot, [R * W] float32, or None.
+      [S, W * U, D] hidden states; the saliency of each slot, [R * W] float32, or None; and [R * W] int32, for each slot its
+      place among the S * W whose states these are, -1 if it was removed; None: they are all slots.
     """
     x = self.patch_embed(rearrange(inputs.patches, "R W U C -> R (W U) C"))
     x = sharding.residual(x, self.mesh)
@@ -234,9 +244,15 @@ class VisionTower(nn.Module):
     last_full = max((number for number, block in enumerate(self.blocks) if block.full), default=None)
     if saliency and last_full is None:
       raise ValueError("selector: it needs a vision block with full attention, and the model has none")
-    received = None
-    for number, block in enumerate(self.blocks):
+    received, stop = None, self.config.depth if stage is None else stage.plan.layer
+    for number, block in enumerate(self.blocks[:stop]):
       if saliency and number == last_full:
-        received = block.attn.received(block.norm1(x), rotation, inputs.slice_slots, inputs.slot_places)
-      x = block(x, rotation, inputs)
-    return x, received
+        received = block.attn.received(block.norm1(x), rotation, inputs.layout)
+      before, x = x, block(x, rotation, inputs.layout)
+    if stage is None:
+      return x, received, None
+    staged = subset.Staged(stage, inputs.layout, before, x, self.merger, self.mesh)
+    x, rotation = staged.take(x), tuple(map(staged.take, rotation))
+    for block in self.blocks[stop:]:
+      x = block(x, rotation, staged.layout)
+    return staged.finish(x), received, staged.rows

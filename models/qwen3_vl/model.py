@@ -15,6 +15,7 @@ from models.qwen3_vl.vision import VisionInputs
 from models.qwen3_vl.vision import VisionTower
 from models.qwen_vl.model import QwenVL
 from models.sensitivity import measure
+from models.tower import TowerStage
 from models.vision_language import Features
 from models.vision_language import Inputs
 
@@ -26,9 +27,14 @@ class Qwen3VL(QwenVL):
   axes = AXES
   tower = VisionTower
 
-  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = ()) -> Features:
-    x, levels, saliency = self.visual.run(vision, "saliency" in measures)
-    return Features(self.visual.merger(x), levels, measure(measures, self.visual.merger, x, lambda: saliency))
+  def encode(self, vision: VisionInputs, measures: tuple[str, ...] = (), stage: TowerStage | None = None) -> Features:
+    x, levels, saliency, rows = self.visual.run(vision, "saliency" in measures, stage)
+    found = measure(measures, self.visual.merger, x, lambda: saliency)
+    return Features(self.visual.merger(x), levels, found, rows)
+
+  @nn.nowrap
+  def tower_layers(self):
+    return max(self.config.vision.depth // 4, 1), self.config.vision.depth
 
   @nn.nowrap
   def pack(

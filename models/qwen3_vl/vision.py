@@ -25,10 +25,12 @@ from models import sharding
 from models.cpu import dot_general
 from models.qwen_vl import config as qwen_vl_config
 from models.qwen_vl import grids as grids_lib
+from models.qwen_vl import subset
 from models.qwen_vl.vision import PatchEmbed
 from models.qwen_vl.vision import plan_slices
 from models.qwen_vl.vision import ROW_STEPS
 from models.qwen_vl.vision import VisionAttention
+from models.tower import TowerStage
 
 _WIDTH = 16  # W
 
@@ -71,6 +73,11 @@ class VisionInputs:
   table_weights: jax.Array
   slice_slots: jax.Array
   slot_places: jax.Array
+
+  @property
+  def layout(self) -> subset.Layout:
+    """Which merged tokens attend to one another."""
+    return subset.Layout(self.slice_slots, self.slot_places)
 
 
 def plan(pixels: np.ndarray, grids: np.ndarray, config: VisionConfig, shards: int = 1) -> VisionInputs:
@@ -172,8 +179,8 @@ class VisionBlock(nn.Module):
     self.norm2 = _layer_norm()
     self.mlp = VisionMLP(config.intermediate_size, config.hidden_size, approximate=True, mesh=self.mesh)
 
-  def __call__(self, x, rotation, inputs):
-    x = sharding.residual(x + self.attn(self.norm1(x), rotation, inputs.slice_slots, inputs.slot_places), self.mesh)
+  def __call__(self, x, rotation, layout):
+    x = sharding.residual(x + self.attn(self.norm1(x), rotation, layout), self.mesh)
     return sharding.residual(x + self.mlp(self.norm2(x)), self.mesh)
 
 
@@ -224,18 +231,23 @@ class VisionTower(nn.Module):
     Returns:
       [R * W, O] features, one row per merged token, and as many for each DeepStack level; those of padding have no meaning.
     """
-    x, levels, _ = self.run(inputs)
+    x, levels, *_ = self.run(inputs)
     return self.merger(x), levels
 
-  def run(self, inputs: VisionInputs, saliency: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array | None]:
+  def run(
+    self, inputs: VisionInputs, saliency: bool = False, stage: TowerStage | None = None
+  ) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array | None, jax.Array | None]:
     """The blocks, without the last merger.
 
     Args:
       inputs: of `plan`.
       saliency: whether to measure the attention that merged tokens receive in the last block.
+      stage: after which only some of the merged tokens go on; None: all do.
 
     Returns:
-      [R, W * U, D] hidden states, the DeepStack levels, and the saliency of each merged token, [R * W] float32, or None.
+      [S, W * U, D] hidden states; the DeepStack levels; the saliency of each merged token, [R * W] float32, or None; and
+      [R * W] int32, for each merged token its place among the S * W whose states these are, -1 if it was removed; None: they
+      are all.
     """
     flat = lambda values: rearrange(values, "R W U A -> R (W U) A")
     x = self.patch_embed(flat(inputs.patches))
@@ -245,11 +257,25 @@ class VisionTower(nn.Module):
     x = sharding.residual(x, self.mesh)
     frequencies = rope.grid_frequencies(self.config.hidden_size // self.config.num_heads)
     rotation = rope.rotation(flat(inputs.positions), frequencies)
-    levels, received = [], None
-    for number, block in enumerate(self.blocks):
+    received, levels = None, ()
+    stop = self.config.depth if stage is None else stage.plan.layer
+    for number in range(stop):
+      block = self.blocks[number]
       if saliency and number == self.config.depth - 1:
-        received = block.attn.received(block.norm1(x), rotation, inputs.slice_slots, inputs.slot_places)
-      x = block(x, rotation, inputs)
-      if number in self.config.deepstack_visual_indexes:
-        levels.append(self.deepstack_merger_list[len(levels)](x))
-    return x, tuple(levels), received
+        received = block.attn.received(block.norm1(x), rotation, inputs.layout)
+      before, x = x, block(x, rotation, inputs.layout)
+      levels += self._level(number, x)
+    if stage is None:
+      return x, levels, received, None
+    staged = subset.Staged(stage, inputs.layout, before, x, self.merger, self.mesh)
+    levels = tuple(map(staged.narrow, levels))
+    x, rotation = staged.take(x), tuple(map(staged.take, rotation))
+    for number in range(stop, self.config.depth):
+      x = self.blocks[number](x, rotation, staged.layout)
+      levels += self._level(number, x, staged.finish)
+    return staged.finish(x), levels, received, staged.rows
+
+  def _level(self, number, x, finish=lambda x: x):
+    """The DeepStack level that a block makes, if any."""
+    indexes = self.config.deepstack_visual_indexes
+    return (self.deepstack_merger_list[indexes.index(number)](finish(x)),) if number in indexes else ()

@@ -54,6 +54,15 @@ class QwenVL(VisionLanguageModel):
     return grids.picture_size(self.config, visual_tokens)
 
   @nn.nowrap
+  def tower_cells(self, vision):
+    """Every temporal slice is a cell."""
+    slots = np.asarray(vision.slice_slots)
+    cells = np.full(vision.slot_places.size, -1)
+    for number, members in enumerate(slots):
+      cells[members[members >= 0]] = number
+    return cells, len(slots)
+
+  @nn.nowrap
   def vision_heads(self):
     return self.config.vision.num_heads
 

@@ -47,6 +47,12 @@ def plan_slices(slices: Sequence[np.ndarray], slot_of_token: np.ndarray) -> tupl
   return slots, places
 
 
+def _around(y):
+  """[R, P, ..] to [R, 3 * P, ..], every row between its neighbours; beyond the first and the last row is -2."""
+  padded = jnp.pad(y, ((1, 1),) + ((0, 0),) * (y.ndim - 1), constant_values=-2)
+  return jnp.concatenate([padded[:-2], y, padded[2:]], axis=1)
+
+
 class VisionAttention(nn.Module):
   """Self-attention of patches, within whole temporal slices or within windows."""
 
@@ -58,37 +64,38 @@ class VisionAttention(nn.Module):
     self.qkv = nn.DenseGeneral((3, self.config.hidden_size), dot_general=dot_general)
     self.proj = nn.Dense(self.config.hidden_size, dot_general=dot_general)
 
-  def __call__(self, x, rotation, slice_slots, slot_places, window_ids=None):
+  def __call__(self, x, rotation, layout, in_windows=False):
     """Attends.
 
     Args:
       x: [R, W * U, D].
       rotation: cosine and sine, [R, W * U, d/2] each.
-      slice_slots: [I, L] of `plan_slices`.
-      slot_places: [R, W] int32, index of each slot in the flattened slices; 0 on padding.
-      window_ids: [R, W] int32, where attention is within those slots of a row that have the same id; None: within slices.
+      layout: of the rows; what is left of a window that is spread is in one row, or in two that follow each other.
+      in_windows: whether attention is within windows rather than within slices.
 
     Returns:
       [R, W * U, D].
     """
     unit = self.config.merge_unit
     query, key, value = self._split(x, rotation)
-    if window_ids is not None:
-      ids = jnp.repeat(window_ids, unit, axis=1)
-      out = attention(query, key, value, mask=ids[:, :, None] == ids[:, None, :], mesh=self.mesh)
+    if in_windows:
+      ids = jnp.repeat(layout.window_ids, unit, axis=1)
+      near = _around if layout.spread else lambda y: y
+      mask = ids[:, :, None] == near(ids)[:, None, :]
+      out = attention(query, near(key), near(value), mask=mask, mesh=self.mesh)
     else:
-      slices, lengths = self._in_slices(slice_slots)
+      slices, lengths = self._in_slices(layout.slice_slots)
       out = attention(slices(query), slices(key), slices(value), lengths=lengths, mesh=self.mesh, heads=_HEADS)
-      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[slot_places.reshape(-1)]
+      out = rearrange(out, "I (L U) N d -> (I L) U N d", U=unit)[layout.slot_places.reshape(-1)]
       out = self._by_head(out.reshape(query.shape))
     return self.proj(rearrange(sharding.heads(out, self.mesh), "R P N d -> R P (N d)"))
 
-  def received(self, x, rotation, slice_slots, slot_places):
+  def received(self, x, rotation, layout):
     """[R * W] float32 attention that each merged token receives in its temporal slice: mean over heads and patches.
 
     The arguments are those of a call. Some patches look at a time.
     """
-    slices, lengths = self._in_slices(slice_slots)
+    slices, lengths = self._in_slices(layout.slice_slots)
     query, key = (slices(y).astype(jnp.float32) for y in self._split(x, rotation)[:2])
     real = jnp.arange(query.shape[1]) < lengths[:, None]
     blocks = lambda y: rearrange(y, "I (b q) ... -> b I q ...", q=math.gcd(256, y.shape[1]))
@@ -102,7 +109,7 @@ class VisionAttention(nn.Module):
     total, _ = jax.lax.scan(look, jnp.zeros(real.shape), (blocks(query), blocks(real.astype(jnp.float32))))
     merged = rearrange(total, "I (L U) -> I L U", U=self.config.merge_unit).mean(axis=-1)
     mean = merged / jnp.maximum(lengths * self.config.num_heads, 1)[:, None]
-    return mean.reshape(-1)[slot_places.reshape(-1)]
+    return mean.reshape(-1)[layout.slot_places.reshape(-1)]
 
   def _split(self, x, rotation):
     """Queries and keys, turned, and values, [R, W * U, N, d] each."""

@@ -80,6 +80,8 @@ class CompareTest(parameterized.TestCase):
     (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
     (dict(importance=("mine=question:sum",)), "importance: got 'question:sum', allowed are question:mass, question:entropy"),
     (dict(merge=("mean",)), "merge: got 'mean', allowed are none, nearest"),
+    (dict(stages=("tower",)), "stages: got 'tower' in 'tower', must be like tower@8:0.5"),
+    (dict(stages=("decoder@4:0.5",)), "layer of decoder@4:0.5: got 4, must be a whole number from 1 to 3"),
     (dict(score_layer=4), "score_layer: got 4, must be a whole number from 0 to 3"),
     (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
     (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),

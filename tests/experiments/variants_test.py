@@ -19,6 +19,9 @@ from hawk_jax import selectors
 from models import generate
 from models import load_model
 from models import load_processor
+from models import stages
+from tests.reference import checks
+from tests.reference import llava
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "variants.md"
 MODEL = str(embedded.DIRECTORY / "qwen2_5_vl")
@@ -28,13 +31,14 @@ class VariantsTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.estimator, cls.selector = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    cls.estimator, cls.selector, cls.stage = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
   def setUp(self):
     super().setUp()
     self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     self.enter_context(mock.patch.dict(estimators.ESTIMATORS))
     self.enter_context(mock.patch.dict(selectors.SELECTORS))
+    self.enter_context(mock.patch.dict(stages.SCORES))
 
   def import_as_file(self, source):
     path = self.directory / "variant.py"
@@ -43,8 +47,18 @@ class VariantsTest(absltest.TestCase):
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
   def test_examples_are_short(self):
-    for source in (self.estimator, self.selector):
+    for source in (self.estimator, self.selector, self.stage):
       self.assertLessEqual(len([line for line in source.splitlines() if line]), 20)
+
+  def test_stage(self):
+    model, params = checks.load(llava, "llama")
+    inputs = model.pack(**llava.batch(("two",)))
+    answer = lambda: generate(model, params, inputs, stages="decoder@1:0.25/small", max_new_tokens=1)
+    with self.assertRaisesRegex(ValueError, "got 'small', allowed are"):
+      answer()
+    self.import_as_file(self.stage)
+    visual = np.isin(np.asarray(answer().kept_positions[0]), np.asarray(inputs.prompt.visual_order[0]))
+    self.assertEqual(visual.sum(), 18)  # of 72
 
   def test_estimator(self):
     with self.assertRaisesRegex(ValueError, "estimator: got 'contrast', allowed are"):

@@ -1,6 +1,5 @@
 """Static shapes: what may compile, and what must not."""
 
-import contextlib
 import json
 
 from absl.testing import absltest
@@ -14,19 +13,7 @@ from models.checkpoints import params as params_lib
 from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
 from tests.reference import qwen2_5_vl as reference
-
-_compiled = []
-jax.monitoring.register_event_duration_secs_listener(
-  lambda name, _, **kwargs: _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
-)
-
-
-@contextlib.contextmanager
-def compilations():
-  """A list that holds, once the block is left, an entry for every program XLA compiled in it."""
-  start, seen = len(_compiled), []
-  yield seen
-  seen.extend(_compiled[start:])
+from tests.reference.compilations import compilations
 
 
 def make_inputs(model, rng, grid, text_length):

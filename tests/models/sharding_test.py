@@ -34,6 +34,7 @@ MESHES = (
   ("llava/mistral/3", "fsdp:2,tensor:4"),  # 3 prompts, which 2 devices do not divide
   ("internvl/qwen3/4", "data:2,fsdp:2,tensor:2"),
   ("llava_onevision/untied/4", "data:2,fsdp:2,tensor:2"),
+  ("qwen2_5_vl/gqa/4/stages", "data:2,fsdp:2,tensor:2"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Stages: FastV against a plain reading (masks over the whole prompt, attention written out in NumPy), adaptive budgets."""
+"""Stages in the decoder against a plain reading: masks over the whole prompt, scores in NumPy; adaptive budgets."""
 
 import functools
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from hawk_jax import pruning
+from hawk_jax import schedule
 from models import generate
 from models import generation
 from models import stages
@@ -173,6 +174,131 @@ class ScoreLayerTest(parameterized.TestCase):
       chosen = np.asarray(kept)[row]
       expected = {*prompt.text_order[row], *prompt.visual_order[row][chosen[chosen >= 0]]} - {-1}
       self.assertEqual({*order} - {-1}, expected)
+
+
+class DecoderStagesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (llava, "llama", ("two", "one"), "decoder@1:0.4/last"),
+    (llava, "llama", ("two", "one"), "input:0.6, decoder@1:0.3/text"),
+    # Levels of DeepStack before, between and after the stages.
+    (qwen3_vl, "gqa", ("two_images", "images_and_video"), "decoder@1:0.5/last, decoder@2:0.3/text, decoder@3:0.1/change"),
+    (qwen3_vl, "gqa", ("two_images", "images_and_video"), "input:0.5, decoder@2:0.2/change"),
+  )
+  def test_equals_plain_reading(self, reference, config_name, prompts, text):
+    """Every layer sees what was left before it, also when it answers: masks over the whole prompt, and no cache."""
+    model, params = checks.load(reference, config_name)
+    arrays = reference.batch(prompts)
+    inputs = model.pack(**arrays)
+    importance = checks.uneven_importance(model.config.text.num_attention_heads)
+    out = generate(model, params, inputs, importance, stages=text, max_new_tokens=STEPS)
+    plan = schedule.parse(text)
+    rows = checks.merged(model, params, arrays)
+    tokens_of = dict(visual_ids=(reference.IMAGE, getattr(reference, "VIDEO", reference.IMAGE)))
+    if reference is qwen3_vl:
+      tokens_of |= dict(vision_end_id=reference.VISION_END, im_end_id=reference.IM_END)
+    entering = [np.arange(len(row.ids)) for row in rows]
+    if plan.input is not None:
+      entering = checks.expected_positions(model, params, rows, importance, "l2", keep_ratio=plan.input.share, **tokens_of)
+    length = max(len(row.ids) for row in rows) + STEPS
+    layers = model.config.text.num_hidden_layers
+    for number, (row, left) in enumerate(zip(rows, entering, strict=True)):
+      size = len(row.ids)
+      x, positions, levels = padded(row, length)
+      run = lambda x, start, stop, mask, positions=positions, levels=levels: np.asarray(
+        blocks(params, x, positions, levels, mask, model=model, start=start, stop=stop)
+      )
+      visual = np.flatnonzero(np.isin(row.ids, tokens_of["visual_ids"]))
+      words = np.setdiff1d(np.arange(size), visual)
+      query = numpy_hawk.query_tokens(row.ids, *(tokens_of.get(key) for key in ("visual_ids", "vision_end_id", "im_end_id")))
+      table = np.asarray(params["language_model"]["embed_tokens"]["embedding"])
+      # For every segment, its first layer and the tokens in it.
+      segments = [(0, left)]
+      for step in range(STEPS):
+        hidden, at = x, 0
+        while True:
+          start, left = segments[at]
+          mask = np.tril(np.ones([length, length], bool)) & (np.isin(np.arange(length), left) | (np.arange(length) >= size))
+          stop = segments[at + 1][0] if at + 1 < len(segments) else None
+          if stop is None and at < len(plan.decoder):
+            stage = plan.decoder[at]
+            before = run(hidden, start, stage.layer - 1, mask) if stage.layer - 1 > start else hidden
+            after = run(before, stage.layer - 1, stage.layer, mask)
+            here = np.intersect1d(visual, left)
+            scores = numpy_scores(model, params, before, after, positions, left, here, (query, words), stage)
+            count = numpy_hawk.count_to_keep(len(visual), stage.share)
+            kept = here[numpy_hawk.top_k(scores, count)]
+            segments.append((stage.layer, np.setdiff1d(left, np.setdiff1d(here, kept))))
+            hidden, at = after, at + 1
+            continue
+          hidden = run(hidden, start, layers if stop is None else stop, mask)
+          at += 1
+          if stop is None:
+            break
+        token = int(hidden[size + step - 1].argmax())
+        self.assertEqual(token, int(out.tokens[number, step]), f"prompt {number}, step {step}")
+        x[size + step] = table[token]
+      found = np.asarray(out.kept_positions[number])
+      np.testing.assert_array_equal(found[found >= 0], segments[-1][1])
+
+  def test_bytes_and_lengths(self):
+    """The caches of the layers before a stage hold what these layers saw, and no more."""
+    model, params = checks.load(qwen3_vl, "gqa")
+    inputs = model.pack(**qwen3_vl.batch(("two_images", "images_and_video")))
+    features = generation.encode_pictures(model, params, inputs)
+    plan = generation.make_plan(model, inputs.prompt, pruning.Pruning(stages="input:0.5, decoder@1:0.2, decoder@3:0.1"))
+    run = jax.jit(lambda prompt: model.apply({"params": params}, prompt, features, plan, method=stages.prefill))
+    out = jax.eval_shape(run, inputs.prompt)
+    kept = [plan.keep_count, *(cut.keep_count for cut in plan.cuts)]
+    slots = np.repeat(inputs.prompt.text_tokens.shape[1] + np.asarray(kept), [1, 2, 1])
+    self.assertEqual([keys.shape[1] for part in (*out.earlier, out) for keys in part.keys_values[0]], slots.tolist())
+    cache = jax.eval_shape(lambda: run(inputs.prompt).make_cache(5))
+    text = model.config.text
+    elements = 2 * len(inputs.prompt.text_tokens) * text.num_key_value_heads * text.head_dim
+    self.assertEqual(cache.nbytes, 4 * elements * sum(slots + 5))
+    real = run(inputs.prompt)
+    counts = inputs.prompt.text_counts[:, None] + np.stack([plan.counts, plan.cuts[0].counts, plan.cuts[1].counts], axis=1)
+    np.testing.assert_allclose(real.mean_lengths, counts @ [0.25, 0.5, 0.25])
+
+
+def padded(row, length):
+  """Embeddings, positions and levels of a prompt, with room for an answer."""
+  missing = length - len(row.ids)
+  x = np.pad(row.embeddings, ((0, missing), (0, 0)))
+  following = row.positions.max() + 1 + np.arange(missing)
+  positions = np.concatenate([row.positions, np.repeat(following[:, None], row.positions.shape[1], 1)]).astype(np.int32)
+  return x, positions, np.pad(row.levels, ((0, 0), (0, missing), (0, 0)))
+
+
+def numpy_scores(model, params, before, after, positions, left, visual, text_tokens, stage):
+  """[len(visual)] scores of a stage, in NumPy.
+
+  `before` and `after` are states of all tokens, of which `left` are left; `text_tokens` are the query and all text.
+  """
+  text, (query, words) = model.config.text, text_tokens
+  if stage.score == "change":
+    return np.linalg.norm(after[visual] - before[visual], axis=-1)
+  if stage.score == "last":
+    attention = last_attention(model, params, before[left], positions[left], stage.layer - 1)
+    return attention[np.searchsorted(left, visual)]
+  layer = params["language_model"][f"layers_{stage.layer}"]
+  normed = numpy_hawk.rms_norm(after, np.asarray(layer["input_layernorm"]["scale"]), text.rms_norm_eps)
+  attention = layer["self_attn"]
+  part = lambda name, kind: np.asarray(attention[name][kind]).T if kind in attention.get(name, {}) else None
+  kinds = (("q_proj", "kernel"), ("k_proj", "kernel"), ("q_proj", "bias"), ("k_proj", "bias"))
+  norms = [part(name, "scale") for name in ("q_norm", "k_norm")]
+  heads = lambda tokens: numpy_hawk.head_scores(
+    normed[query],
+    normed[tokens],
+    *(part(*kind) for kind in kinds),
+    text.num_attention_heads,
+    text.num_key_value_heads,
+    *norms,
+    text.rms_norm_eps,
+  )
+  # The share of its attention that a head puts on visual tokens, among those and the text up to the question's end.
+  seen = words[words <= max(query)]
+  mass = np.exp(heads(visual)).sum(axis=1) / (np.exp(heads(visual)).sum(axis=1) + np.exp(heads(seen)).sum(axis=1))
+  return numpy_hawk.fuse(numpy_hawk.normalize(heads(visual), "l2"), mass / mass.sum())
 
 
 if __name__ == "__main__":

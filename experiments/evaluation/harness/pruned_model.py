@@ -54,7 +54,7 @@ class PrunedModel:
     self._pruning = Pruning(keep_ratio=keep_ratio, selector=selector, normalization=normalization)
     directory, self._model = registry.describe(model)
     text = self._model.config.text
-    stages.check(self._pruning, text.num_hidden_layers)
+    stages.check(self._pruning, self._model)
     self._head_importance = importance.load(head_importance, text.num_attention_heads)
     self._processor = load_processor(model)
     self._params = registry.load_params(directory, self._model, dtype or environment.default_dtype())

@@ -19,7 +19,7 @@ from models import load_processor
 
 MODEL = str(embedded.DIRECTORY / "qwen2_5_vl")
 FILES = pathlib.Path(__file__).parents[3] / "experiments" / "benchmark_files"
-SETTINGS = plan.settings(["evs"], [0.5])
+SETTINGS = plan.settings(["evs"], [0.5], stages=["tower:0.5, input:0.3"])
 
 
 def make_options(**options):
@@ -59,9 +59,10 @@ class AnsweringTest(parameterized.TestCase):
     batches = plan.batches([table], 2, None, None)
     entry = answerer.answer(answerer.prepare(batches[0], table, benchmark), table, drawn={0})
     for at in (0, 1):
-      every, half = entry["rows"][at]["answers"]
+      every, half, staged = entry["rows"][at]["answers"]
       # 4 frames of 192 x 192 pixels are two slices of 12 x 12 tokens.
       self.assertEqual((entry["rows"][at]["tokens"], every["kept"], half["kept"]), (288, 288, 144))
+      self.assertEqual(staged["kept"], 87)
       self.assertNotEmpty(every["prediction"])
     # Only what the gallery shows is recorded.
     self.assertIn("views", entry["rows"][0])
@@ -69,6 +70,11 @@ class AnsweringTest(parameterized.TestCase):
     self.assertNotIn("tokens", entry["rows"][1]["answers"][1])
     # Tokens of the first slice are picked first, and use up the whole budget.
     self.assertEqual(entry["rows"][0]["answers"][1]["tokens"], list(range(144)))
+    # What the tower and the input left.
+    left = entry["rows"][0]["answers"][2]["stages"]
+    self.assertEqual([len(tokens) for tokens in left], [144, 87])
+    self.assertContainsSubset(left[1], left[0])
+    self.assertEqual(left[1], entry["rows"][0]["answers"][2]["tokens"])
 
     entries = {0: json.loads(json.dumps(entry))}
     results = results_lib.collect([table], [benchmark], batches, entries, len(SETTINGS))
@@ -80,7 +86,10 @@ class AnsweringTest(parameterized.TestCase):
     self.assertEqual(data["about"], "about </script>")
     self.assertEqual(question["views"], [[0, 12, 12, 0], [1, 12, 12, 0]])
     self.assertLen(question["pictures"], 2)
-    self.assertEqual([answer["selector"] for answer in question["answers"]], ["all tokens", "evs"])
+    self.assertEqual(
+      [answer["selector"] for answer in question["answers"]], ["all tokens", "evs", "evs, tower:0.5, input:0.3"]
+    )
+    self.assertEqual([answer["stages"] for answer in question["answers"]], [None, None, left])
 
   def test_a_question_that_does_not_fit_is_reported_and_the_others_are_answered(self):
     table = tsv.read(str(FILES / "digits.tsv"), limit=2)

@@ -5,6 +5,7 @@ from absl.testing import parameterized
 
 from experiments.evaluation import plan
 from hawk_jax import Pruning
+from models import registry
 from tests.reference.tsv_files import fake_table
 
 
@@ -43,6 +44,16 @@ class PlanTest(parameterized.TestCase):
     self.assertEqual([plan.name(setting) for setting in found[:2]], ["all tokens", "hawk 0.2"])
     self.assertEqual([setting.importance for setting in found[3:6]], ["mine", "mine", "mass"])
     self.assertEqual([setting.pruning.head_weights for setting in found[3:6]], ["importance", "importance", "mass"])
+
+  def test_stages_are_rows_too(self):
+    text = "input:0.5, decoder@2:0.1"
+    found = plan.settings(["hawk", "fastv"], [0.2], stages=[text])
+    self.assertEqual([plan.name(setting) for setting in found], ["all tokens", "hawk 0.2", "fastv 0.2", f"hawk, {text} 0.5"])
+    model = registry.published("qwen2.5-vl-7b")
+    resolved = plan.resolve(found[-1], model)
+    self.assertEqual(resolved.pruning.stages, "input:0.5, decoder@2:0.1/text")
+    self.assertAlmostEqual(resolved.keep_ratio, (2 * 0.5 + 26 * 0.1) / 28, places=6)
+    self.assertEqual(plan.resolve(found[1], model), found[1])
 
   @parameterized.parameters(
     (["hawk", "hawk"], [0.5], "selector: .*twice"),
