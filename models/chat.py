@@ -86,7 +86,7 @@ class Conversation:
       ValueError: a prompt that the model does not take.
     """
     inputs = self._pack(self.messages)
-    if not self.features:
+    if self.encode is None or not self.features:
       return inputs, None
     slots, visual = np.array(inputs.prompt.visual_slots), np.asarray(inputs.prompt.visual_mask)
     if sum(map(len, self.slots)) != visual.sum():

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hawk_jax import checks
-from hawk_jax import pruning as pruning_lib
 from hawk_jax.prompt import Prompt
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
@@ -124,7 +123,7 @@ def generate(
   sampling = sampling_lib.make(temperature, top_k, top_p, seed)
   checks.flag("return_logits", return_logits)
   settings = Pruning(**pruning)
-  tower_plan, limits = plan_tower(model, inputs, settings, head_importance)
+  tower_plan, limits = stages.plan_tower(model, inputs, settings, head_importance)
   plan = make_plan(model, inputs.prompt, settings, head_importance, scores=scores, seeds=selector_seed, limits=limits)
   if features is None:
     features = encode_pictures(model, params, inputs, settings.rule.measures, tower_plan)
@@ -185,32 +184,6 @@ def make_plan(
   return pruning.plan(prompt, heads, head_importance, scores=scores, seeds=seeds, limits=limits)
 
 
-def plan_tower(
-  model: VisionLanguageModel, inputs: Inputs, pruning: Pruning, head_importance=None
-) -> tuple[tower.TowerPlan | None, np.ndarray | None]:
-  """The stage in the vision tower, on the host.
-
-  Args:
-    model: a port.
-    inputs: of `model.pack`.
-    pruning: the settings.
-    head_importance: as in `generate`.
-
-  Returns:
-    The `tower_plan` of `encode_pictures`, and the `limits` of `make_plan`; None without such a stage.
-
-  Raises:
-    ValueError: a stage that the model does not have, or an importance that does not fit.
-  """
-  stage = stages.resolve(pruning, model).tower
-  if stage is None or inputs.vision is None:
-    return None, None
-  weights = pruning_lib.head_weights(head_importance, model.config.text.num_attention_heads, len(inputs.prompt.text_tokens))
-  cells, number = model.tower_cells(inputs.vision)
-  plan = tower.make_plan(stage, pruning, cells, number, weights)
-  return plan, tower.limits(plan, inputs.prompt, cells)
-
-
 def check_measures(model: VisionLanguageModel, pruning: Pruning) -> None:
   """Refuses a selector that needs what the port cannot measure.
 
@@ -237,7 +210,7 @@ def encode_pictures(
     params: its parameters.
     inputs: of `model.pack`.
     measures: what selectors need of the vision encoder, see `Selector.measures`.
-    tower_plan: of `plan_tower`, or None.
+    tower_plan: of `stages.plan_tower`, or None.
   """
   if inputs.vision is None:
     return None
@@ -254,7 +227,7 @@ def encode(params, vision, prompt=None, tower_plan=None, *, model, measures: tup
     params: of the model.
     vision: the port's arrays.
     prompt: of the same batch, if the tower stage depends on it; else None.
-    tower_plan: of `plan_tower`, or None.
+    tower_plan: of `stages.plan_tower`, or None.
     model: a port.
     measures: as in `encode_pictures`.
   """

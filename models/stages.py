@@ -15,6 +15,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hawk_jax import checks
 from hawk_jax import prompt as prompt_lib
@@ -24,6 +25,7 @@ from models import tower
 from models.prefill import Prefill
 from models.prefill import Segment
 from models.vision_language import Features
+from models.vision_language import Inputs
 from models.vision_language import VisionLanguageModel
 
 
@@ -250,3 +252,29 @@ def change(seen: Seen) -> jax.Array:
 
 
 SCORES: dict[str, Callable[[Seen], jax.Array]] = {"text": text, "last": last, "change": change, "layer": layer}
+
+
+def plan_tower(
+  model: VisionLanguageModel, inputs: Inputs, settings: pruning.Pruning, head_importance=None
+) -> tuple[tower.TowerPlan | None, np.ndarray | None]:
+  """The stage in the vision tower, on the host.
+
+  Args:
+    model: a port.
+    inputs: of `model.pack`.
+    settings: of pruning.
+    head_importance: as in `generate`.
+
+  Returns:
+    The `tower_plan` of `encode_pictures`, and the `limits` of `make_plan`; None without such a stage.
+
+  Raises:
+    ValueError: a stage that the model does not have, or an importance that does not fit.
+  """
+  stage = resolve(settings, model).tower
+  if stage is None or inputs.vision is None:
+    return None, None
+  weights = pruning.head_weights(head_importance, model.config.text.num_attention_heads, len(inputs.prompt.text_tokens))
+  cells, number = model.tower_cells(inputs.vision)
+  plan = tower.make_plan(stage, settings, cells, number, weights)
+  return plan, tower.limits(plan, inputs.prompt, cells)

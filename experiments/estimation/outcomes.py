@@ -50,7 +50,7 @@ def outcome(model, params, batch: Batch, variant: Variant, seeds: np.ndarray | i
     stages in the decoder, the mean over its layers.
   """
   pruning, inputs = variant.pruning, Inputs(batch.prompt, batch.vision)
-  tower, limits = generation.plan_tower(model, inputs, pruning, variant.importance)
+  tower, limits = stages.plan_tower(model, inputs, pruning, variant.importance)
   features = generation.encode_pictures(model, params, inputs, (), tower) if tower else batch.features
   scores = batch.relevance if "scores" in pruning.rule.needs else None
   plan = generation.make_plan(model, batch.prompt, pruning, variant.importance, scores=scores, seeds=seeds, limits=limits)

@@ -25,6 +25,7 @@ from experiments.evaluation.benchmarks.questions import video_times
 from hawk_jax import pruning
 from models import generate
 from models import generation
+from models import stages
 from models.inputs.video import Video
 from models.processor import Processor
 from models.vision_language import Features
@@ -226,12 +227,12 @@ class Answerer:
 
   def _encode(self, inputs, setting):
     """Features with the stage in the tower."""
-    tower, _ = generation.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
+    tower, _ = stages.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
     return generation.encode_pictures(self.model, self.params, inputs, (), tower)
 
   def _survivors(self, inputs, features, setting, seeds):
     """[stages, B, V] bool, the visual tokens that each stage leaves."""
-    _, limits = generation.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
+    _, limits = stages.plan_tower(self.model, inputs, setting.pruning, self._importance(setting))
     planned = generation.make_plan(
       self.model, inputs.prompt, setting.pruning, self._importance(setting), seeds=seeds, limits=limits
     )

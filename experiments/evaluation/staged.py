@@ -104,7 +104,7 @@ class Answerer:
     prompt, question = inputs.prompt, conversation.messages[-1]
     end_ids = generation.check_length(model, prompt, options.max_new_tokens, self.processor.eos_token_ids)
     relevance = watch.time("clip", self.clip.relevance, model, params, inputs, [question.text]) if self.clip else None
-    tower, limits = generation.plan_tower(model, inputs, options.pruning, options.head_importance)
+    tower, limits = stages.plan_tower(model, inputs, options.pruning, options.head_importance)
     if tower is not None:
       features = self._encode(inputs.vision, prompt if tower.plan is not None else None, tower)
     plan = generation.make_plan(

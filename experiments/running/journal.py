@@ -67,10 +67,11 @@ class Journal:
     Raises:
       OSError: it cannot be written; the records before it are unharmed.
     """
+    # Numbers first: those of a step without a record are written again by the run that resumes.
+    if self._watch is not None:
+      self._watch.write(len(self.records) + 1, **metrics)
     self._write(_line(record))
     self.records.append(record)
-    if self._watch is not None:
-      self._watch.write(len(self.records), **metrics)
 
   def close(self) -> None:
     self._file.close()

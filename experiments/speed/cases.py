@@ -13,6 +13,7 @@ from experiments.running import command
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
+from models import stages
 from models.tower import TowerPlan
 from models.vision_language import Inputs
 from models.vision_language import VisionLanguageModel
@@ -71,7 +72,7 @@ def make(model: VisionLanguageModel, arrays: dict[str, np.ndarray], pruning: Pru
     name: of the case.
   """
   inputs = model.pack(**arrays)
-  tower, limits = generation.plan_tower(model, inputs, pruning)
+  tower, limits = stages.plan_tower(model, inputs, pruning)
   plan = generation.make_plan(model, inputs.prompt, pruning, limits=limits)
   visual = inputs.prompt.visual_counts
   kept: Any = visual if plan is None or plan.counts is None else plan.counts

@@ -61,7 +61,7 @@ def make_batch(
   staged = {}
   for text in schedules:
     settings = Pruning(stages=text)
-    staged[text] = (settings, *generation.plan_tower(model, inputs, settings))
+    staged[text] = (settings, *stages.plan_tower(model, inputs, settings))
   return Batch(inputs.prompt, vision, model.vision_flops(arrays), staged)
 
 

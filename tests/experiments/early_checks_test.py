@@ -27,7 +27,7 @@ LONG_ANSWER = (dict(max_new_tokens=9000), "max_new_tokens: got 9000")
 MESH = (dict(mesh="fsdp:3"), "mesh: .*3")
 PIXELS = (
   dict(min_pixels=10**6, max_pixels=1000),
-  "min_pixels and max_pixels: got 1000000 and 1000, must be positive",
+  "min_pixels and max_pixels: got 1000000 and 1000, must be in this order",
 )
 # What each command needs, and what is wrong, with the message.
 CASES = {
@@ -107,7 +107,7 @@ CASES = {
       (dict(dataset=("colors",)), "dataset: got 'colors', allowed are"),
     ],
   ),
-  "study": ({}, [RATIO, MODEL, (dict(examples=0), "examples: got 0, must be at least 1")]),
+  "study": ({}, [RATIO, (dict(model=("/none",)), MODEL[1]), (dict(examples=0), "examples: got 0, must be at least 1")]),
   "sweep": (
     dict(command="accuracy"),
     [

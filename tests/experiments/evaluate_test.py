@@ -244,13 +244,13 @@ class EvaluateTest(absltest.TestCase):
     (directory("report") / "report.html").mkdir()
     damaged = directory("damaged") / "journal" / "00000.jsonl"
     damaged.write_bytes(damaged.read_bytes().replace(b"\n", b"\n[1]\n", 1))
-    fewer_rows(directory("rows") / "journal" / "00000.jsonl")
+    fewer_rows(directory("fewer") / "journal" / "00000.jsonl")
     with mock.patch.object(evaluate.registry, "load_params") as load:
       for name, message in (
         ("file", "output_dir: cannot write to '.*file/journal' .it is a file."),
         ("report", "output_dir: .*report.html is a directory"),
         ("damaged", "output_dir: .*00000.jsonl, line 2 is damaged"),
-        ("rows", "output_dir: .*00000.jsonl has answers to other questions"),
+        ("fewer", "output_dir: .*00000.jsonl has answers to other questions"),
       ):
         with self.subTest(message), self.assertRaisesRegex(ValueError, message):
           evaluate.run(self.settings(name))

@@ -95,7 +95,7 @@ class BadInputTest(parameterized.TestCase):
     ("seed_flag", dict(seed=False), "seed: got False, must be a whole number"),
     ("selector_seed", dict(keep_ratio=0.5, selector_seed=0.5), "selector_seed: got float64"),
     ("max_new_tokens_text", dict(max_new_tokens="a"), "max_new_tokens: got 'a'"),
-    ("max_new_tokens_huge", dict(max_new_tokens=10**5000), "max_new_tokens: got a very large int, but the longest prompt"),
+    ("max_new_tokens_huge", dict(max_new_tokens=10**4000), "max_new_tokens: got a very large int, but the longest prompt"),
     ("eos_number", dict(eos_token_ids=3), "eos_token_ids: got 3, must be a list of token ids"),
     ("eos_large", dict(eos_token_ids=[2**31]), "eos_token_ids: got 2147483648, must be a whole number from 0 to 2147483647"),
     ("keep_mass", dict(keep_mass=[0.5]), r"keep_mass: got \[0.5\], must be in"),

@@ -125,9 +125,13 @@ class PortContractTest(parameterized.TestCase):
   def test_every_selector(self, name):
     (model, params), subject = load(name), SUBJECTS[name]
     inputs = model.pack(**subject.reference.batch(subject.prompts))
-    features = jax.eval_shape(functools.partial(generation.encode, model=model), params, inputs.vision)
+    measured = tuple(sorted(model.measures))
+    encode = functools.partial(generation.encode, model=model, measures=measured)
+    features = jax.eval_shape(encode, params, inputs.vision)
     text, visual = inputs.prompt.text_order.shape[1], inputs.prompt.visual_order.shape
     for selector, rule in selectors.SELECTORS.items():
+      if not {*rule.measures} <= {*measured}:
+        continue
       settings = Pruning(keep_count=8, selector=selector, prune_layer=1)
       scores = np.zeros(visual, np.float32) if "scores" in rule.needs else None
       plan = generation.make_plan(model, inputs.prompt, settings, scores=scores)

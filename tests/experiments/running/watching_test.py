@@ -74,7 +74,8 @@ class WatchTest(absltest.TestCase):
     self.assertEqual(self.lines(), [{"step": 1, "loss": 1}, {"step": 1, "score": 2}])
 
   def test_steps_of_a_loop(self):
-    with self.watch() as watch, mock.patch.object(watch, "step", wraps=watch.step) as step:
+    watch = watching.Watch(watching.Settings(), self.directory)
+    with contextlib.closing(watch), mock.patch.object(watch, "step", wraps=watch.step) as step:
       for number in watch.steps(range(3, 5), begun=3):
         watch.write(number + 1, loss=1)
     self.assertEqual([call.args for call in step.call_args_list], [(3,), (4,)])

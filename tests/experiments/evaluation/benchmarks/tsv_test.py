@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from experiments.evaluation.benchmarks import tsv
-from models import processor as processor_lib
 from tests.reference import tsv_files
 from tests.reference.tsv_files import encoded
 
@@ -111,14 +110,14 @@ class TsvTest(tsv_files.TestCase):
   def test_whatever_a_decoder_raises_ends_one_row(self, error):
     (self.directory / "clip.mp4").touch()
     path = self.write("x", self.row("a", image=encoded()), self.row("b", image=encoded(shade=1)))
-    read, calls = processor_lib.open_picture, itertools.count()
+    read, calls = tsv.pictures.open_picture, itertools.count()
     fails_first = lambda source: read(source) if next(calls) else self.fail_with(error)
     table = tsv.read(path)
-    with mock.patch.object(processor_lib, "open_picture", fails_first):
+    with mock.patch.object(tsv.pictures, "open_picture", fails_first):
       with self.assertRaisesRegex(tsv.RowError, "x.tsv: row 1 .index a., column image: .*bad"):
         table.pictures(table.rows[0])
       self.assertLen(table.pictures(table.rows[1]), 1)
-    with mock.patch.object(tsv.Image, "open", side_effect=error):
+    with mock.patch.object(tsv.pictures, "picture_size", side_effect=error):
       self.assertRegex(tsv.read(path).rows[0].problem, "row 1 .index a., column image: cannot be decoded .*bad")
     video = self.write("y", dict(index=0, video_path="clip.mp4", question="Q", answer="a"))
     with mock.patch.object(tsv.video_lib, "probe", side_effect=error):
