@@ -29,6 +29,7 @@ from hawk_jax.buckets import bucket
 
 # Keep counts are padded to a bucket of at least this size.
 KEEP_MINIMUM = 8
+_LARGEST_EXPONENT = 60  # of head weights that are used as they are
 
 
 def prune(
@@ -317,8 +318,9 @@ def head_weights(head_importance: Any, num_heads: int, batch: int) -> np.ndarray
   weights = importance.validate(weights if weights.shape[-1] != 1 else np.repeat(weights, num_heads, axis=-1), num_heads)
   if weights.ndim == 2 and weights.shape[0] != batch:
     raise ValueError(f"head_importance: got weights for {weights.shape[0]} prompts, the batch has {batch}")
-  # By a power of two, which changes no ranking. Weights of any size then stay far from overflow and from zero.
-  return np.ldexp(weights, -np.frexp(weights.max(axis=-1, keepdims=True))[1])
+  # Weights near the ends of float32 are scaled by a power of two, which changes no ranking, to stay far from them.
+  exponents = np.frexp(weights.max(axis=-1, keepdims=True))[1]
+  return np.ldexp(weights, np.where(np.abs(exponents) > _LARGEST_EXPONENT, -exponents, 0))
 
 
 @struct.dataclass

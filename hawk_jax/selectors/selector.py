@@ -60,7 +60,7 @@ class Selector:
 
   def __call__(self, features, scores, visual_mask, counts, seeds, *, keep_count, **needed):
     """Calls `pick` with the entries of `needed` that are named in `needs`, for features and scores of any size."""
-    features, scores = scoring.bounded(features, visual_mask), scoring.bounded(scores, visual_mask)
+    features, scores = (x if x is None else scoring.bounded(x, visual_mask) for x in (features, scores))
     return self.pick(features, scores, visual_mask, counts, seeds, keep_count=keep_count, **self.needed(needed))
 
   def needed(self, arrays: Mapping[str, jax.Array | None]) -> dict[str, jax.Array]:

@@ -126,7 +126,7 @@ class CallTest(absltest.TestCase):
     refused = lambda message, **changed: self.refused("prune", {**asked, **changed}, 400, message)
     refused("head_importance: all weights are zero", weights=[0] * 8)
     refused("head_importance: got 3 weights", weights=[1] * 3)
-    refused("head_importance: must be an array", weights="x")
+    refused("must be an array of numbers", weights="x")
     refused("count: got 145", count=145)
     refused("count: got 'x'", count="x")
     refused("rule: got 'fastv', allowed", rule="fastv")

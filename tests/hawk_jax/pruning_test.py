@@ -53,7 +53,7 @@ class PlanTest(parameterized.TestCase):
     expected, found = plan([1.0, 0.5, 0.0, 0.25]), plan(np.asarray([1.0, 0.5, 0.0, 0.25]) * size)
     np.testing.assert_allclose(
       found.head_importance / found.head_importance.max(),
-      expected.head_importance * 2,
+      expected.head_importance,
       rtol=1e-6,
       atol=1e-4 * (size < 1e-38),
     )

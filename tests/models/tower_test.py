@@ -30,7 +30,7 @@ SHARE = 0.4
 
 def staged_plan(model, inputs, stages_text, importance=None):
   """What `generation` plans of a tower stage."""
-  return generation.plan_tower(model, inputs, pruning.Pruning(stages=stages_text), importance)
+  return stages.plan_tower(model, inputs, pruning.Pruning(stages=stages_text), importance)
 
 
 def numpy_restore(early, late, kept):

@@ -80,5 +80,6 @@ def _run(module, arguments, variables, output):
     for descriptor in (1, 2):
       os.dup2(file.fileno(), descriptor)
   sys.argv = [module, *arguments]
+  sys.orig_argv = [sys.executable, "-m", module, *arguments]  # for programs that start themselves anew
   sys.modules.pop(module, None)
   runpy.run_module(module, run_name="__main__", alter_sys=True)
