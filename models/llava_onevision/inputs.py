@@ -106,7 +106,7 @@ def picture_layouts(config: LlavaOnevisionConfig, sizes, batch_num_images=None) 
     ValueError: numbers that do not add up to the pictures.
   """
   allowed = f"the number of pictures of each prompt that has some, {len(sizes)} in all"
-  groups = [1] * len(sizes) if batch_num_images is None else batch_num_images
+  groups = np.ones(len(sizes), int) if batch_num_images is None else batch_num_images
   groups = checks.real_array("batch_num_images", groups, allowed)
   if groups.ndim != 1 or groups.dtype.kind not in "iu" or groups.min(initial=1) < 1 or sum(groups.tolist()) != len(sizes):
     raise ValueError(f"batch_num_images: got {checks.show(groups.tolist())}, must be {allowed}")
