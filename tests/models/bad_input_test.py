@@ -34,7 +34,10 @@ def replaced(value):
   """Makes a function that puts a value in the second place of an array's last row."""
 
   def change(array):
-    array = np.array(array, np.result_type(array.dtype, np.min_scalar_type(value)))
+    array = np.asarray(array)
+    array = np.array(
+      array, np.int64 if isinstance(value, np.int64) else np.result_type(array.dtype, np.min_scalar_type(value))
+    )
     array.reshape(len(array), -1)[-1, 1] = value
     return array
 
