@@ -21,8 +21,6 @@ import re
 from hawk_jax import checks
 
 PLACES = ("tower", "input", "decoder")
-# Schedules by name.
-PRESETS: dict[str, str] = {}
 _RESTORE = "restore"
 _STAGE = re.compile(r"(?P<place>\w+)(@(?P<layer>[^:/]*))?:(?P<share>[^:/@]*)(?P<words>(/[^:/@]*)*)")
 
@@ -112,7 +110,7 @@ class Schedule:
 
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> Schedule:
-  """Reads a schedule, or the name of one of `PRESETS`.
+  """Reads a schedule.
 
   Args:
     text: such as `tower@8:0.5, input:0.3, decoder@12:0.15`.
@@ -120,7 +118,7 @@ def parse(text: str) -> Schedule:
   Raises:
     ValueError: says which entry is wrong and what is allowed.
   """
-  entries = [_stage(part.strip(), text) for part in PRESETS.get(text.strip(), text).split(",")]
+  entries = [_stage(part.strip(), text) for part in text.split(",")]
   at = {place: tuple(stage for stage in entries if stage.place == place) for place in PLACES}
   for place in ("tower", "input"):
     if len(at[place]) > 1:
@@ -156,8 +154,7 @@ def _stage(part: str, text: str) -> Stage:
   match = _STAGE.fullmatch(part)
   if not match or match["place"] not in PLACES:
     allowed = f"PLACE[@LAYER]:SHARE[/SCORE][/{_RESTORE}] with a PLACE of {', '.join(PLACES)}"
-    presets = f", or one of the presets {', '.join(PRESETS)}" if PRESETS else ""
-    raise ValueError(f"stages: got {part!r} in {text!r}, must be like tower@8:0.5: {allowed}{presets}")
+    raise ValueError(f"stages: got {part!r} in {text!r}, must be like tower@8:0.5: {allowed}")
   place, layer, words = match["place"], match["layer"], match["words"].split("/")[1:]
   try:
     share = checks.share("share", float(match["share"]))

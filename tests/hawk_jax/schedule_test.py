@@ -34,10 +34,6 @@ class ScheduleTest(parameterized.TestCase):
     self.assertEqual(found.input, schedule.Stage("input", 0.3))
     self.assertEqual(found.decoder, (schedule.Stage("decoder", 0.15, 12, "last"),))
 
-  def test_presets_are_schedules(self):
-    for name in schedule.PRESETS:
-      self.assertEqual(schedule.parse(name), schedule.parse(schedule.PRESETS[name]))
-
   def test_mean_shares(self):
     found = schedule.parse("tower@8:0.5, input:0.3, decoder@12:0.1, decoder@16:0.05")
     self.assertAlmostEqual(found.mean_share(20), (12 * 0.3 + 4 * 0.1 + 4 * 0.05) / 20)
