@@ -170,8 +170,8 @@ def markdown(results: Sequence[Result], settings: Sequence[plan.Setting], publis
   ]
   if published:
     notes.append(
-      "Rows that begin with paper: or authors: are figures of the paper and of its authors' code, not ours; shares there "
-      "are of the paper's unpruned scores."
+      'Rows labelled "paper:" or "authors:" show published figures, which were not measured here; their percentages '
+      "refer to the paper's unpruned scores."
     )
   return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
 

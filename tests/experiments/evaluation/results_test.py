@@ -56,8 +56,8 @@ class ReportTest(absltest.TestCase):
         "| 20 % | paper: FastV | 72.3 (83.9 %) | 81.9 (96.1 %) | 92.3 % |",
         "",
         "TextVQA: 1 of 2 questions could not be asked and count as wrong.",
-        "Rows that begin with paper: or authors: are figures of the paper and of its authors' code, not ours; shares there "
-        "are of the paper's unpruned scores.",
+        'Rows labelled "paper:" or "authors:" show published figures, which were not measured here; their percentages '
+        "refer to the paper's unpruned scores.",
       ],
     )
     left_out = dataclasses.replace(first, table=dataclasses.replace(first.table, skipped=3))
