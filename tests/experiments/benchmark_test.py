@@ -76,9 +76,7 @@ class BenchmarkTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     config = json.loads(json.dumps(reference.CONFIGS["gqa"]))
     config["text_config"]["num_hidden_layers"] = config["vision_config"]["depth"] = 1
     (cls.directory / "cpu").mkdir()

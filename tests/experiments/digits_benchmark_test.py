@@ -27,11 +27,9 @@ class DigitsBenchmarkTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     cls.pictures, cls.videos = digits_benchmark.run(
-      digits_benchmark.Settings(questions=QUESTIONS, clips=CLIPS, output_dir=holder.name)
+      digits_benchmark.Settings(questions=QUESTIONS, clips=CLIPS, output_dir=str(cls.directory))
     )
 
   def test_pictures(self):

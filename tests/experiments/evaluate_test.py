@@ -39,9 +39,7 @@ class EvaluateTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     # The picture of the last row is cut off, which is found out when it is decoded.
     lines = DATA.read_text().splitlines(keepends=True)[:11]
     cells = lines[10].split("\t")

@@ -179,9 +179,7 @@ class CallTest(absltest.TestCase):
 class BrowserTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.page = browser.Browser(f"http://127.0.0.1:{port}/")
     self.addCleanup(self.page.close)
     self.settled(1)

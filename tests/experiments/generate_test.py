@@ -22,9 +22,7 @@ from tests.reference import qwen3_vl
 class GenerateTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def run_command(self, **settings):
     """The report, and what is printed."""

@@ -30,9 +30,7 @@ class ToySettings(command.Settings):
 class SweepTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.ran, self.failing, self.killed = [], set(), set()
     toy = types.SimpleNamespace(Settings=ToySettings, run=self.run_toy, summarize=lambda result: {"product": result})
     self.enter_context(mock.patch.dict(sweep.COMMANDS, toy=toy))

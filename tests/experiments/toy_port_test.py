@@ -32,9 +32,7 @@ class ToyPortTest(absltest.TestCase):
     patch.start()
     cls.addClassCleanup(patch.stop)
     toy_port.register()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     toy_port.write_checkpoint(cls.directory)
     rng = np.random.default_rng(0)
     cls.pictures = [Image.fromarray(rng.integers(0, 255, [8, 8, 3], np.uint8)) for _ in range(3)]

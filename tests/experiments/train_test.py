@@ -19,9 +19,7 @@ from tests.reference import processes
 class TrainTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.programs = self.enter_context(programs.shared())
 
   def test_killed_and_resumed_equals_undisturbed(self):

@@ -25,9 +25,7 @@ QWEN3, INTERNVL, ONEVISION = qwen3_vl.CONFIGS["gqa"], internvl.CONFIGS["qwen2"],
 class ConfigTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def refused(self, content, message):
     path = self.directory / "config.json"

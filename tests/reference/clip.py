@@ -94,4 +94,4 @@ def write_checkpoint(directory, config_name: str) -> None:
 
 def fingerprint(config_name: str) -> np.ndarray:
   """Means of absolute values of all weights, of the texts, and of the pictures: do the goldens belong to these?"""
-  return tiny.fingerprint([*weights().values(), tokens(config_name), llava.batch(CASES)["pixel_values"]])
+  return tiny.magnitudes([*weights().values(), tokens(config_name), llava.batch(CASES)["pixel_values"]])

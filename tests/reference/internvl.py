@@ -141,12 +141,7 @@ def case(name: str) -> dict[str, np.ndarray]:
 
 
 def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
-  """The arrays of several prompts in one padded batch.
-
-  Args:
-    names: of prompts.
-    padding: side, `right` or `left`.
-  """
+  """The arrays of several prompts of one model in a batch, padded on the `right` or `left`."""
   return tiny.stack([case(name) for name in names], padding, ("pixel_values",))
 
 
@@ -216,15 +211,6 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
     text |= {"rope_theta": 1e4, "rope_scaling": {"type": "dynamic", "factor": 2.0}}
     config = {key: value for key, value in config.items() if key != "tie_word_embeddings"} | {"text_config": text}
   tiny.write(directory, config, tensors)
-
-
-def fingerprint(config_name: str) -> np.ndarray:
-  """Means of absolute values of all weights, then of all prompts: do the goldens belong to these?"""
-  values = list(weights(CONFIGS[config_name]).values())
-  for name in PARITY_CASES[config_name]:
-    arrays = case(name)
-    values.extend(arrays[key] for key in ("input_ids", "pixel_values") if key in arrays)
-  return tiny.fingerprint(values)
 
 
 def write_processor(directory, special=SPECIAL, **settings) -> None:

@@ -134,12 +134,7 @@ def case(name: str) -> dict[str, np.ndarray]:
 
 
 def batch(names, padding: str = "right") -> dict[str, np.ndarray]:
-  """The arrays of several prompts of one model in one padded batch.
-
-  Args:
-    names: of prompts.
-    padding: side, `right` or `left`.
-  """
+  """The arrays of several prompts of one model in a batch, padded on the `right` or `left`."""
   cases = [case(name) for name in names]
   out = tiny.stack(cases, padding)
   with_pictures = [arrays for arrays in cases if "pixel_values" in arrays]
@@ -188,16 +183,5 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
   config, tensors = CONFIGS[config_name], weights(CONFIGS[config_name])
   if hub_style:
     tensors = {tiny.llava_hub_name(name): value for name, value in tensors.items()}
-    text = {key: value for key, value in config["text_config"].items() if key != "rope_parameters"}
-    text.update(rope_theta=config["text_config"]["rope_parameters"]["rope_theta"], rope_scaling=None)
-    config = {**config, "text_config": text, "ignore_index": -100, "use_image_newline_parameter": True}
+    config = tiny.llava_hub_config(config)
   tiny.write(directory, config, tensors)
-
-
-def fingerprint(config_name: str) -> np.ndarray:
-  """Means of absolute values of all weights, then of all prompts: do the goldens belong to these?"""
-  values = list(weights(CONFIGS[config_name]).values())
-  for name in PARITY_CASES[config_name]:
-    arrays = case(name)
-    values.extend(arrays[key] for key in ("input_ids", "pixel_values") if key in arrays)
-  return tiny.fingerprint(values)

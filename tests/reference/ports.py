@@ -99,6 +99,20 @@ def _llava_onevision_picture(height, width):
   )
 
 
+def _qwen3_vl(reference, config_name):
+  return Subject(
+    reference,
+    config_name,
+    ("two_images", "text_only", "images_and_video"),
+    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
+    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
+    15,
+    qwen3_vl.VISION_END,
+    qwen3_vl.IM_END,
+    36,
+  )
+
+
 # By model_type: one for each entry of the registry.
 SUBJECTS = {
   "internvl": Subject(
@@ -133,28 +147,8 @@ SUBJECTS = {
     qwen2_5_vl.IM_END,
     36,
   ),
-  "qwen3_vl": Subject(
-    qwen3_vl,
-    "gqa",
-    ("two_images", "text_only", "images_and_video"),
-    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
-    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
-    15,
-    qwen3_vl.VISION_END,
-    qwen3_vl.IM_END,
-    36,
-  ),
-  "qwen3_vl_moe": Subject(
-    qwen3_vl_moe,
-    "tied",
-    ("two_images", "text_only", "images_and_video"),
-    (qwen3_vl.IMAGE, qwen3_vl.VIDEO),
-    functools.partial(_qwen_picture, patch=qwen3_vl.PATCH),
-    15,
-    qwen3_vl.VISION_END,
-    qwen3_vl.IM_END,
-    36,
-  ),
+  "qwen3_vl": _qwen3_vl(qwen3_vl, "gqa"),
+  "qwen3_vl_moe": _qwen3_vl(qwen3_vl_moe, "tied"),
 }
 # By the port's room.
 REFERENCES = {subject.reference.__name__.rpartition(".")[2]: subject.reference for subject in SUBJECTS.values()}

@@ -150,12 +150,7 @@ def case(name: str) -> dict[str, np.ndarray]:
 
 
 def batch(names=BATCH, padding: str = "right") -> dict[str, np.ndarray]:
-  """The arrays of several prompts in one padded batch.
-
-  Args:
-    names: of prompts.
-    padding: side, `right` or `left`.
-  """
+  """The arrays of several prompts of one model in a batch, padded on the `right` or `left`."""
   return tiny.stack([case(name) for name in names], padding, MEDIA)
 
 
@@ -212,15 +207,6 @@ def write_checkpoint(directory, config_name: str, *, hub_style: bool = False) ->
   if hub_style:
     tensors = {qwen2_5_vl.hub_name(name): value for name, value in tensors.items()}
   tiny.write(directory, as_published(config) if hub_style else config, tensors)
-
-
-def fingerprint(config_name: str) -> np.ndarray:
-  """Means of absolute values of all weights, then of all prompts: do the goldens belong to these?"""
-  values = list(weights(CONFIGS[config_name]).values())
-  for name in PARITY_CASES[config_name]:
-    arrays = case(name)
-    values.extend(arrays[key] for key in ("input_ids", "pixel_values", "pixel_values_videos") if key in arrays)
-  return tiny.fingerprint(values)
 
 
 # Frames of a file, its frames a second, wanted frames a second, most frames.

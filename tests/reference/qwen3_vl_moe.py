@@ -119,12 +119,3 @@ PUBLISHED = {
   "qwen3-vl-30b-a3b": hub_config(2048, 6144, 48, 32, 768),
   "qwen3-vl-235b-a22b": hub_config(4096, 12_288, 94, 64, 1536),
 }
-
-
-def fingerprint(config_name: str) -> np.ndarray:
-  """Means of absolute values of all weights, then of all prompts: do the goldens belong to these?"""
-  values = list(weights(CONFIGS[config_name]).values())
-  for name in PARITY_CASES[config_name]:
-    arrays = case(name)
-    values.extend(arrays[key] for key in ("input_ids", "pixel_values", "pixel_values_videos") if key in arrays)
-  return tiny.fingerprint(values)

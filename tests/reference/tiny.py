@@ -53,6 +53,13 @@ def llava_hub_name(name: str) -> str:
   return name
 
 
+def llava_hub_config(config: dict) -> dict:
+  """The same config with the keys of the LLaVA family's published checkpoints."""
+  text = dict(config["text_config"])
+  text |= {"rope_theta": text.pop("rope_parameters")["rope_theta"], "rope_scaling": None}
+  return {**config, "text_config": text, "ignore_index": -100, "use_image_newline_parameter": True}
+
+
 def decoder_shapes(text: dict, *, attention_bias: bool, tied: bool, qk_norm: bool = False) -> dict[str, tuple[int, ...]]:
   """Every tensor of a decoder, by its newer name, as torch lays it out.
 
@@ -162,9 +169,23 @@ def logit_rows(length: int) -> np.ndarray:
   return np.unique(np.linspace(0, length - 1, 20).astype(int))
 
 
-def fingerprint(arrays) -> np.ndarray:
-  """Mean of absolute values of each array: do goldens belong to these weights and prompts?"""
+def magnitudes(arrays) -> np.ndarray:
+  """Mean of the absolute values of each array."""
   return np.array([np.abs(value).mean(dtype=np.float64) for value in arrays], np.float32)
+
+
+def fingerprint(reference, config_name: str) -> np.ndarray:
+  """Magnitudes of all weights, then of all prompts, by which goldens are recognized.
+
+  Args:
+    reference: module with the configs, weights and prompts of a port.
+    config_name: of its `CONFIGS`.
+  """
+  values = list(reference.weights(reference.CONFIGS[config_name]).values())
+  for name in reference.PARITY_CASES[config_name]:
+    arrays = reference.case(name)
+    values.extend(arrays[key] for key in ("input_ids", "pixel_values", "pixel_values_videos") if key in arrays)
+  return magnitudes(values)
 
 
 def digest(shapes) -> str:

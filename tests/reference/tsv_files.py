@@ -37,9 +37,7 @@ class TestCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def write(self, name, *rows, columns=None) -> str:
     """Writes rows, dicts by column, and returns the file's path."""

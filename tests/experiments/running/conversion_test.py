@@ -37,9 +37,7 @@ def assert_trees_equal(actual, expected):
 class ConvertTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.source, self.output = self.directory / "source", self.directory / "output"
     self.source.mkdir()
     reference.write_checkpoint(self.source, "mistral")

@@ -17,9 +17,7 @@ from tests.reference import limits
 class FilesTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def listing(self):
     return sorted(path.name for path in self.directory.iterdir())

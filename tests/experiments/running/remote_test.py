@@ -50,9 +50,7 @@ class Bucket(memory.MemoryFileSystem):
 class RemoteTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     Bucket.store.clear()
     Bucket.pseudo_dirs[:] = [""]
     fsspec.register_implementation("gcs", Bucket, clobber=True)

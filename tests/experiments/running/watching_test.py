@@ -19,9 +19,7 @@ from tests.reference import limits
 class WatchTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   @contextlib.contextmanager
   def watch(self, begun=0, **settings):

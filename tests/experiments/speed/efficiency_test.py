@@ -16,10 +16,8 @@ from models import load_model
 class EfficiencyTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
-    self.settings = efficiency.Settings(limit=3, keep_ratio=(0.2,), max_new_tokens=2, output_dir=holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.settings = efficiency.Settings(limit=3, keep_ratio=(0.2,), max_new_tokens=2, output_dir=str(self.directory))
 
   def test_a_run_that_is_interrupted(self):
     measure, calls = efficiency.measure, []

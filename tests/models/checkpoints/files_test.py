@@ -18,9 +18,7 @@ from tests.reference import qwen2_5_vl as reference
 class FilesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def refused(self, model, name, content, message):
     for file in files.directory(model).iterdir():
@@ -134,9 +132,7 @@ class FilesTest(parameterized.TestCase):
 class OrbaxTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     reference.write_checkpoint(self.directory, "gqa")
 
   @parameterized.parameters(

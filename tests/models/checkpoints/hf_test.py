@@ -27,9 +27,7 @@ def assert_trees_equal(actual, expected):
 class CheckpointTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def write(self, config="gqa", **arguments):
     reference.write_checkpoint(self.directory, config, **arguments)

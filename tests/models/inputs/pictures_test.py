@@ -18,9 +18,7 @@ from models.inputs import pictures
 class PictureTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def refused(self, picture, message):
     with self.assertRaisesRegex(ValueError, message):

@@ -22,9 +22,7 @@ class TemplatesTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def load(self, source):
     (self.directory / "chat_template.jinja").write_text(source)

@@ -44,9 +44,7 @@ class FilesTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     (cls.directory / "preprocessor_config.json").write_text(
       json.dumps(
         {

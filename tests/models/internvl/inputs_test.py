@@ -127,9 +127,7 @@ class ConfigTest(parameterized.TestCase):
 class FilesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def write(self, config_name="qwen2", **settings):
     reference.write_checkpoint(self.directory, config_name)

@@ -85,9 +85,7 @@ class TilingTest(parameterized.TestCase):
 class ProcessorTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
   def write(self, config_name, kind, nested=False, **settings):
     """A checkpoint's config, tokenizer, template and image processor."""

@@ -137,9 +137,7 @@ class LayoutTest(parameterized.TestCase):
 class ProcessorTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    holder = tempfile.TemporaryDirectory()
-    self.addCleanup(holder.cleanup)
-    self.directory = pathlib.Path(holder.name)
+    self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     reference.write_checkpoint(self.directory, "untied", hub_style=True)
     reference.write_processor(self.directory)
 

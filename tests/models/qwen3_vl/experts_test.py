@@ -15,6 +15,7 @@ import models
 from models import experts
 from models import registry
 from tests.reference import checks
+from tests.reference import parity
 from tests.reference import qwen3_vl
 from tests.reference import qwen3_vl_moe as reference
 
@@ -23,21 +24,7 @@ def silu(x):
   return x / (1 + np.exp(-x))
 
 
-class ParityTest(parameterized.TestCase):
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_goldens_belong_to_these_weights_and_prompts(self, config_name):
-    checks.check_goldens(reference, config_name)
-
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_mixed_batch(self, config_name):
-    rows = checks.run(*checks.load(reference, config_name), reference.batch())
-    for case, row in zip(reference.BATCH, rows, strict=True):
-      checks.check_row(reference, config_name, case, *row)
-
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_greedy_tokens_of_mixed_batch(self, config_name):
-    checks.check_tokens(reference, config_name, reference.BATCH, reference.batch())
-
+class ParityTest(parity.make_test(reference)):
   def test_pruned(self):
     model, params = checks.load(reference, "tied")
     importance = checks.uneven_importance(model.config.text.num_attention_heads)

@@ -11,33 +11,15 @@ import numpy as np
 import models
 from models.qwen3_vl import vision
 from tests.reference import checks
+from tests.reference import parity
 from tests.reference import qwen3_vl as reference
 
 
-class ParityTest(parameterized.TestCase):
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_goldens_belong_to_these_weights_and_prompts(self, config_name):
-    checks.check_goldens(reference, config_name)
-
-  @parameterized.parameters("wide_4x20", "images_and_video", "text_only")
-  def test_features_and_logits(self, case):
-    checks.check_row(reference, "gqa", case, *checks.alone(reference, "gqa", case))
-
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_mixed_batch(self, config_name):
-    rows = checks.run(*checks.load(reference, config_name), reference.batch())
-    for case, row in zip(reference.BATCH, rows, strict=True):
-      checks.check_row(reference, config_name, case, *row)
-
-  @parameterized.parameters(*reference.CONFIGS)
-  def test_greedy_tokens_of_mixed_batch(self, config_name):
-    checks.check_tokens(reference, config_name, reference.BATCH, reference.batch())
-
-  def test_padding_on_the_left_packs_the_same(self):
-    model, _ = checks.load(reference, "gqa")
-    right, left = (model.pack(**reference.batch(padding=padding)) for padding in ("right", "left"))
-    jax.tree.map(np.testing.assert_array_equal, left, right)
-
+class ParityTest(
+  parity.make_test(
+    reference, alone=[("gqa", case) for case in ("wide_4x20", "images_and_video", "text_only")], packed=["gqa"]
+  )
+):
   def test_config_of_any_age_and_tensors_in_shards(self):
     """The hub's keys and old tensor names, in two files, load as those of transformers 5 in one."""
     model, params = checks.load(reference, "gqa")

@@ -24,9 +24,7 @@ class ProcessorTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    holder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(holder.cleanup)
-    cls.directory = pathlib.Path(holder.name)
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     reference.write_processor(cls.directory)
     cls.processor = models.load_processor(str(cls.directory))
     noise = np.random.default_rng(0)
