@@ -24,7 +24,7 @@ from hawk_jax import checks
 from hawk_jax.prompt import Prompt
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
-from models import decoder
+from models import cache as cache_lib
 from models import sampling as sampling_lib
 from models import sharding
 from models import stages
@@ -70,7 +70,7 @@ class State:
   tokens: jax.Array
   lengths: jax.Array
   logits: jax.Array | None
-  cache: decoder.Cache
+  cache: cache_lib.Cache
 
 
 def generate(

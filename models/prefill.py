@@ -10,8 +10,8 @@ from typing import Any
 from flax import struct
 import jax
 
-from models import decoder
-from models.decoder import Cache
+from models import cache as cache_lib
+from models.cache import Cache
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class Prefill:
     """A cache for the prompt and `max_new_tokens` tokens after it, spread over a mesh."""
     cache = None
     for part in (self, *reversed(self.earlier)):
-      cache = decoder.make_cache(part.keys_values, part.lengths, max_new_tokens, mesh, cache)
+      cache = cache_lib.make(part.keys_values, part.lengths, max_new_tokens, mesh, cache)
     assert cache is not None
     return cache
 

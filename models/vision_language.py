@@ -25,8 +25,8 @@ from hawk_jax import pruning
 from hawk_jax import scoring
 from models import rope
 from models import sharding
+from models.cache import Cache
 from models.cpu import dot_general
-from models.decoder import Cache
 from models.decoder import DeepStack
 from models.decoder import Intervention
 from models.decoder import NOTHING

@@ -18,7 +18,7 @@ import optax
 
 from experiments.digits import batches
 from hawk_jax import prompt as prompt_lib
-from models import decoder
+from models import cache as cache_lib
 from models import rope
 from models.vision_language import VisionLanguageModel
 
@@ -73,7 +73,7 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   keys = rows(keys_values[0][half][:, :, 0], places)
 
   # Every question extends a copy of its picture's cache. The layer half way up also returns its queries.
-  cache = per_question(decoder.make_cache(keys_values, sequence.lengths, length))
+  cache = per_question(cache_lib.make(keys_values, sequence.lengths, length))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
   (hidden, _), captured = apply(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from experiments.speed import flops
 from hawk_jax import scoring
 from hawk_jax.prompt import Sequence
-from models import decoder
+from models import cache as cache_lib
 from models.checkpoints import params as params_lib
 from models.decoder import DecoderConfig
 from models.llava.config import LlavaConfig
@@ -124,7 +124,7 @@ class FlopsTest(absltest.TestCase):
     )
     self.assertEqual(flops.decode_bytes(TEXT, 0, 1, 2), 2 * kernels)
     keys_values = ([floats(3, 20, 2, 64)] * 3,) * 2
-    cache = jax.eval_shape(functools.partial(decoder.make_cache, max_new_tokens=4), keys_values, integers(3))
+    cache = jax.eval_shape(functools.partial(cache_lib.make, max_new_tokens=4), keys_values, integers(3))
     self.assertEqual(flops.decode_bytes(TEXT, 24, 3, 4) - 4 * kernels, cache.nbytes)
 
 
