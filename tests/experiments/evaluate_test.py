@@ -13,6 +13,7 @@ from unittest import mock
 from absl.testing import absltest
 
 from experiments import evaluate
+from experiments.evaluation import asking
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import watching
@@ -48,7 +49,7 @@ class EvaluateTest(absltest.TestCase):
     cls.data.write_text("".join(lines[:10]) + "\t".join(cells))
     # The processes that the tests start find the programs that this one compiles.
     cls.programs = cls.enterClassContext(programs.shared())
-    with mock.patch.object(evaluate.logging, "warning") as warning:
+    with mock.patch.object(asking.logging, "warning") as warning:
       cls.whole = evaluate.run(cls.settings("whole"))
     cls.warnings = [call.args[0] % call.args[1:] for call in warning.call_args_list]
 
