@@ -67,6 +67,7 @@ RIVALS = (
   "fastv",
 )
 _BASELINE = "uniform"
+CALIBRATION = 200  # pictures that set the threshold of adaptive budgets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,7 +283,7 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
     return []
   if settings.calibration_data:
     return data.from_jsonl(settings.calibration_data)
-  return data.from_digits("calibration", task.KINDS, 200 // len(task.KINDS), seed=1)
+  return data.from_digits("calibration", task.KINDS, CALIBRATION // len(task.KINDS), seed=1)
 
 
 def _variants(

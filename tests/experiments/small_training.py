@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import copy
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -17,6 +18,7 @@ from unittest import mock
 
 from experiments import train
 from experiments.digits import embedded
+from experiments.digits import handwriting
 from experiments.digits import training
 from experiments.running import compilation_cache
 
@@ -30,11 +32,12 @@ def _config(vocab_size):
 
 @contextlib.contextmanager
 def architecture() -> Iterator[None]:
-  """A context in which there is an architecture `small`."""
-  with mock.patch.dict(
-    embedded.ARCHITECTURES, small=dataclasses.replace(embedded.ARCHITECTURES["qwen2_5_vl"], config=_config)
-  ):
-    yield
+  """A context in which there is an architecture `small`, and few versions of every digit, which take time to draw."""
+  small = dataclasses.replace(embedded.ARCHITECTURES["qwen2_5_vl"], config=_config)
+  varied = functools.cache(handwriting.varied.__wrapped__)
+  with mock.patch.dict(embedded.ARCHITECTURES, small=small):
+    with mock.patch.multiple(handwriting, VARIANTS=2, varied=varied):
+      yield
 
 
 def run(directory: pathlib.Path, **changes) -> pathlib.Path:

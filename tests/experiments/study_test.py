@@ -39,6 +39,7 @@ class StudyTest(absltest.TestCase):
     )
     few = functools.partial(compare.Settings, selector=("random",), batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
+    self.enter_context(mock.patch.object(study.compare, "CALIBRATION", QUESTIONS))
     settings = study.Settings(
       questions=QUESTIONS,
       examples=1,
