@@ -16,8 +16,12 @@ from experiments.digits import task
 
 
 @functools.cache
+@functools.cache
 def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
-  """AdamW with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate."""
+  """AdamW with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate.
+
+  The same arguments give the same object, so that a second run in one process compiles nothing.
+  """
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)

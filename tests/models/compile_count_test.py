@@ -48,7 +48,7 @@ class CompileCountTest(absltest.TestCase):
     vision, prompts = set(), set()
     batches = []
     for _ in range(50):
-      grid = [1, 2 * int(self.rng.integers(2, 12)), 2 * int(self.rng.integers(2, 12))]
+      grid = [1, 2 * int(self.rng.integers(2, 8)), 2 * int(self.rng.integers(2, 8))]
       inputs = make_inputs(self.model, self.rng, grid, int(self.rng.integers(3, 20)))
       vision.add(shapes(inputs.vision))
       counts = int((inputs.prompt.visual_order >= 0).sum())
@@ -62,7 +62,7 @@ class CompileCountTest(absltest.TestCase):
         self.generate(inputs)
     # Vision for every bucket of patches; prefill and decoding for every bucket of prompt and kept tokens.
     self.assertLessEqual(len(seen), len(vision) + len(prompts))
-    self.assertLess(len(vision), 30)
+    self.assertLess(len(vision), 15)  # the pictures have 28 sizes
     with compilations() as seen:
       for inputs in batches:
         self.generate(inputs)
