@@ -43,6 +43,18 @@ class DecoderConfig:
   tie_word_embeddings: bool = False
   experts: experts.ExpertsConfig | None = None  # in place of the MLP of every layer
 
+  @classmethod
+  def sized(cls, hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, **others) -> DecoderConfig:
+    """A decoder by its sizes, and other fields by name; unless `head_dim` is given, the heads divide the hidden size."""
+    return cls(
+      hidden_size=hidden,
+      intermediate_size=mlp,
+      num_hidden_layers=layers,
+      num_attention_heads=heads,
+      num_key_value_heads=kv_heads,
+      **{"head_dim": hidden // heads, **others},
+    )
+
   @property
   def position_axes(self) -> int:
     """A, rotary position ids per token."""

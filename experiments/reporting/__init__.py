@@ -1,1 +1,1 @@
-"""Figures and tables."""
+"""Figures, tables, intervals, and the explorer's page."""

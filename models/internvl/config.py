@@ -111,39 +111,16 @@ _VISION_6B = VisionConfig(
 )
 
 
-def _published(hidden, mlp, layers, heads, kv_heads, vision=_VISION_300M, **text) -> InternVLConfig:
+def _published(*sizes, vision=_VISION_300M, **text) -> InternVLConfig:
   """InternVL3, on Qwen2.5."""
-  values = dict(
-    vocab_size=151_674, head_dim=hidden // heads, max_position_embeddings=32_768, rms_norm_eps=1e-6, attention_bias=True
-  )
-  return InternVLConfig(
-    text=DecoderConfig(
-      hidden_size=hidden,
-      intermediate_size=mlp,
-      num_hidden_layers=layers,
-      num_attention_heads=heads,
-      num_key_value_heads=kv_heads,
-      **values | text,
-    ),
-    vision=vision,
-  )
+  values = dict(vocab_size=151_674, max_position_embeddings=32_768, attention_bias=True)
+  return InternVLConfig(text=DecoderConfig.sized(*sizes, **values | text), vision=vision)
 
 
 def _published_3_5(hidden, mlp, layers, heads, vision=_VISION_300M) -> InternVLConfig:
   """InternVL3.5, on Qwen3."""
-  config = _published(
-    hidden,
-    mlp,
-    layers,
-    heads,
-    8,
-    vision,
-    vocab_size=151_936,
-    head_dim=128,
-    max_position_embeddings=40_960,
-    attention_bias=False,
-    qk_norm=True,
-  )
+  values = dict(head_dim=128, vocab_size=151_936, max_position_embeddings=40_960, attention_bias=False, qk_norm=True)
+  config = _published(hidden, mlp, layers, heads, 8, vision=vision, **values)
   return dataclasses.replace(config, image_token_id=151_671)
 
 
@@ -153,8 +130,8 @@ PUBLISHED = {
   "internvl3-2b": _published(1536, 8960, 28, 12, 2),
   "internvl3-8b": _published(3584, 18_944, 28, 28, 4),
   "internvl3-14b": _published(5120, 13_824, 48, 40, 8),
-  "internvl3-38b": _published(5120, 27_648, 64, 40, 8, _VISION_6B),
-  "internvl3-78b": _published(8192, 29_568, 80, 64, 8, _VISION_6B),
+  "internvl3-38b": _published(5120, 27_648, 64, 40, 8, vision=_VISION_6B),
+  "internvl3-78b": _published(8192, 29_568, 80, 64, 8, vision=_VISION_6B),
   "internvl3.5-1b": _published_3_5(1024, 3072, 28, 16),
   "internvl3.5-2b": _published_3_5(2048, 6144, 28, 16),
   "internvl3.5-4b": _published_3_5(2560, 9728, 36, 32),

@@ -87,14 +87,13 @@ def from_hf(content: dict) -> LlavaConfig:
 
 def _published(hidden, mlp, layers, heads) -> LlavaConfig:
   return LlavaConfig(
-    text=DecoderConfig(
+    text=DecoderConfig.sized(
+      hidden,
+      mlp,
+      layers,
+      heads,
+      heads,
       vocab_size=32_064,
-      hidden_size=hidden,
-      intermediate_size=mlp,
-      num_hidden_layers=layers,
-      num_attention_heads=heads,
-      num_key_value_heads=heads,
-      head_dim=hidden // heads,
       max_position_embeddings=4096,
       rms_norm_eps=1e-5,
       rope_theta=10_000.0,

@@ -82,19 +82,10 @@ def from_hf(content: dict) -> LlavaOnevisionConfig:
   )
 
 
-def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_128, tied=False) -> LlavaOnevisionConfig:
+def _published(*sizes, vocab=152_128, tied=False) -> LlavaOnevisionConfig:
   return LlavaOnevisionConfig(
-    text=DecoderConfig(
-      vocab_size=vocab,
-      hidden_size=hidden,
-      intermediate_size=mlp,
-      num_hidden_layers=layers,
-      num_attention_heads=heads,
-      num_key_value_heads=kv_heads,
-      head_dim=hidden // heads,
-      max_position_embeddings=32_768,
-      attention_bias=True,
-      tie_word_embeddings=tied,
+    text=DecoderConfig.sized(
+      *sizes, vocab_size=vocab, max_position_embeddings=32_768, attention_bias=True, tie_word_embeddings=tied
     ),
     vision=VisionConfig(num_hidden_layers=26, hidden_size=1152, intermediate_size=4304, num_attention_heads=16),
   )

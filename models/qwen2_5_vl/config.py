@@ -51,16 +51,12 @@ def from_hf(content: dict) -> Qwen2_5_VLConfig:
   return Qwen2_5_VLConfig(text=decoder, vision=tower, **qwen_vl_config.special_tokens(config, content))
 
 
-def _published(hidden, mlp, layers, heads, kv_heads, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:
+def _published(hidden, *sizes, vocab=152_064, vision_mlp=3420, tied=False) -> Qwen2_5_VLConfig:
   return Qwen2_5_VLConfig(
-    text=DecoderConfig(
+    text=DecoderConfig.sized(
+      hidden,
+      *sizes,
       vocab_size=vocab,
-      hidden_size=hidden,
-      intermediate_size=mlp,
-      num_hidden_layers=layers,
-      num_attention_heads=heads,
-      num_key_value_heads=kv_heads,
-      head_dim=hidden // heads,
       max_position_embeddings=128_000,
       mrope_section=(16, 24, 24),
       attention_bias=True,

@@ -83,14 +83,14 @@ def _published(
   hidden, mlp, layers, heads, *, large_tower=True, tied=False, kv_heads=8, experts: ExpertsConfig | None = None
 ) -> Qwen3VLConfig:
   return Qwen3VLConfig(
-    text=DecoderConfig(
-      vocab_size=151_936,
-      hidden_size=hidden,
-      intermediate_size=mlp,
-      num_hidden_layers=layers,
-      num_attention_heads=heads,
-      num_key_value_heads=kv_heads,
+    text=DecoderConfig.sized(
+      hidden,
+      mlp,
+      layers,
+      heads,
+      kv_heads,
       head_dim=128,
+      vocab_size=151_936,
       max_position_embeddings=262_144,
       rope_theta=5e6,
       mrope_section=_SECTION,

@@ -11,16 +11,7 @@ from models.decoder import DecoderConfig
 
 def small_decoder(hidden: int) -> DecoderConfig:
   """A decoder of one layer and one head."""
-  return DecoderConfig(
-    vocab_size=8,
-    hidden_size=hidden,
-    intermediate_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=1,
-    num_key_value_heads=1,
-    head_dim=8,
-    max_position_embeddings=128,
-  )
+  return DecoderConfig.sized(hidden, 8, 1, 1, 1, head_dim=8, vocab_size=8, max_position_embeddings=128)
 
 
 def counted_by_xla(model, tiles: int) -> float:

@@ -21,16 +21,7 @@ from models.llava.vision import VisionConfig
 # XLA also counts norms, softmax, activations and rotary embedding. The widths below are chosen so that these are few: each
 # takes a few operations per element, where a matrix product takes hundreds.
 TOLERANCE = 0.02
-TEXT = DecoderConfig(
-  vocab_size=512,
-  hidden_size=256,
-  intermediate_size=512,
-  num_hidden_layers=3,
-  num_attention_heads=4,
-  num_key_value_heads=2,
-  head_dim=64,
-  max_position_embeddings=1024,
-)
+TEXT = DecoderConfig.sized(256, 512, 3, 4, 2, vocab_size=512, max_position_embeddings=1024)
 MODEL = Llava(
   LlavaConfig(
     text=TEXT,
@@ -76,16 +67,7 @@ class FlopsTest(absltest.TestCase):
 
   def test_scoring_against_xla(self):
     heads, tokens = 128, 512
-    text = DecoderConfig(
-      vocab_size=8,
-      hidden_size=256,
-      intermediate_size=8,
-      num_hidden_layers=1,
-      num_attention_heads=heads,
-      num_key_value_heads=heads,
-      head_dim=4,
-      max_position_embeddings=1024,
-    )
+    text = DecoderConfig.sized(256, 8, 1, heads, heads, head_dim=4, vocab_size=8, max_position_embeddings=1024)
     projections = scoring.Projections(query=floats(256, heads, 4), key=floats(256, heads, 4))
     found = xla_flops(
       scoring.head_scores, projections, floats(1, 8, 256), floats(1, tokens, 256), jax.ShapeDtypeStruct((1, 8), bool)
@@ -94,16 +76,7 @@ class FlopsTest(absltest.TestCase):
     self.assertBetween(found, expected, (1 + TOLERANCE) * expected)
 
   def test_by_hand(self):
-    text = DecoderConfig(
-      vocab_size=10,
-      hidden_size=4,
-      intermediate_size=6,
-      num_hidden_layers=2,
-      num_attention_heads=2,
-      num_key_value_heads=1,
-      head_dim=2,
-      max_position_embeddings=16,
-    )
+    text = DecoderConfig.sized(4, 6, 2, 2, 1, vocab_size=10, max_position_embeddings=16)
     # A layer's kernels: queries and output 4 x 4 each, keys and values 4 x 2 each, MLP 3 times 4 x 6: 120 elements.
     first = 2 * 3 * 120 + 2 * 2 * (3 * 3 / 2) * 4  # products of 3 tokens, and two of half a 3 x 3 square and width 4
     last = 2 * 2 * 16 + 2 * 120 + 2 * 2 * 3 * 4  # keys and values of 2 tokens, all products of one, which sees 3
