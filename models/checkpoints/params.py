@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from flax import traverse_util
@@ -27,6 +28,12 @@ def check_dtype(dtype: str) -> None:
 
 def abstract(model) -> dict[str, Any]:
   """Shapes of a model's parameters; nothing is allocated."""
+  return jax.tree.map(lambda shape: shape, _abstract(model))  # a dict of the caller's own
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(model):
+  """Kept, since it traces the whole model, which takes longer than loading a small one."""
   return jax.eval_shape(model.init, jax.random.key(0), model.example())["params"]
 
 
@@ -42,10 +49,15 @@ def init(model, seed: int = 0, dtype: str = "float32", scale: float = 0.02) -> d
   flat = traverse_util.flatten_dict(abstract(model))
   keys = jax.random.split(jax.random.key(seed), len(flat))
   make = {"scale": lambda key, shape: jnp.ones(shape, dtype), "bias": lambda key, shape: jnp.zeros(shape, dtype)}
-  normal = jax.jit(lambda key, shape: (scale * jax.random.normal(key, shape, jnp.float32)).astype(dtype), static_argnums=1)
+  normal = functools.partial(_normal, dtype=dtype, scale=scale)
   return traverse_util.unflatten_dict(
     {path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())}
   )
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "scale"))
+def _normal(key, shape, dtype, scale):
+  return (scale * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
 def progress(items, what: str, unit: str):
