@@ -11,6 +11,7 @@ import json
 import pathlib
 import tempfile
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,11 +107,17 @@ def features_and_logits(params, inputs, *, model):
   """Features by slot (None without pictures), those of DeepStack beside the others, and logits with their order."""
 
   def call(module, inputs):
-    # The same encoder runs in both; XLA keeps one.
-    if inputs.vision is None:
-      return None, module(inputs)
-    features = module.encode(inputs.vision)
-    return jnp.concatenate([features.tokens, *features.levels], axis=-1), module(inputs)
+    encoded = []
+
+    def keep(method, args, kwargs, context):
+      found = method(*args, **kwargs)
+      if context.method_name == "encode":
+        encoded.append(jnp.concatenate([found.tokens, *found.levels], axis=-1))
+      return found
+
+    with nn.intercept_methods(keep):
+      output = module(inputs)
+    return (encoded or [None])[0], output
 
   return model.apply({"params": params}, inputs, method=call)
 
