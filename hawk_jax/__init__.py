@@ -1,11 +1,13 @@
 """HAWK: head-importance-aware visual token pruning, as pure functions on arrays.
 
-This package knows no model, no checkpoint and no flag. `pruning` is the method on one screen; `importance` weights heads,
-`scoring` scores visual tokens, `budgets` says how many to keep, `selectors` pick them, and `prompt` compacts the prompt.
+This package knows no model, no checkpoint and no flag. `pruning` is the method on one screen, and `plans` its settings;
+`importance` weights heads, `scoring` scores visual tokens, `budgets` says how many to keep, `selectors` pick them, and
+`prompt` compacts the prompt.
 """
 
 from hawk_jax import budgets
 from hawk_jax import importance
+from hawk_jax import plans
 from hawk_jax import prompt
 from hawk_jax import pruning
 from hawk_jax import scoring
@@ -16,4 +18,4 @@ from hawk_jax.pruning import Pruning
 
 __version__ = "0.2.0"
 
-__all__ = ["Plan", "Pruning", "budgets", "importance", "prompt", "pruning", "scoring", "selectors", "sweep"]
+__all__ = ["Plan", "Pruning", "budgets", "importance", "plans", "prompt", "pruning", "scoring", "selectors", "sweep"]
