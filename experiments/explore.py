@@ -83,7 +83,7 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
       min_pixels=settings.min_pixels,
       max_pixels=settings.max_pixels,
     )
-    facts = session_lib.facts(environment.model_name(settings.model), head_importance)
+    facts = session_lib.facts(environment.model_name(settings.model), model, head_importance)
   except BaseException:
     served.server_close()
     raise

@@ -13,6 +13,7 @@ from experiments.running import command
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
+from models import sharding
 from models import stages
 from models.tower import TowerPlan
 from models.vision_language import Inputs
@@ -47,7 +48,7 @@ class Case:
 
   Attributes:
     name: of the case, in tables.
-    inputs: packed, on the device.
+    inputs: packed, on the device, or on those of the model's mesh.
     plan: None keeps all tokens.
     tower: stage in the vision tower, or None.
     visual: visual tokens of each prompt.
@@ -76,7 +77,17 @@ def make(model: VisionLanguageModel, arrays: dict[str, np.ndarray], pruning: Pru
   plan = generation.make_plan(model, inputs.prompt, pruning, limits=limits)
   visual = inputs.prompt.visual_counts
   kept: Any = visual if plan is None or plan.counts is None else plan.counts
-  return Case(name, jax.device_put(inputs), plan, tower, visual, inputs.prompt.text_counts + kept)
+  return Case(name, _on_devices(inputs, model.mesh), plan, tower, visual, inputs.prompt.text_counts + kept)
+
+
+def _on_devices(inputs: Inputs, mesh: jax.sharding.Mesh | None) -> Inputs:
+  """The arrays where programs read them: pictures split over a mesh, prompts on all of its devices."""
+  if mesh is None:
+    return jax.device_put(inputs)
+  everywhere = jax.sharding.NamedSharding(mesh, sharding.P())
+  return dataclasses.replace(
+    inputs, prompt=jax.device_put(inputs.prompt, everywhere), vision=sharding.place(inputs.vision, mesh)
+  )
 
 
 def merge(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

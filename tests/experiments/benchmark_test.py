@@ -167,6 +167,16 @@ class BenchmarkTest(absltest.TestCase):
       with self.assertRaisesRegex(ValueError, "baseline: outputs differ at 1: .*'equal_tokens'"):
         benchmark.run(self.settings(keep_ratio=()))
 
+  def test_mesh(self):
+    report = benchmark.run(self.settings(mesh="tensor:1", baseline="none", keep_ratio=(0.5,)))
+    self.assertEqual((report["mesh"], len(report["cases"])), ("tensor:1", 2))
+    self.assertIn("(mesh tensor:1)", report_lib.summarize(report))
+    for other in (dict(baseline="transformers"), dict(baseline="none", compile_only=True)):
+      with self.assertRaisesRegex(ValueError, "mesh: the baseline and compile_only use one device"):
+        self.settings(mesh="tensor:1", **other)
+    with self.assertRaisesRegex(ValueError, "mesh: 'tensor:99' asks for 99 devices"):
+      benchmark.run(self.settings(mesh="tensor:99", baseline="none"))
+
   def test_compile_only(self):
     found = benchmark.run(self.settings(compile_only=True))
     names, starts = ("vision", "prefill and decoding"), ("first start", "with a warm cache")
