@@ -31,7 +31,6 @@ from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import method
-from experiments.running import processes
 from experiments.speed import cases as cases_lib
 from experiments.speed import comparison
 from experiments.speed import compilation
@@ -79,9 +78,6 @@ class Settings(cases_lib.Settings):
   )
   baseline_dtype: tuple[str, ...] = command.option(
     (), "Dtype of the baseline, by default ours; repeat the flag for several.", choices=params_lib.DTYPES
-  )
-  mesh: str | None = command.option(
-    None, "How the model is spread over devices, such as data:2,fsdp:2,tensor:2. By default it is on one device."
   )
   stages: tuple[str, ...] = command.option((), method.STAGES + " Repeat the flag for several.")
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
@@ -143,8 +139,7 @@ def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
   """Measures, writes the files, and returns the content of benchmark.json; with `compile_only`, seconds of compilation."""
   output = files.output_directory("output_dir", settings.output_dir, results=RESULTS)
   directory = directory_lib.resolve(settings.model) if settings.model else _CONFIGS / settings.preset
-  mesh = processes.mesh(settings.mesh) if settings.mesh else None
-  model = registry.build(directory, directory_lib.read_config(directory), mesh)
+  model = registry.build(directory, directory_lib.read_config(directory), settings.make_mesh())
   dtype = settings.parameter_dtype
   if settings.compile_only:
     case = cases_lib.make(model, model.synthetic_batch(_sizes(settings), settings.text_tokens), settings.pruned, "")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from experiments.running import command
+from experiments.running import processes
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
@@ -30,6 +31,9 @@ class Settings(command.Settings):
   """Settings of commands that measure prompts at several shares."""
 
   keep_ratio: tuple[float, ...] = command.option((0.4, 0.198, 0.1), KEEP_RATIO)
+  mesh: str | None = command.option(
+    None, "How the model is spread over devices, such as data:2,fsdp:2,tensor:2. By default it is on one device."
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -40,6 +44,14 @@ class Settings(command.Settings):
   def ratios(self) -> list[float]:
     """The unpruned prompt first."""
     return list(dict.fromkeys([1.0, *self.keep_ratio]))
+
+  def make_mesh(self) -> jax.sharding.Mesh | None:
+    """The mesh of these settings; None: one device.
+
+    Raises:
+      ValueError: a mesh that the devices cannot form.
+    """
+    return processes.mesh(self.mesh) if self.mesh else None
 
 
 @dataclasses.dataclass(frozen=True)
