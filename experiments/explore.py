@@ -5,9 +5,9 @@
 
 Open the address that it prints. The page takes a picture and a question, and shows the tokens kept, the score map, every
 head's own map with a slider for its weight, and the answers from all and from the kept tokens. Rule, normalization and
-stages in the decoder (docs/method.md, "Stages") can be chosen. "Save weights" writes JSON
-that `--head_importance` of all commands takes. Pictures stay in memory and are forgotten. Only this machine can reach the
-page unless --host says otherwise: whoever can reach it can use the model.
+stages in the decoder (docs/method.md, "Stages") can be chosen. "Save weights" writes JSON that `--head_importance` of all
+commands takes. Pictures stay in memory and are forgotten. Only this machine can reach the page unless --host says otherwise:
+whoever can reach it can use the model.
 """
 
 from __future__ import annotations
