@@ -151,7 +151,7 @@ class CallTest(absltest.TestCase):
     refused("rule: got 'fastv', allowed", rule="fastv")
     refused("normalization: got 'l3'", normalization="l3")
     refused("question: it is no longer in memory", question="x")
-    refused("stages: got 'decoder:2', .*must be", stages="decoder:2")
+    refused("stages: the share of 'decoder:2' must be", stages="decoder:2")
     refused("only stages in the decoder are allowed", stages="tower:0.5, input:0.2")
     refused("stages: layer of .*: got 99", stages="decoder@99:0.2")
     refused("stages: got 7, must be text", stages=7)
