@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 import threading
 import time
+import unittest
 from unittest import mock
 
 from absl.testing import absltest
@@ -18,6 +19,7 @@ from PIL import Image
 from experiments import explore
 from experiments.digits import embedded
 from experiments.reporting.explorer import server
+from experiments.reporting.explorer import session
 from hawk_jax import importance
 from models import generation
 from models.inputs import pictures
@@ -32,8 +34,9 @@ jax.monitoring.register_event_duration_secs_listener(
 
 
 def setUpModule():
-  """One server for all tests."""
+  """One server for all tests, with two sizes of programs instead of four."""
   global served, port
+  unittest.enterModuleContext(mock.patch.object(session, "_SHARES", (4, 1)))
   served = explore.make_server(explore.Settings(port=0, max_new_tokens=4, max_upload_mb=1))
   port = served.server_address[1]
   threading.Thread(target=served.serve_forever, daemon=True).start()
