@@ -9,8 +9,9 @@
 All functions are called in turn, round after round, so that a machine that slows down slows all of them; a figure is the
 median of the rounds, with the smallest and the largest. Random weights are made on the device, and the baseline gets the
 same arrays. Outputs are compared before anything is measured. The machine's limits are the best of several programs in the
-same rounds; a stage that is faster than its limit fails the benchmark. Uses one device. Prints Markdown tables; writes
-benchmark.json, benchmark.md and benchmark.png.
+same rounds; a stage that is faster than its limit fails the benchmark. Without --mesh, one device is used. With it, limits
+are those of one device times their number, temporaries are those of each device, and there is no baseline. Prints Markdown
+tables; writes benchmark.json, benchmark.md and benchmark.png.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class Settings(cases_lib.Settings):
       Pruning(stages=text)
     if self.baseline != "none" and not find_spec("torch"):
       raise ValueError("baseline: transformers needs torch, which is not installed")
+    if self.mesh and (self.baseline != "none" or self.compile_only):
+      raise ValueError("mesh: the baseline and compile_only use one device; give them without a mesh")
 
   @property
   def pruned(self) -> Pruning:
@@ -136,7 +139,7 @@ def run(settings: Settings) -> dict[str, Any] | list[compilation.Compilation]:
   """Measures, writes the files, and returns the content of benchmark.json; with `compile_only`, seconds of compilation."""
   output = files.output_directory("output_dir", settings.output_dir, results=RESULTS)
   directory = directory_lib.resolve(settings.model) if settings.model else _CONFIGS / settings.preset
-  model = registry.build(directory, directory_lib.read_config(directory))
+  model = registry.build(directory, directory_lib.read_config(directory), settings.make_mesh())
   dtype = settings.parameter_dtype
   if settings.compile_only:
     case = cases_lib.make(model, model.synthetic_batch(_sizes(settings), settings.text_tokens), settings.pruned, "")
@@ -230,16 +233,17 @@ def _measure(settings: Settings, model, params, directory: pathlib.Path, cases: 
     comparison.add_baseline(clock, name, baseline, cases.arrays, ours, mixed, cases.rows, batches, steps)
   clock.run(settings.rounds)
 
-  text = model.config.text
+  text, devices = model.config.text, 1 if model.mesh is None else model.mesh.size
   report = {
     "config": environment.model_name(settings.model or settings.preset),
     "dtype": dtype,
     "device": environment.device(),
+    "mesh": settings.mesh,
     "date": environment.today(),
     "versions": environment.versions(),
     "rounds": settings.rounds,
-    "matmul_flops_per_second": clock.best_rate(products),
-    "bandwidth_bytes_per_second": clock.best_rate(readings),
+    "matmul_flops_per_second": devices * clock.best_rate(products),
+    "bandwidth_bytes_per_second": devices * clock.best_rate(readings),
     "baselines": list(baselines),
     "checks": checks,
     "visual_tokens": int(cases.singles[0].visual[0]),

@@ -4,9 +4,10 @@
   python -m experiments.explore --model=Qwen/Qwen2.5-VL-7B-Instruct --head_importance=preset:qwen2.5-vl-7b
 
 Open the address that it prints. The page takes a picture and a question, and shows the tokens kept, the score map, every
-head's own map with a slider for its weight, and the answers from all and from the kept tokens. "Save weights" writes JSON
-that `--head_importance` of all commands takes. Pictures stay in memory and are forgotten. Only this machine can reach the
-page unless --host says otherwise: whoever can reach it can use the model.
+head's own map with a slider for its weight, and the answers from all and from the kept tokens. Rule, normalization and
+stages in the decoder (docs/method.md, "Stages") can be chosen. "Save weights" writes JSON that `--head_importance` of all
+commands takes. Pictures stay in memory and are forgotten. Only this machine can reach the page unless --host says otherwise:
+whoever can reach it can use the model.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
       min_pixels=settings.min_pixels,
       max_pixels=settings.max_pixels,
     )
-    facts = session_lib.facts(environment.model_name(settings.model), head_importance)
+    facts = session_lib.facts(environment.model_name(settings.model), model, head_importance)
   except BaseException:
     served.server_close()
     raise

@@ -87,13 +87,13 @@ class Settings(command.MeshSettings):
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs the study, writes the files, and returns the table of `experiments.compare`, or that of all models."""
   if len(settings.model) == 1:
-    return _study(settings, settings.model[0], settings.results_dir)
+    return _study(settings, settings.model[0], settings.results_dir)[0]
   names = [*map(environment.model_name, settings.model)]
   results = files.output_directory("results_dir", settings.results_dir, results=MODELS)
+  hits = {}
   for name, model in zip(names, settings.model):
     print(f"==== {name}", flush=True)
-    _study(settings, model, str(results / name))
-  hits = {name: _hits(pathlib.Path(settings.output_dir) / name / "compare" / "batches.jsonl") for name in names}
+    hits[name] = _study(settings, model, str(results / name))[1]
   table = comparison.over_models(hits, REFERENCES)
   title = (
     f"{settings.questions} held-out questions, means over {len(names)} models ({', '.join(names)}), in % with 95 % "
@@ -115,12 +115,12 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   return table
 
 
-def _study(settings: Settings, model: str, results_dir: str) -> list[dict[str, Any]]:
-  """The study of one model."""
+def _study(settings: Settings, model: str, results_dir: str) -> tuple[list[dict[str, Any]], dict]:
+  """The table of one model, and what `_hits` reads."""
   name = environment.model_name(model)
   results = files.output_directory("results_dir", results_dir, results=RESULTS)
   with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
-    return _run(settings, model, name, output, results)
+    return _run(settings, model, name, output, results), _hits(output / "compare" / "batches.jsonl")
 
 
 def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:

@@ -175,7 +175,7 @@ class Pruning:
     keeps_all = bool((counts == visual).all()) and self.keep_mass is None
     slots = prompt.visual_order.shape[1]
     keep_count = slots if keeps_all else min(bucket(int(counts.max()), KEEP_MINIMUM), slots)
-    cuts = self._cuts(visual, counts, keep_count)
+    cuts = self.cuts(visual, counts, keep_count)
     if keeps_all and not cuts:
       return None
     return Plan(
@@ -190,8 +190,14 @@ class Pruning:
       cuts=cuts,
     )
 
-  def _cuts(self, visual: np.ndarray, counts: np.ndarray, keep_count: int) -> tuple[Cut, ...]:
-    """The stages in the decoder, for prompts of which `counts` [B] tokens enter it, in `keep_count` slots."""
+  def cuts(self, visual: np.ndarray, counts: np.ndarray, keep_count: int) -> tuple[Cut, ...]:
+    """The stages in the decoder, each of which must have a layer and a score.
+
+    Args:
+      visual: [B] visual tokens of each prompt before any stage.
+      counts: [B] of these, how many enter the decoder at most.
+      keep_count: bound on `counts`.
+    """
     cuts: list[Cut] = []
     for stage in self.schedule.decoder:
       assert stage.layer is not None and stage.score is not None

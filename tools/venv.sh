@@ -1,4 +1,5 @@
 # Sourced by run.sh and test.sh: makes .venv, and installs a requirements file with the versions of requirements_lock.txt.
+# shellcheck shell=bash
 # Usage: . tools/venv.sh REQUIREMENTS_FILE   (from the project's root)
 
 unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH XLA_FLAGS

@@ -77,9 +77,10 @@ def _summary(results, settings) -> dict[str, Any]:
     for number in range(len(settings))
   ]
   scores = zip(*(result.headlines for result in results))
+  per_layer = lambda setting: "" if setting.mean_share is None else f", {100 * setting.mean_share:.0f} % per layer"
+  kept = [f"{100 * np.mean(share):.0f} %{per_layer(setting)}" if share else "" for setting, share in zip(settings, shares)]
   rows = [
-    [plan.name(setting), f"{100 * np.mean(share):.0f} %" if share else "", *(f"{score:.1f}" for score in each)]
-    for setting, share, each in zip(settings, shares, scores)
+    [plan.name(setting), share, *(f"{score:.1f}" for score in each)] for setting, share, each in zip(settings, kept, scores)
   ]
   return {"columns": ["setting", "tokens kept", *titles(results)], "rows": rows}
 

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from experiments.running import command
+from experiments.running import processes
 from hawk_jax.pruning import Plan
 from hawk_jax.pruning import Pruning
 from models import generation
+from models import sharding
 from models import stages
 from models.tower import TowerPlan
 from models.vision_language import Inputs
@@ -29,6 +31,9 @@ class Settings(command.Settings):
   """Settings of commands that measure prompts at several shares."""
 
   keep_ratio: tuple[float, ...] = command.option((0.4, 0.198, 0.1), KEEP_RATIO)
+  mesh: str | None = command.option(
+    None, "How the model is spread over devices, such as data:2,fsdp:2,tensor:2. By default it is on one device."
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -40,6 +45,14 @@ class Settings(command.Settings):
     """The unpruned prompt first."""
     return list(dict.fromkeys([1.0, *self.keep_ratio]))
 
+  def make_mesh(self) -> jax.sharding.Mesh | None:
+    """The mesh of these settings; None: one device.
+
+    Raises:
+      ValueError: a mesh that the devices cannot form.
+    """
+    return processes.mesh(self.mesh) if self.mesh else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -47,7 +60,7 @@ class Case:
 
   Attributes:
     name: of the case, in tables.
-    inputs: packed, on the device.
+    inputs: packed, on the device, or on those of the model's mesh.
     plan: None keeps all tokens.
     tower: stage in the vision tower, or None.
     visual: visual tokens of each prompt.
@@ -76,7 +89,17 @@ def make(model: VisionLanguageModel, arrays: dict[str, np.ndarray], pruning: Pru
   plan = generation.make_plan(model, inputs.prompt, pruning, limits=limits)
   visual = inputs.prompt.visual_counts
   kept: Any = visual if plan is None or plan.counts is None else plan.counts
-  return Case(name, jax.device_put(inputs), plan, tower, visual, inputs.prompt.text_counts + kept)
+  return Case(name, _on_devices(inputs, model.mesh), plan, tower, visual, inputs.prompt.text_counts + kept)
+
+
+def _on_devices(inputs: Inputs, mesh: jax.sharding.Mesh | None) -> Inputs:
+  """The arrays where programs read them: pictures split over a mesh, prompts on all of its devices."""
+  if mesh is None:
+    return jax.device_put(inputs)
+  everywhere = jax.sharding.NamedSharding(mesh, sharding.P())
+  return dataclasses.replace(
+    inputs, prompt=jax.device_put(inputs.prompt, everywhere), vision=sharding.place(inputs.vision, mesh)
+  )
 
 
 def merge(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

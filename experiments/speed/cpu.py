@@ -3,7 +3,7 @@
   python -m experiments.speed.cpu
 
 Results are compared before anything is timed. Prints two Markdown tables: every case, and the one in the docstring of
-models/cpu.py.
+models/cpu.py. There is no --mesh, since the workarounds are for one CPU.
 """
 
 from __future__ import annotations

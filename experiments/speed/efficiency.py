@@ -5,7 +5,8 @@
 
 Every picture is answered alone, as in the paper, with every share of its visual tokens in turn. Vision, scoring, language
 and decoding are measured. Reading the picture is not, and neither is compilation: a picture whose shapes are new is answered
-once before it counts. An interrupted run resumes. Prints a Markdown table; writes efficiency.json.
+once before it counts. An interrupted run resumes. Without --mesh, one device is used. Prints a Markdown table; writes
+efficiency.json.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
   output = files.output_directory("output_dir", settings.output_dir)
   dtype = settings.dtype or environment.default_dtype()
   directory = _ROOT / "configs" / settings.preset if settings.preset else directory_lib.resolve(settings.model)
-  model = registry.build(directory, directory_lib.read_config(directory))
+  model = registry.build(directory, directory_lib.read_config(directory), settings.make_mesh())
   questions = _Questions(settings, model, directory)
   origin = {**dataclasses.asdict(settings), "limit": questions.count, "dtype": dtype, "device": environment.device()}
   del origin["output_dir"]

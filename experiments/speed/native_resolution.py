@@ -2,8 +2,8 @@
 
   python -m experiments.speed.native_resolution
 
-Compiles the tower for this machine and runs it. Temporaries are what XLA sets aside beside arguments and results. Prints a
-Markdown table; writes native_resolution.json.
+Compiles the tower for this machine and runs it. Temporaries are what XLA sets aside beside arguments and results. There
+is no --mesh: the question is what fits one device. Prints a Markdown table; writes native_resolution.json.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 
 Random weights are drawn in float32 and rounded to bfloat16, and both versions see the same pictures of noise. Logits are
 those of the unpruned prompt; their error is the largest difference, as a share of the largest logit in float32. The
-baseline's bfloat16 is compared with its own float32. Prints a Markdown table; writes precision.json.
+baseline's bfloat16 is compared with its own float32. There is no --mesh, which would not change what bfloat16 rounds. Prints
+a Markdown table; writes precision.json.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.speed.cases import Case
 from models import generation
+from models import sharding
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -34,9 +35,10 @@ class Programs:
   Attributes:
     case: the case.
     order: [B, L] prompt positions kept, -1 on padding.
-    cache_bytes: of the key/value cache, with room for the answer.
+    cache_bytes: of the key/value cache, with room for the answer; on all devices together.
     compile_seconds: of each stage.
-    temporary_bytes: that XLA sets aside for each stage, beside arguments and results; None where it does not say.
+    temporary_bytes: that XLA sets aside for each stage on each device, beside arguments and results; None where it does not
+      say.
   """
 
   def __init__(self, model, params, case: Case, steps: int):
@@ -64,7 +66,7 @@ class Programs:
       "prefill", generation.prefill, params, prompt, features, case.plan, None, end_ids, **self._static
     )
     state, order = self.prefill()
-    self.order, self.cache_bytes = np.asarray(order), state.cache.nbytes
+    self.order, self.cache_bytes = sharding.fetch(order, model.mesh), state.cache.nbytes
     self._features = features
     self._loop = self._compile("decode", generation.decode, params, state, prompt.next_position, None, end_ids, model=model)
 

@@ -38,10 +38,11 @@ class _Measured:
 def summarize(report: dict[str, Any]) -> str:
   """Markdown: seconds by keep ratio, beside the baseline's where there is one, and shares of the machine's limits."""
   measured = _Measured(report)
+  mesh = f" (mesh {report['mesh']})" if report.get("mesh") else ""
   return "\n".join(
     [
       f"{report['config']}, {report['dtype']}, {report['visual_tokens']} visual and {report['text_tokens']} text tokens; "
-      f"{report['device']}, {report['date']}; {report['versions']}. Milliseconds: median (smallest to largest) of "
+      f"{report['device']}{mesh}, {report['date']}; {report['versions']}. Milliseconds: median (smallest to largest) of "
       f"{report['rounds']} rounds.",
       "",
       *_stages(report, measured),
@@ -236,8 +237,9 @@ def _notes(report, measured) -> list[str]:
   """The machine's limits, batches, and what was checked."""
   rate, bandwidth = report["matmul_flops_per_second"], report["bandwidth_bytes_per_second"]
   floor, steps = report["vision_flops"] / rate, report["steps"]
+  machine = "All devices of the mesh together" if report.get("mesh") else "This machine"
   lines = [
-    f"This machine: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
+    f"{machine}: matrix products at {rate / 1e9:.0f} GFLOP/s, memory read at {bandwidth / 1e9:.1f} GB/s. Vision: "
     f"{report['vision_flops'] / 1e9:.0f} GFLOP, at best {1e3 * floor:.0f} ms, "
     f"{100 * floor / measured.median('vision'):.0f} % of that rate.",
     "The paper reports 74.4 % of the unpruned latency for Qwen2.5-VL-7B with 19.8 % kept; the last two columns are ours "

@@ -3,9 +3,9 @@
   python -m experiments.speed.selection
 
 By default the shapes are those of Qwen2.5-VL-7B. The prefill is that of one decoder layer on all tokens and on those kept,
-times the number of layers, so that no model of the whole size is needed. Features are smooth over the picture, as those of
-pictures are, and have a common part, as those of real models have. Writes selection.md, a Markdown table. An interrupted
-run resumes after the last round that it finished; with more rounds, a finished one goes on.
+times the number of layers, so that no model of the whole size is needed, and no --mesh. Features are smooth over the
+picture, as those of pictures are, and have a common part, as those of real models have. Writes selection.md, a Markdown
+table. An interrupted run resumes after the last round that it finished; with more rounds, a finished one goes on.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Both decode the same pictures from the same file and answer under the same settings. For every question and setting, the loop
 does what the README's example does: picture, prompt, answer. Each runs once before it is measured, so that compilation does
-not count. Prints a Markdown table; fails if the answers differ.
+not count. There is no --mesh: both ways use one device, so that only the batches differ. Prints a Markdown
+table; fails if the answers differ.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from hawk_jax import checks
+from models import sharding
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -41,17 +42,20 @@ def init(model, seed: int = 0, dtype: str = "float32", scale: float = 0.02) -> d
   """Random parameters for measurements: kernels and embeddings normal, norms 1, biases 0.
 
   Args:
-    model: a port.
+    model: a port, over whose mesh they are spread.
     seed: of the random numbers.
     dtype: `float32`, `bfloat16` or `float16`.
     scale: standard deviation of kernels and embeddings.
   """
-  flat = traverse_util.flatten_dict(abstract(model))
+  shapes = abstract(model)
+  flat = traverse_util.flatten_dict(shapes)
+  specs = {} if model.mesh is None else traverse_util.flatten_dict(sharding.param_specs(shapes, model))
+  place = lambda path, value: jax.device_put(value, specs[path]) if specs else value
   keys = jax.random.split(jax.random.key(seed), len(flat))
   make = {"scale": lambda key, shape: jnp.ones(shape, dtype), "bias": lambda key, shape: jnp.zeros(shape, dtype)}
   normal = functools.partial(_normal, dtype=dtype, scale=scale)
   return traverse_util.unflatten_dict(
-    {path: make.get(path[-1], normal)(key, value.shape) for key, (path, value) in zip(keys, flat.items())}
+    {path: place(path, make.get(path[-1], normal)(key, value.shape)) for key, (path, value) in zip(keys, flat.items())}
   )
 
 

@@ -13,10 +13,12 @@ import safetensors.numpy
 from experiments import benchmark
 from experiments.speed import flops
 from experiments.speed import report as report_lib
+from experiments.speed.programs import Programs
 from models import generate
 from models import registry
 from models.checkpoints import directory as directory_lib
 from models.checkpoints import hf
+from models.checkpoints import params as params_lib
 from tests.reference import qwen2_5_vl as reference
 
 STAGES = ("first_token", "prefill", "prune", "language", "decode", "answer")
@@ -164,6 +166,28 @@ class BenchmarkTest(absltest.TestCase):
     with mock.patch.object(FakeBaseline, "error", 0.1):
       with self.assertRaisesRegex(ValueError, "baseline: outputs differ at 1: .*'equal_tokens'"):
         benchmark.run(self.settings(keep_ratio=()))
+
+  def test_mesh(self):
+    with mock.patch.object(benchmark, "_measure", side_effect=InterruptedError) as measure:
+      with self.assertRaises(InterruptedError):
+        benchmark.run(self.settings(mesh="tensor:1", baseline="none"))
+    _, model, params, _, cases = measure.call_args.args
+    self.assertEqual(model.mesh.shape, {"data": 1, "fsdp": 1, "tensor": 1})
+    answer = Programs(model, params, cases.singles[1], STEPS).answer()
+    alone = generate(
+      self.model,
+      params_lib.init(self.model),
+      self.model.pack(**cases.arrays),
+      keep_ratio=0.5,
+      max_new_tokens=STEPS + 1,
+    )
+    np.testing.assert_array_equal(answer.tokens, alone.tokens)
+    np.testing.assert_array_equal(answer.kept_positions, alone.kept_positions)
+    for other in (dict(baseline="transformers"), dict(baseline="none", compile_only=True)):
+      with self.assertRaisesRegex(ValueError, "mesh: the baseline and compile_only use one device"):
+        self.settings(mesh="tensor:1", **other)
+    with self.assertRaisesRegex(ValueError, "mesh: 'tensor:99' asks for 99 devices"):
+      benchmark.run(self.settings(mesh="tensor:99", baseline="none"))
 
   def test_compile_only(self):
     found = benchmark.run(self.settings(compile_only=True))

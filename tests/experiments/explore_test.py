@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 import threading
 import time
+import unittest
 from unittest import mock
 
 from absl.testing import absltest
@@ -18,12 +19,14 @@ from PIL import Image
 from experiments import explore
 from experiments.digits import embedded
 from experiments.reporting.explorer import server
+from experiments.reporting.explorer import session
 from hawk_jax import importance
 from models import generation
 from models.inputs import pictures
 from tests.reference import browser
 
 PICTURE = embedded.DIRECTORY / "picture.png"
+STAGES = "decoder@1:0.2/last, decoder@2:0.05/change"
 _compiled = []
 jax.monitoring.register_event_duration_secs_listener(
   lambda name, _, **kwargs: _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
@@ -31,8 +34,9 @@ jax.monitoring.register_event_duration_secs_listener(
 
 
 def setUpModule():
-  """One server for all tests."""
+  """One server for all tests, with two sizes of programs instead of four."""
   global served, port
+  unittest.enterModuleContext(mock.patch.object(session, "_SHARES", (4, 1)))
   served = explore.make_server(explore.Settings(port=0, max_new_tokens=4, max_upload_mb=1))
   port = served.server_address[1]
   threading.Thread(target=served.serve_forever, daemon=True).start()
@@ -70,7 +74,7 @@ class CallTest(absltest.TestCase):
     cls.asked = called("ask", picture=cls.facts["picture"], text="Which digit is red?")
     cls.prune(cls)  # compiles the rule
 
-  def prune(self, count=29, weights=None, rule="hawk", normalization="l2"):
+  def prune(self, count=29, weights=None, rule="hawk", normalization="l2", stages=""):
     return called(
       "prune",
       question=self.asked["question"],
@@ -78,6 +82,7 @@ class CallTest(absltest.TestCase):
       count=count,
       rule=rule,
       normalization=normalization,
+      stages=stages,
     )
 
   def refused(self, name, body, status, message, **headers):
@@ -116,6 +121,23 @@ class CallTest(absltest.TestCase):
     self.assertGreater(second["text_tokens"], first["text_tokens"])
     self.assertNotEqual(second["heads"], first["heads"])
 
+  def test_stages_in_the_decoder(self):
+    self.assertIn("decoder@2:0.1/last", self.facts["stages"])
+    weights = np.eye(8)[2].tolist()
+    self.prune(stages=STAGES)  # compiles
+    before = len(_compiled)
+    for count in (3, 20, 40, 144):  # fewer than a stage leaves, and all
+      found = self.prune(count=count, weights=weights, stages=STAGES)
+      outer = set(found["kept"])
+      self.assertLen(outer, count)
+      counts = min(count, 29), min(count, 8)
+      for stage, layer, most in zip(found["stages"], (1, 2), counts, strict=True):
+        self.assertEqual((stage["layer"], len(stage["kept"])), (layer, most))
+        self.assertLessEqual(set(stage["kept"]), outer)
+        outer = set(stage["kept"])
+      self.assertAlmostEqual(found["visual_tokens_per_layer"], (count + counts[0] + 2 * counts[1]) / 4)
+    self.assertLen(_compiled, before)
+
   def test_other_rules(self):
     self.assertNotIn("fastv", self.facts["rules"])
     self.assertNotIn("cdpruner", self.facts["rules"])
@@ -132,6 +154,10 @@ class CallTest(absltest.TestCase):
     refused("rule: got 'fastv', allowed", rule="fastv")
     refused("normalization: got 'l3'", normalization="l3")
     refused("question: it is no longer in memory", question="x")
+    refused("stages: the share of 'decoder:2' must be", stages="decoder:2")
+    refused("only stages in the decoder are allowed", stages="tower:0.5, input:0.2")
+    refused("stages: layer of .*: got 99", stages="decoder@99:0.2")
+    refused("stages: got 7, must be text", stages=7)
     self.refused("prune", {}, 400, "missing")
     self.refused("ask", {"picture": "x", "text": "?"}, 400, "picture: it is no longer in memory")
     self.refused("ask", {"picture": self.facts["picture"], "text": " "}, 400, "question: write one")
@@ -222,6 +248,17 @@ class BrowserTest(absltest.TestCase):
     )
     self.assertGreater(float(saved[3][2]), 0)
     self.assertLen(_compiled, compiled)
+
+    # Stages in the decoder, and none again.
+    stages = lambda text: self.act(f"$('stages').value = {text!r}; $('stages').onchange()")
+    stages(STAGES)
+    kept = lambda row: page.run(f"$('saved').rows[{row}].cells[2].textContent")
+    self.assertEqual((kept(1), kept(2)), ("54, then 29 from layer 1 on, then 8 from layer 2 on", "39.8"))
+    self.assertIn("removed before layer 2", self.text("#maps figcaption"))
+    stages("decoder@4:0.1")
+    self.assertIn("stages: layer of decoder@4:0.1: got 4", self.text("#status"))
+    stages("")
+    self.assertEqual(kept(1), "54")
 
     # Saved weights are what the commands take.
     page.run("$('save').click()")

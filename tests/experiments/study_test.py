@@ -164,6 +164,19 @@ class StudyTest(absltest.TestCase):
       study.run(settings)
     run.assert_not_called()
 
+  def test_several_models_are_compared_by_what_each_wrote(self):
+    directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    settings = study.Settings(model=("a/one", "b/two"), output_dir=str(directory / "out"), results_dir=str(directory))
+    with (
+      mock.patch.object(study, "_run", return_value=[]),
+      mock.patch.object(study, "_hits", side_effect=str),
+      mock.patch.object(study.comparison, "over_models", side_effect=Killed) as compared,
+      self.assertRaises(Killed),
+    ):
+      study.run(settings)
+    expected = {name: str(directory / "out" / name / "compare" / "batches.jsonl") for name in ("one", "two")}
+    self.assertEqual(compared.call_args.args[0], expected)
+
   def test_single_heads_are_those_of_the_larger_share(self):
     table = [
       dict(row="uniform", kept=0.2, accuracy=0.9),

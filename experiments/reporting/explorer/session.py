@@ -2,7 +2,7 @@
 
 What is slow happens once: vision per picture, and per question the scores of every head and the answer from all tokens.
 Sliders change data only. A prompt's text and the number of tokens kept are padded to a few sizes, and the programs of all of
-them are compiled when a question or a rule is new, so that no slider compiles anything.
+them are compiled when a question, a rule or a schedule of stages is new, so that no slider compiles anything.
 
 Axes: H heads, V visual tokens, K kept slots.
 """
@@ -33,6 +33,7 @@ from hawk_jax.prompt import Prompt
 from models import chat
 from models import generation
 from models import sharding
+from models import stages as stages_lib
 from models.inputs import messages
 from models.processor import open_picture
 from models.vision_language import Features
@@ -70,14 +71,14 @@ class Question:
     features: of the picture.
     total: V.
     sizes: every K that is compiled.
-    ready: (rule, normalization) pairs whose programs are compiled.
+    ready: (rule, normalization) pairs, and schedules, whose programs are compiled.
   """
 
   prompt: Prompt
   features: Features
   total: int
   sizes: list[int]
-  ready: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+  ready: set[tuple[str, ...]] = dataclasses.field(default_factory=set)
 
 
 class Session:
@@ -164,15 +165,18 @@ class Session:
         "milliseconds": sorted(run["milliseconds"] for run in runs)[1],
       }
 
-  def prune(self, question: str, weights: Any, count: Any, rule: str, normalization: str) -> dict[str, Any]:
+  def prune(
+    self, question: str, weights: Any, count: Any, rule: str, normalization: str, stages: str = ""
+  ) -> dict[str, Any]:
     """Keeps some visual tokens of a question and answers from them.
 
     Args:
       question: of `ask`.
       weights: [H] importance of every head.
-      count: visual tokens to keep.
+      count: visual tokens that enter the decoder.
       rule: of `rules`.
       normalization: of the scores.
+      stages: a schedule of stages in the decoder, see `hawk_jax.schedule`; empty: none.
 
     Raises:
       ValueError: an argument that is not allowed, by name, or a question that is no longer there.
@@ -185,21 +189,50 @@ class Session:
       checks.whole("count", count, 1, asked.total)
       checks.choice("rule", rule, rules())
       settings = pruning.Pruning(selector=rule, normalization=normalization)
+      staged = self._staged(stages)
+      whole = np.asarray([asked.total])
+      cuts = {size: staged.cuts(whole, whole, size) for size in asked.sizes}
       if (rule, normalization) not in asked.ready:
         for size in asked.sizes:
           self._select(asked, settings, head_importance, min(size, asked.total), size)
         asked.ready.add((rule, normalization))
+      if staged.stages and (staged.stages,) not in asked.ready:
+        for size in asked.sizes:
+          self._answer(asked, np.arange(asked.total) < size, size, cuts[size], head_importance)
+        asked.ready.add((staged.stages,))
       size = next(size for size in asked.sizes if size >= count)
       began = time.perf_counter()
       fused, kept = self._select(asked, settings, head_importance, count, size)
       selecting = 1000 * (time.perf_counter() - began)
-      answer = self._answer(asked, kept, size)
+      answer = self._answer(asked, kept, size, cuts[size], head_importance)
+      left = [np.count_nonzero(kept), *(len(stage["kept"]) for stage in answer["stages"])]
+      starts = [0, *(cut.layer for cut in cuts[size]), self._model.config.text.num_hidden_layers]
       return {
         "fused": _short(fused),
         "kept": np.flatnonzero(kept).tolist(),
         "answer": answer["answer"],
+        "stages": answer["stages"],
+        "visual_tokens_per_layer": float(np.dot(left, np.diff(starts)) / starts[-1]),
         "milliseconds": selecting + answer["milliseconds"],
       }
+
+  def _staged(self, stages: Any) -> pruning.Pruning:
+    """Settings with the stages in the decoder, each with a layer and a score.
+
+    Raises:
+      ValueError: stages that the model does not have, or that are not in the decoder.
+    """
+    if not isinstance(stages, str):
+      raise ValueError(f"stages: got {stages!r}, must be text such as decoder@2:0.1")
+    if not stages.strip():
+      return pruning.Pruning()
+    found = stages_lib.resolve(pruning.Pruning(stages=stages), self._model)
+    if found.tower is not None or found.input is not None:
+      raise ValueError(
+        f"stages: got {stages!r}, only stages in the decoder are allowed here: the number of tokens kept is the stage at "
+        "the input, and a picture goes through the tower once, before there is a question"
+      )
+    return pruning.Pruning(stages=str(found))
 
   def _select(self, question: Question, settings, head_importance, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """[V] fused scores, and [V] bool, True on the tokens that the rule keeps."""
@@ -209,15 +242,19 @@ class Session:
     )
     return fused[0, : question.total], np.isin(question.prompt.visual_order[0, : question.total], order[0])
 
-  def _answer(self, question: Question, kept: np.ndarray, size: int) -> dict[str, Any]:
-    """The answer from the kept tokens, and its milliseconds.
+  def _answer(
+    self, question: Question, kept: np.ndarray, size: int, cuts: Sequence[pruning.Cut] = (), head_importance=None
+  ) -> dict[str, Any]:
+    """The answer from the kept tokens, its milliseconds, and what every stage in the decoder leaves of them.
 
-    Their choice reaches the program as scores, so that one program serves all rules.
+    Their choice reaches the program as scores, so that one program serves all rules. Of the stages, only the score `layer`
+    reads the head importance.
     """
     prompt, model, params = question.prompt, self._model, self._params
-    scores = np.zeros(prompt.visual_order.shape, np.float32)
+    scores, count = np.zeros(prompt.visual_order.shape, np.float32), int(kept.sum())
     scores[0, : question.total] = kept
-    plan = _plan(size, pruning.Pruning(), int(kept.sum()), scores=scores)
+    cuts = tuple(cut.replace(counts=np.minimum(cut.counts, count)) for cut in cuts)
+    plan = _plan(size, pruning.Pruning(), count, scores=scores, cuts=cuts, head_importance=head_importance if cuts else None)
     ends = np.asarray(self._processor.eos_token_ids, np.int32)
     began = time.perf_counter()
     state, order = generation.prefill(
@@ -225,7 +262,12 @@ class Session:
     )
     state = jax.block_until_ready(generation.decode(params, state, prompt.next_position, None, ends, model=model))
     milliseconds = 1000 * (time.perf_counter() - began)
-    return {"answer": self._processor.decode(state.tokens, state.lengths)[0], "milliseconds": milliseconds}
+    left: list[dict[str, Any]] = []
+    if cuts:
+      survivors = generation.survivors(params, prompt, question.features, plan, model=model)
+      survivors = sharding.fetch(survivors, model.mesh)[2:, 0, : question.total]
+      left = [{"layer": cut.layer, "kept": np.flatnonzero(row).tolist()} for cut, row in zip(cuts, survivors)]
+    return {"answer": self._processor.decode(state.tokens, state.lengths)[0], "milliseconds": milliseconds, "stages": left}
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -289,11 +331,12 @@ def _short(values: np.ndarray) -> list[float]:
   return [float(f"{value:.5g}") for value in values]
 
 
-def facts(name: str, head_importance: np.ndarray) -> dict[str, Any]:
+def facts(name: str, model, head_importance: np.ndarray) -> dict[str, Any]:
   """What the page says of the model."""
   return {
     "model": name,
     "weights": head_importance.tolist(),
     "rules": rules(),
     "normalizations": list(scoring.NORMALIZATIONS),
+    "stages": [f"decoder@{model.config.text.num_hidden_layers // 2}:0.1/{score}" for score in stages_lib.SCORES],
   }

@@ -12,6 +12,7 @@ from absl import flags
 from absl.testing import absltest
 
 from experiments import accuracy
+from experiments import benchmark
 from experiments import compare
 from experiments import compile_tpu
 from experiments import evaluate
@@ -149,7 +150,7 @@ class FlagsTest(absltest.TestCase):
       parse("--number=0")
 
 
-COMMAND_MODULES = (accuracy, compare, compile_tpu, evaluate, explore, generate, head_importance, study)
+COMMAND_MODULES = (accuracy, benchmark, compare, compile_tpu, evaluate, explore, generate, head_importance, study)
 
 
 class CommandsTest(absltest.TestCase):
