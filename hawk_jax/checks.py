@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import errno
 import math
 import numbers
+import os
+import pathlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +24,19 @@ def show(value: Any) -> str:
   except ValueError:  # Python refuses to print whole numbers of thousands of digits
     return f"a very large {type(value).__name__}"
   return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def read_file(path: str | os.PathLike) -> str:
+  """The text of a regular file.
+
+  Raises:
+    OSError: it cannot be read, or is a device or a pipe, which may never end.
+    ValueError: its bytes are not UTF-8 text.
+  """
+  path = pathlib.Path(path)
+  if path.exists() and not path.is_file() and not path.is_dir():
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+  return path.read_text()
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:

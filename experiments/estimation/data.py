@@ -133,7 +133,7 @@ def from_jsonl(path: str) -> list[Example]:
   """
   examples = []
   try:
-    content = pathlib.Path(path).read_text()
+    content = checks.read_file(path)
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(f"data: cannot read {path!r} ({error})") from error
   # Not splitlines, which also splits at separators that JSON strings may hold.

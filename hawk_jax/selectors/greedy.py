@@ -81,7 +81,8 @@ def search(
 
   def step(number, carry):
     picks, left, state = carry
-    pick = best(jnp.where(left, value(state, left, number), -jnp.inf))
+    # A value that is no number counts as 0, and an infinite one as finite, so that no token is picked twice.
+    pick = best(jnp.where(left, jnp.nan_to_num(value(state, left, number)), -jnp.inf))
     return picks.at[number].set(pick), left.at[pick].set(False), update(state, pick, number)
 
   start: Any = (jnp.zeros([keep_count], jnp.int32), mask, state)

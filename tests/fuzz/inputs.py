@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pathlib
 
+import jinja2
 import numpy as np
 from PIL import Image
 
@@ -123,7 +125,8 @@ def template(rng: np.random.Generator) -> None:
   if rng.integers(3) == 0:
     at = rng.integers(len(processor.chat_template))
     source = processor.chat_template[:at] + source + processor.chat_template[at:]
-  templates.check_source(source)
+  with contextlib.suppress(jinja2.TemplateError):  # which `render` refuses in words of ours
+    templates.check_source(source)
   text = templates.render(processor.tokenizer, source, templates.user_message(1, 0, "a"), seconds=0.2)
   assert isinstance(text, str)
   text.encode()
