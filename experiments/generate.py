@@ -33,6 +33,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import method
 from experiments.running import processes
+from hawk_jax import checks
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring

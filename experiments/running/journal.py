@@ -15,6 +15,7 @@ import tqdm
 from experiments.running import files
 from experiments.running import processes
 from experiments.running import watching
+from hawk_jax import checks
 
 
 class Journal:
@@ -35,9 +36,10 @@ class Journal:
 
     Raises:
       ValueError: the file is damaged, or belongs to a run with other settings, or to one that is still running.
-      OSError: it cannot be written.
+      OSError: it cannot be written, or is a device or a pipe.
     """
     self._path, self._watch = pathlib.Path(path), watch
+    checks.regular_file(self._path)
     self._file = open(self._path, "a+b", buffering=0)
     try:
       self._lock()
@@ -99,6 +101,7 @@ def read(path: pathlib.Path, settings: dict[str, Any] | None = None) -> list[dic
   Raises:
     ValueError: the file is damaged, or belongs to a run with other settings.
   """
+  checks.regular_file(path)
   return _parse(path, path.read_bytes(), settings)[0]
 
 

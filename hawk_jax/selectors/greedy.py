@@ -90,7 +90,7 @@ def search(
 
 
 def best(values: jax.Array) -> jax.Array:
-  """[] int32, the first index of the largest value; values that differ by rounding are equal."""
+  """[] int32, the first index of the largest value; values that differ by rounding are equal, -inf is never one of them."""
   largest = values.max()
   least = jnp.where(jnp.isfinite(largest), largest - _TIE * jnp.abs(largest), largest)
-  return jnp.argmax(values >= least).astype(jnp.int32)
+  return jnp.argmax(values >= jnp.maximum(least, jnp.finfo(values.dtype).min)).astype(jnp.int32)

@@ -108,7 +108,7 @@ def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -
     raise ValueError(f"fps: got {checks.show(fps)}, must be positive and finite")
   checks.whole("max_frames", max_frames, 0)
   if max_frames < multiple:
-    raise ValueError(f"max_frames: got {checks.show(max_frames)}, must be at least {multiple}, the frames of one temporal patch")
+    raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")
   if total < 1:
     raise ValueError("videos: the video has no frame")
 
