@@ -386,6 +386,8 @@ def _check_plan(plan: Plan, rows: int) -> None:
   """Refuses a plan that does not fit a batch, which may be one that was changed after `Pruning.plan` had made it."""
   checks.whole("keep_count", plan.keep_count, 1)
   if plan.counts is not None:
-    shape, dtype = np.shape(plan.counts), jnp.result_type(plan.counts)
-    if shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
-      raise ValueError(f"counts: got {dtype} of shape {shape}, must be whole numbers [{rows}], one per prompt")
+    allowed = f"whole numbers [{rows}], one per prompt"
+    counts = plan.counts if isinstance(plan.counts, jax.Array) else checks.real_array("counts", plan.counts, allowed)
+    dtype = jnp.result_type(counts)
+    if counts.shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
+      raise ValueError(f"counts: got {dtype} of shape {counts.shape}, must be {allowed}")
