@@ -33,6 +33,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import method
 from experiments.running import processes
+from hawk_jax import checks
 from hawk_jax import importance
 from hawk_jax import pruning
 from hawk_jax import scoring
@@ -194,7 +195,7 @@ def _read_messages(settings: Settings, processor: Processor) -> list[messages_li
     return [read({"role": "user", "content": [*entries, {"type": "text", "text": settings.prompt}]})]
   path = pathlib.Path(settings.messages)
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(checks.read_file(path))
   except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f"messages: cannot read {path} ({error})") from error
   content = content.get("messages") if isinstance(content, dict) else content

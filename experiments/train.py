@@ -45,6 +45,7 @@ from experiments.running import files
 from experiments.running import processes
 from experiments.running import remote
 from experiments.running import watching
+from hawk_jax import checks
 from models.checkpoints import directory
 from models.checkpoints import hf
 
@@ -181,6 +182,7 @@ def _check_same_run(path: pathlib.Path, settings: Settings) -> str:
     if name not in ("output_dir", "save_every", "evaluate_every", *watching.NAMES)
   }
   content = json.dumps(wanted, default=str) + "\n"
+  checks.regular_file(path)
   if path.exists() and path.read_text(errors="replace") != content:
     before = path.read_text(errors="replace").strip()
     if _with_defaults(before, settings) != json.loads(content):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import errno
 import math
 import numbers
+import os
+import pathlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +24,27 @@ def show(value: Any) -> str:
   except ValueError:  # Python refuses to print whole numbers of thousands of digits
     return f"a very large {type(value).__name__}"
   return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def regular_file(path: str | os.PathLike) -> None:
+  """Refuses devices and pipes, of which there may be no end, or no beginning.
+
+  Raises:
+    OSError: there is one at the path.
+  """
+  if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_file(path: str | os.PathLike) -> str:
+  """The text of a regular file.
+
+  Raises:
+    OSError: it cannot be read, or is a device or a pipe.
+    ValueError: its bytes are not UTF-8 text.
+  """
+  regular_file(path)
+  return pathlib.Path(path).read_text("utf-8")
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:

@@ -183,7 +183,7 @@ def _numbers(name, values, dtype) -> np.ndarray:
 
 def _content(source):
   try:
-    return json.loads(pathlib.Path(source).read_text())
+    return json.loads(checks.read_file(source))
   except OSError as error:
     raise ValueError(
       f"head_importance: cannot read {str(source)!r} ({error.strerror}); give a JSON file, `uniform` or "

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.digits import task
+from hawk_jax import checks
 from hawk_jax.prompt import Prompt
 from models import generation
 from models import processor as processor_lib
@@ -133,8 +134,8 @@ def from_jsonl(path: str) -> list[Example]:
   """
   examples = []
   try:
-    content = pathlib.Path(path).read_text()
-  except (OSError, UnicodeDecodeError) as error:
+    content = checks.read_file(path)
+  except (OSError, ValueError) as error:
     raise ValueError(f"data: cannot read {path!r} ({error})") from error
   # Not splitlines, which also splits at separators that JSON strings may hold.
   for number, line in enumerate(content.removesuffix("\n").split("\n") if content else [], 1):

@@ -15,6 +15,7 @@ import tqdm
 from experiments.running import files
 from experiments.running import processes
 from experiments.running import watching
+from hawk_jax import checks
 
 
 class Journal:
@@ -35,18 +36,22 @@ class Journal:
 
     Raises:
       ValueError: the file is damaged, or belongs to a run with other settings, or to one that is still running.
-      OSError: it cannot be written.
+      OSError: it cannot be written, or is a device or a pipe.
     """
     self._path, self._watch = pathlib.Path(path), watch
+    checks.regular_file(self._path)
     self._file = open(self._path, "a+b", buffering=0)
     try:
       self._lock()
       self._file.seek(0)
       held = self._file.read()
       content = held if apart else processes.from_first(held)
-      self.records, size = _parse(self._path, content, settings)
+      self.records, size, self._checksum = _parse(self._path, content, settings)
       self._file.truncate(min(len(held), size))
-      self._write(content[len(held) : size] if size else _line(settings))  # in a process other than the first, its records
+      if size:
+        self._write(content[len(held) : size])  # in a process other than the first, its records
+      else:
+        self._append(settings)
     except BaseException:
       self._file.close()
       raise
@@ -70,7 +75,7 @@ class Journal:
     # Numbers first: those of a step without a record are written again by the run that resumes.
     if self._watch is not None:
       self._watch.write(len(self.records) + 1, **metrics)
-    self._write(_line(record))
+    self._append(record)
     self.records.append(record)
 
   def close(self) -> None:
@@ -81,6 +86,11 @@ class Journal:
       fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise ValueError(f"output_dir: another run is writing {self._path}") from error
+
+  def _append(self, record):
+    line, checksum = _line(record, self._checksum)
+    self._write(line)
+    self._checksum = checksum
 
   def _write(self, content: bytes):
     with files.naming(self._path):
@@ -99,15 +109,17 @@ def read(path: pathlib.Path, settings: dict[str, Any] | None = None) -> list[dic
   Raises:
     ValueError: the file is damaged, or belongs to a run with other settings.
   """
+  checks.regular_file(path)
   return _parse(path, path.read_bytes(), settings)[0]
 
 
-def _parse(path: pathlib.Path, content: bytes, settings: dict[str, Any] | None) -> tuple[list[dict[str, Any]], int]:
-  """The records in a file's content, and how many of its bytes are complete lines."""
+def _parse(path: pathlib.Path, content: bytes, settings: dict[str, Any] | None) -> tuple[list[dict[str, Any]], int, int]:
+  """The records in a file's content, how many of its bytes are complete lines, and the checksum of the last of them."""
   content = content[: content.rfind(b"\n") + 1]  # a line may have been cut off when the run was killed
-  lines = []
+  lines, checksum = [], 0
   for number, line in enumerate(content.splitlines(keepends=True), 1):
-    if (record := _record(line)) is None:
+    record, checksum = _record(line, checksum)
+    if record is None:
       raise ValueError(
         f"output_dir: {path}, line {number} is damaged; delete it and all lines after it, or give another directory"
       )
@@ -115,19 +127,20 @@ def _parse(path: pathlib.Path, content: bytes, settings: dict[str, Any] | None) 
   if lines and settings is not None and lines[0] != (settings := json.loads(json.dumps(settings))):
     differ = sorted(name for name in {*lines[0], *settings} if lines[0].get(name) != settings.get(name))
     raise ValueError(f"output_dir: {path} belongs to a run with other {', '.join(differ)}; give another directory")
-  return lines[1:], len(content)
+  return lines[1:], len(content), checksum
 
 
-def _line(record: dict[str, Any]) -> bytes:
-  """A record as it is in the file, with a checksum."""
-  return (json.dumps({**record, "crc32": zlib.crc32(json.dumps(record).encode())}) + "\n").encode()
+def _line(record: dict[str, Any], before: int) -> tuple[bytes, int]:
+  """A record as it is in the file, and its checksum, which goes on from that of the line before: none is lost or doubled."""
+  checksum = zlib.crc32(json.dumps(record).encode(), before)
+  return (json.dumps({**record, "crc32": checksum}) + "\n").encode(), checksum
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-  """The record of a line, or None for a line that `_line` did not write."""
+def _record(line: bytes, before: int) -> tuple[dict[str, Any] | None, int]:
+  """The record of a line and its checksum; None for a line that `_line` did not write after the line before."""
   try:
     record = json.loads(line)
-    record.pop("crc32")
-    return record if _line(record) == line else None
+    checksum = record.pop("crc32")
+    return (record if (line, checksum) == _line(record, before) else None), checksum
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-    return None
+    return None, 0

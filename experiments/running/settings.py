@@ -16,8 +16,12 @@ from hawk_jax import checks
 
 
 def _is_text(value: Any) -> bool:
-  """Whether it is a string or a path that can be written into a report: half a character (surrogate) cannot."""
-  return isinstance(value, (str, os.PathLike)) and not re.search("[\ud800-\udfff]", os.fspath(value))
+  """Whether it is a string that can be written into a report: half a character (surrogate) cannot."""
+  return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _as_text(value: Any) -> Any:
+  return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _is_whole(value: Any) -> bool:
@@ -84,7 +88,7 @@ class Checked:
   """Settings whose fields are made by `option`."""
 
   def __post_init__(self):
-    """Checks types, choices and bounds.
+    """Checks types, choices and bounds; a path becomes text.
 
     Raises:
       ValueError: a setting that is not allowed, by name.
@@ -93,7 +97,10 @@ class Checked:
       value = getattr(self, field.name)
       kind, repeated, optional = types_of(type(self))[field.name]
       if repeated and not isinstance(value, tuple):
-        raise ValueError(f"{field.name}: got {value!r}, must be a tuple")
+        raise ValueError(f"{field.name}: got {checks.show(value)}, must be a tuple")
+      if kind is str:
+        value = tuple(map(_as_text, value)) if isinstance(value, tuple) else _as_text(value)
+        object.__setattr__(self, field.name, value)
       if not (value is None and optional):
         for one in value if repeated else (value,):
           _check(field, kind, one)
@@ -103,11 +110,11 @@ def _check(field: dataclasses.Field, kind: type, value: Any) -> None:
   """Checks one value of a field."""
   accepts, allowed = _ACCEPTED[kind]
   if not accepts(value):
-    raise ValueError(f"{field.name}: got {value!r}, must be {allowed}")
+    raise ValueError(f"{field.name}: got {checks.show(value)}, must be {allowed}")
   if choices := choices_of(field):
     checks.choice(field.name, value, choices)
   least = field.metadata["least"]
   if least is not None and not value >= least:
-    raise ValueError(f"{field.name}: got {value!r}, must be at least {least}")
+    raise ValueError(f"{field.name}: got {checks.show(value)}, must be at least {least}")
   if kind is float and not math.isfinite(value):
-    raise ValueError(f"{field.name}: got {value!r}, must be finite")
+    raise ValueError(f"{field.name}: got {checks.show(value)}, must be finite")

@@ -81,7 +81,8 @@ def search(
 
   def step(number, carry):
     picks, left, state = carry
-    pick = best(jnp.where(left, value(state, left, number), -jnp.inf))
+    # A value that is no number counts as 0, and an infinite one as finite, so that no token is picked twice.
+    pick = best(jnp.where(left, jnp.nan_to_num(value(state, left, number)), -jnp.inf))
     return picks.at[number].set(pick), left.at[pick].set(False), update(state, pick, number)
 
   start: Any = (jnp.zeros([keep_count], jnp.int32), mask, state)
@@ -89,7 +90,7 @@ def search(
 
 
 def best(values: jax.Array) -> jax.Array:
-  """[] int32, the first index of the largest value; values that differ by rounding are equal."""
+  """[] int32, the first index of the largest value; values that differ by rounding are equal, -inf is never one of them."""
   largest = values.max()
   least = jnp.where(jnp.isfinite(largest), largest - _TIE * jnp.abs(largest), largest)
-  return jnp.argmax(values >= least).astype(jnp.int32)
+  return jnp.argmax(values >= jnp.maximum(least, jnp.finfo(values.dtype).min)).astype(jnp.int32)

@@ -21,11 +21,15 @@ def resolve(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
 
   Raises:
     ValueError: neither a directory nor a hub id that is available.
+    OSError: one of the files is a device or a pipe.
   """
   if not isinstance(path_or_hub_id, (str, os.PathLike)):
     raise ValueError(f"model: got {checks.show(path_or_hub_id)}, must be a checkpoint's directory or a hub id")
   name = os.fspath(path_or_hub_id)
   if os.path.isdir(name):  # False for names that are too long for the file system
+    for path in pathlib.Path(name).iterdir():
+      if any(path.match(pattern) for pattern in _FILES):
+        checks.regular_file(path)  # others than us read some of them: safetensors, tokenizers, transformers
     return pathlib.Path(name)
   if os.path.exists(name):
     raise ValueError(f"model: {name} is a file, give the checkpoint's directory or a hub id")
@@ -80,6 +84,6 @@ def read_text(path: pathlib.Path) -> str:
     OSError: unreadable.
   """
   try:
-    return path.read_text("utf-8")
+    return checks.read_file(path)
   except UnicodeDecodeError as error:
     raise ValueError(f"model: {path} is not text ({error})") from error

@@ -203,6 +203,6 @@ def check_no_limits(min_pixels: int | None, max_pixels: int | None) -> None:
   """
   if min_pixels is not None or max_pixels is not None:
     raise ValueError(
-      f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, but this model scales every "
-      "picture to tiles of one size; leave them out"
+      f"min_pixels and max_pixels: got {checks.show(min_pixels)} and {checks.show(max_pixels)}, but this model scales "
+      "every picture to tiles of one size; leave them out"
     )

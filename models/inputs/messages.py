@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from hawk_jax import checks
 from models.inputs import video as video_lib
 from models.inputs.video import Video
 
@@ -69,15 +70,17 @@ def read(
   Raises:
     ValueError: a message of another form, or a video that cannot be read.
   """
-  if not isinstance(message, Mapping) or message.get("role") not in ROLES or "content" not in message:
-    raise ValueError(f"{name}: got {message!r:.80}, must have a content and a role: {', '.join(ROLES)}")
+  role = message.get("role") if isinstance(message, Mapping) else None
+  if not isinstance(role, str) or role not in ROLES or "content" not in message:
+    raise ValueError(f"{name}: got {checks.show(message)}, must have a content and a role: {', '.join(ROLES)}")
   given = message["content"]
   if not isinstance(given, (str, list, tuple)):
     raise ValueError(f"{name}: content must be text or a list, got {type(given).__name__}")
   content: list[dict[str, Any]] = []
   images, videos, sources = [], [], []
   for entry in [{"type": "text", "text": given}] if isinstance(given, str) else given:
-    kind = str(entry.get("type")) if isinstance(entry, Mapping) else ""
+    kind = entry.get("type") if isinstance(entry, Mapping) else ""
+    kind = kind if isinstance(kind, str) else ""
     if kind == "text" and isinstance(entry.get("text"), str):
       content.append({"type": "text", "text": entry["text"]})
       continue
@@ -85,7 +88,7 @@ def read(
     source = entry.get(kind) if base in ("image", "video") else None
     source = source.get("url") if isinstance(source, Mapping) else source
     if source is None:
-      raise ValueError(f"{name}: got {entry!r:.80}, must be a text, image, image_url, video or video_url entry")
+      raise ValueError(f"{name}: got {checks.show(entry)}, must be a text, image, image_url, video or video_url entry")
     content.append({"type": base})
     if isinstance(source, str):
       source = _resolve(source, directory, name)
@@ -108,5 +111,5 @@ def _resolve(url: str, directory: pathlib.Path, name: str) -> pathlib.Path | byt
     except (ValueError, binascii.Error) as error:
       raise ValueError(f"{name}: {url[:40]!r} is not a data url ({error})") from error
   if url.startswith(("http://", "https://")):
-    raise ValueError(f"{name}: nothing is downloaded, got {url!r:.80}; give a path or a data url")
+    raise ValueError(f"{name}: nothing is downloaded, got {checks.show(url)}; give a path or a data url")
   return directory / url.removeprefix("file://")

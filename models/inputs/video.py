@@ -105,7 +105,7 @@ def check_sampling(total: int, fps: float, max_frames: int, multiple: int = 2) -
     ValueError: as `sample`.
   """
   if checks.real("fps", fps, "positive and finite", 0.0) == 0.0:
-    raise ValueError(f"fps: got {fps}, must be positive and finite")
+    raise ValueError(f"fps: got {checks.show(fps)}, must be positive and finite")
   checks.whole("max_frames", max_frames, 0)
   if max_frames < multiple:
     raise ValueError(f"max_frames: got {max_frames}, must be at least {multiple}, the frames of one temporal patch")

@@ -84,7 +84,7 @@ class Processor(MediaProcessor):
     most = min(most, _MOST_TILES)
     if not 1 <= least <= most:
       raise ValueError(
-        f"min_pixels and max_pixels: got {min_pixels} and {max_pixels}, so {least} to {most} tiles of {tile} pixels; must "
-        f"be at least one, at most {_MOST_TILES}, and in this order"
+        f"min_pixels and max_pixels: got {checks.show(min_pixels)} and {checks.show(max_pixels)}, so {checks.show(least)} "
+        f"to {most} tiles of {tile} pixels; must be at least one, at most {_MOST_TILES}, and in this order"
       )
     return {"min_patches": least, "max_patches": most}

@@ -110,7 +110,7 @@ def picture_layouts(config: LlavaOnevisionConfig, sizes, batch_num_images=None) 
   groups = checks.real_array("batch_num_images", groups, allowed)
   if groups.ndim != 1 or groups.dtype.kind not in "iu" or groups.min(initial=1) < 1 or sum(groups.tolist()) != len(sizes):
     raise ValueError(f"batch_num_images: got {checks.show(groups.tolist())}, must be {allowed}")
-  alone = np.repeat(groups == 1, groups)
+  alone = np.repeat(groups == 1, groups.astype(np.int64))
   return [picture_layout(config, *size) if only else whole_layout(config) for size, only in zip(sizes, alone)]
 
 

@@ -111,10 +111,12 @@ class PatchProcessor(MediaProcessor):
       checks.whole(name, value, 1)
     token = self.unit**2
     if max_pixels is not None and max_pixels < token:
-      raise ValueError(f"max_pixels: got {max_pixels}, must be at least {token}, one visual token")
+      raise ValueError(f"max_pixels: got {checks.show(max_pixels)}, must be at least {token}, one visual token")
     if low > min(high, pictures_lib.MAX_PIXELS):
-      most = f"{pictures_lib.MAX_PIXELS:,}"
-      raise ValueError(f"min_pixels and max_pixels: got {low} and {high}, must be in this order, the first at most {most}")
+      raise ValueError(
+        f"min_pixels and max_pixels: got {checks.show(low)} and {checks.show(high)}, must be in this order, the first at "
+        f"most {pictures_lib.MAX_PIXELS:,}"
+      )
     return low, high
 
   @property

@@ -19,7 +19,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 # An argument or several, or what is read, and then what is wrong with it.
 NAMED = re.compile(r"(?s)([a-z][\w ]*:|the chat template|line \d+) .")
-SECONDS = 120.0
+SECONDS = 30.0
 
 Case = Callable[[np.random.Generator], None]
 

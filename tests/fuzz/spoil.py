@@ -20,8 +20,9 @@ _DTYPES = (bool, np.int8, np.uint8, np.int64, np.uint64, np.float16, np.float64,
 
 
 def choose(rng: np.random.Generator, values) -> Any:
-  """One of some values, as it is."""
-  return values[int(rng.integers(len(values)))]
+  """One of some values; of a list or dict, a copy, which may be changed."""
+  value = values[int(rng.integers(len(values)))]
+  return copy.deepcopy(value) if isinstance(value, (list, dict)) else value
 
 
 def array(rng: np.random.Generator, values) -> Any:

@@ -10,7 +10,7 @@ from hawk_jax import scoring
 from hawk_jax import selectors
 
 BATCH, SLOTS, WIDTH, KEEP = 3, 16, 6, 8
-EXTREMES = ("nan", "inf", "-inf", "1e30", "3e38", "1e-40")
+EXTREMES = ("nan", "inf", "-inf", "1e30", "3e38", "-3e38", "1e-40")
 
 
 class ExtremeValuesTest(parameterized.TestCase):
@@ -32,9 +32,14 @@ class ExtremeValuesTest(parameterized.TestCase):
     select = jax.jit(selectors.SELECTORS[name], static_argnames="keep_count")
     counts, seeds = np.asarray([5, 8, 8], np.int32), np.arange(BATCH, dtype=np.uint32)
     for value in map(float, EXTREMES):
-      for where in ("one", "all", "padding"):
+      for where in ("one", "many", "all", "padding"):
         with self.subTest(f"{value} in {where}"):
-          spread = {"one": np.arange(SLOTS) == 3, "all": np.ones(SLOTS, bool), "padding": ~self.mask}[where]
+          spread = {
+            "one": np.arange(SLOTS) == 3,
+            "many": np.arange(SLOTS) % 4 < 2,
+            "all": np.ones(SLOTS, bool),
+            "padding": ~self.mask,
+          }[where]
           spread = np.broadcast_to(spread, [BATCH, SLOTS])
           features = np.where(spread[..., None], np.float32(value), self.features)
           scores = np.where(spread, np.float32(value), self.scores)

@@ -62,6 +62,8 @@ class PlanTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(keep_count=0), "keep_count: got 0, must be a whole number of at least 1"),
     (dict(keep_count=4, counts=np.ones([3], np.int32)), r"counts: got int32 of shape \(3,\), must be whole numbers \[2\]"),
+    (dict(keep_count=4, counts="ab"), r"counts: got <U2 of shape \(\), must be whole numbers \[2\]"),
+    (dict(keep_count=4, counts=np.ones([2], object)), r"counts: got object of shape \(2,\), must be whole numbers \[2\]"),
     (dict(keep_count=4, counts=np.ones([2])), r"counts: got float32 of shape \(2,\), must be whole numbers \[2\]"),
     (dict(keep_count=4, head_importance=np.ones(3)), r"head_importance: got shape \(3,\), must be \[4\] or \[2, 4\]"),
     (dict(keep_count=4, head_importance=np.ones([5, 4])), r"head_importance: got shape \(5, 4\), must be \[4\] or \[2, 4\]"),

@@ -99,6 +99,10 @@ class ProcessorTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       self.processor(**arguments)
 
+  def test_number_that_python_does_not_print(self):
+    with self.assertRaisesRegex(ValueError, "min_pixels and max_pixels: got a very large int and "):
+      self.processor(prompts=["a"], min_pixels=10**5000)
+
   def test_decode(self):
     tokens = self.processor.tokenizer("red<|im_end|>")["input_ids"]
     self.assertEqual(self.processor.decode([tokens + tokens], [len(tokens)]), ["red"])

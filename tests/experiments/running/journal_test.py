@@ -83,6 +83,16 @@ class JournalTest(absltest.TestCase):
             self.open()
           self.assertEqual(self.path.read_bytes(), b"".join(damaged))
 
+  def test_lost_doubled_and_swapped_lines_are_named(self):
+    first = self.open()
+    for number in (1, 1, 2):
+      first.append({"x": number})
+    lines = self.path.read_bytes().splitlines(keepends=True)
+    for order, damaged in (((0, 1, 1, 2, 3), 3), ((0, 2, 3), 2), ((0, 1, 3), 3), ((0, 2, 1, 3), 2), ((0, 0, 1), 2)):
+      self.path.write_bytes(b"".join(lines[at] for at in order))
+      with self.assertRaisesRegex(ValueError, f"records.jsonl, line {damaged} is damaged"):
+        self.open()
+
   def test_a_full_disk_loses_nothing_that_was_recorded(self):
     first = self.open()
     first.append({"x": 1})

@@ -178,6 +178,8 @@ class FilesTest(parameterized.TestCase):
     self.assertEqual(grids(min_pixels=16 * 28**2, max_pixels=20 * 28**2), [[4, 4]])
     with self.assertRaisesRegex(ValueError, "min_pixels and max_pixels: got None and 700, so 1 to 0 tiles of 784 pixels"):
       grids(max_pixels=700)
+    with self.assertRaisesRegex(ValueError, "min_pixels and max_pixels: got a very large int and None, so a very large int"):
+      grids(min_pixels=10**5000)
 
   def test_frames_from_the_middle_of_equal_parts(self):
     self.write()

@@ -175,6 +175,8 @@ class ProcessorTest(parameterized.TestCase):
     self.write("llama", "CLIPImageProcessor")
     with self.assertRaisesRegex(ValueError, "min_pixels and max_pixels: got None and 900"):
       models.load_processor(self.directory)(images=[self.pictures((9, 9))], prompts=["red"], max_pixels=900)
+    with self.assertRaisesRegex(ValueError, "min_pixels and max_pixels: got a very large int and None"):
+      models.load_processor(self.directory)(images=[self.pictures((9, 9))], prompts=["red"], min_pixels=10**5000)
 
   def test_unknown_image_processor(self):
     self.write("llama", "SiglipImageProcessor")

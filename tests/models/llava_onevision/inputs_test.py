@@ -268,12 +268,22 @@ class BadInputTest(parameterized.TestCase):
     ("too_few_groups", dict(batch_num_images=[1]), r"batch_num_images: got \[1\], must be .*, 2 in all"),
     ("no_group", dict(batch_num_images=[0, 2]), r"batch_num_images: got \[0, 2\]"),
     ("groups_not_integers", dict(batch_num_images=[2.0]), r"batch_num_images: got \[2.0\]"),
+    (
+      "large_groups",
+      dict(batch_num_images=np.asarray([2**63, 2], np.uint64)),
+      r"batch_num_images: got \[9223372036854775808",
+    ),
     ("alone", dict(batch_num_images=None), r"picture 0 has size \[50, 31\], so 3 tiles, but pixel_values have 1"),
     ("tile_size", dict(pixel_values=np.ones([2, 1, 3, 42, 42])), r"got shape \(2, 1, 3, 42, 42\), must be .*3, 37, 37\]"),
   )
   def test_pictures(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):
       make_model().pack(**{**reference.case("several"), **changes})
+
+  def test_numbers_of_pictures_of_any_integer_type(self):
+    case = reference.case("several")
+    for dtype in (np.uint8, np.int64, np.uint64):
+      make_model().pack(**{**case, "batch_num_images": case["batch_num_images"].astype(dtype)})
 
   @parameterized.named_parameters(
     ("frame_size", dict(pixel_values_videos=np.ones([1, 3, 3, 42, 42])), r"pixel_values_videos: got shape \(1, 3, 3, 42, "),
