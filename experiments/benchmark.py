@@ -23,6 +23,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,6 +40,7 @@ from experiments.speed import memory
 from experiments.speed import report as report_lib
 from experiments.speed import timing
 from experiments.speed.programs import Programs
+from hawk_jax import checks
 from hawk_jax.pruning import Pruning
 from models import generation
 from models import registry
@@ -58,7 +60,7 @@ _PRESETS = {
   "llava-onevision-7b": "bfloat16",
   "qwen3-vl-8b": "bfloat16",
 }
-# The first token and decoding are measured with these batch sizes too.
+# On a CPU, which computes one prompt as fast as several, larger batches take minutes and show nothing.
 _BATCH_SIZES = (4, 8)
 
 
@@ -82,6 +84,9 @@ class Settings(cases_lib.Settings):
   stages: tuple[str, ...] = command.option((), method.STAGES + " Repeat the flag for several.")
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
+  batch_size: tuple[int, ...] = command.option(
+    (), "Number of prompts of a batch that is measured too, 4 and 8 by default except on a CPU; repeat the flag for several."
+  )
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
   rounds: int = command.option(5, "Number of measurements behind each figure.", least=1)
   compile_only: bool = command.option(False, "Only measure how long the programs take to compile, without weights.")
@@ -91,6 +96,8 @@ class Settings(cases_lib.Settings):
     super().__post_init__()
     for text in self.stages:
       Pruning(stages=text)
+    for size in self.batch_size:
+      checks.whole("batch_size", size, 2)
     if self.baseline != "none" and not find_spec("torch"):
       raise ValueError("baseline: transformers needs torch, which is not installed")
     if self.mesh and (self.baseline != "none" or self.compile_only):
@@ -105,6 +112,11 @@ class Settings(cases_lib.Settings):
   def parameter_dtype(self) -> str:
     """`dtype`, or its default."""
     return self.dtype or ("float32" if self.model else _PRESETS[self.preset])
+
+  @property
+  def batch_sizes(self) -> tuple[int, ...]:
+    """`batch_size`, or its default."""
+    return self.batch_size or (() if jax.default_backend() == "cpu" else _BATCH_SIZES)
 
   @property
   def baseline_dtypes(self) -> list[str]:
@@ -181,7 +193,7 @@ def _make_cases(settings: Settings, model) -> _Cases:
   alone = [cases_lib.make(model, row, settings.pruned, f"row {number}") for number, row in enumerate(rows)]
   mixed = cases_lib.make(model, cases_lib.merge(rows), settings.pruned, "batch")
   batches = {}
-  for size in _BATCH_SIZES:
+  for size in settings.batch_sizes:
     prompts = batch(_sizes(settings) * size)
     batches[size] = prompts, cases_lib.make(model, prompts, settings.pruned, f"x{size}")
   for case in (*singles, *staged, *alone, mixed, *(case for _, case in batches.values())):

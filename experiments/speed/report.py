@@ -220,6 +220,8 @@ def _staged(report, measured) -> list[str]:
 
 def _batches(report, measured) -> list[str]:
   """Batches of prompts with pictures of one size, beside a single prompt, at the first keep ratio."""
+  if not report["batch_sizes"]:
+    return []
   pruned = f"{report['cases'][min(1, len(report['cases']) - 1)]['keep_ratio']:g}"
   columns, rows = [f"{pruned} kept", "first token", "decoded tokens per second"], []
   for baseline in measured.baselines:

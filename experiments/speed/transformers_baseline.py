@@ -33,10 +33,12 @@ class Baseline:
     """
     self.device = "cuda" if torch.cuda.is_available() else "cpu"
     tensors = {name: torch.from_dlpack(array) for name, array in weights.items()}
+    config = transformers.AutoConfig.from_pretrained(directory)
     self.model = (
-      transformers.AutoModelForImageTextToText.from_pretrained(
+      transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+      .from_pretrained(
         None,
-        config=transformers.AutoConfig.from_pretrained(directory),
+        config=config,
         state_dict=tensors,
         dtype=getattr(torch, dtype),
         attn_implementation="sdpa",

@@ -85,7 +85,6 @@ class BenchmarkTest(absltest.TestCase):
     (cls.directory / "cpu" / "config.json").write_text(json.dumps(config))
     for name, value in (
       ("_CONFIGS", cls.directory),
-      ("_BATCH_SIZES", (4,)),
       ("_open_baseline", FakeBaseline),
       ("find_spec", lambda name: name),
     ):
@@ -102,6 +101,7 @@ class BenchmarkTest(absltest.TestCase):
           text_tokens=12,
           steps=STEPS,
           rounds=1,
+          batch_size=(4,),
           keep_ratio=(0.5, 1.0),
           baseline="transformers",
           output_dir=str(self.directory / "out"),
@@ -196,6 +196,8 @@ class BenchmarkTest(absltest.TestCase):
     self.assertRegex(str(found[0]), r"vision, first start: traced in \d+\.\d s, compiled in \d+\.\d s")
 
   def test_bad_settings(self):
+    with self.assertRaisesRegex(ValueError, "batch_size"):
+      self.settings(batch_size=(1,))
     with mock.patch.object(benchmark, "find_spec", return_value=None):
       with self.assertRaisesRegex(ValueError, "baseline: transformers needs torch, which is not installed"):
         self.settings()
