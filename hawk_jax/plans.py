@@ -281,9 +281,11 @@ class Plan:
     """
     checks.whole("keep_count", self.keep_count, 1)
     if self.counts is not None:
-      shape, dtype = np.shape(self.counts), jnp.result_type(self.counts)
-      if shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"counts: got {dtype} of shape {shape}, must be whole numbers [{rows}], one per prompt")
+      allowed = f"whole numbers [{rows}], one per prompt"
+      counts = self.counts if isinstance(self.counts, jax.Array) else checks.real_array("counts", self.counts, allowed)
+      dtype = jnp.result_type(counts)
+      if counts.shape != (rows,) or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"counts: got {dtype} of shape {counts.shape}, must be {allowed}")
 
 
 def _checked_scores(scores, shape) -> np.ndarray:
