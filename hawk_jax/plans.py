@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from flax import struct
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
