@@ -21,6 +21,12 @@ import re
 from hawk_jax import checks
 
 PLACES = ("tower", "input", "decoder")
+# Schedules by name, chosen by the measurements in docs/performance.md, "Stages". Both leave 0.2 of the visual tokens in a decoder
+# layer, mean over the layers.
+PRESETS = {
+  "balanced": "tower:0.5/change/restore, input:0.3, decoder:0.1",
+  "fast": "tower:0.3/change/restore, input:0.3, decoder:0.1",
+}
 _RESTORE = "restore"
 _STAGE = re.compile(r"(?P<place>\w+)(@(?P<layer>[^:/]*))?:(?P<share>[^:/@]*)(?P<words>(/[^:/@]*)*)")
 
@@ -110,7 +116,7 @@ class Schedule:
 
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> Schedule:
-  """Reads a schedule.
+  """Reads a schedule, or the name of one of `PRESETS`.
 
   Args:
     text: such as `tower@8:0.5, input:0.3, decoder@12:0.15`.
@@ -118,7 +124,7 @@ def parse(text: str) -> Schedule:
   Raises:
     ValueError: says which entry is wrong and what is allowed.
   """
-  entries = [_stage(part.strip(), text) for part in text.split(",")]
+  entries = [_stage(part.strip(), text) for part in PRESETS.get(text.strip(), text).split(",")]
   at = {place: tuple(stage for stage in entries if stage.place == place) for place in PLACES}
   for place in ("tower", "input"):
     if len(at[place]) > 1:
@@ -154,7 +160,8 @@ def _stage(part: str, text: str) -> Stage:
   match = _STAGE.fullmatch(part)
   if not match or match["place"] not in PLACES:
     allowed = f"PLACE[@LAYER]:SHARE[/SCORE][/{_RESTORE}] with a PLACE of {', '.join(PLACES)}"
-    raise ValueError(f"stages: got {part!r} in {text!r}, must be like tower@8:0.5: {allowed}")
+    presets = ", ".join(PRESETS)
+    raise ValueError(f"stages: got {part!r} in {text!r}, must be like tower@8:0.5: {allowed}; or one of {presets}")
   place, layer, words = match["place"], match["layer"], match["words"].split("/")[1:]
   try:
     share = checks.share("share", float(match["share"]))

@@ -14,7 +14,7 @@ from hawk_jax.pruning import Pruning
 
 STAGES = (
   "Stages at which visual tokens are removed in tower, input and decoder, such as "
-  "'tower@8:0.5, input:0.3, decoder@12:0.15'; see docs/method.md."
+  "'tower@8:0.5, input:0.3, decoder@12:0.15', or the name of a preset, fast or balanced; see docs/method.md."
 )
 
 

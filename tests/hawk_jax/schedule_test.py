@@ -34,6 +34,14 @@ class ScheduleTest(parameterized.TestCase):
     self.assertEqual(found.input, schedule.Stage("input", 0.3))
     self.assertEqual(found.decoder, (schedule.Stage("decoder", 0.15, 12, "last"),))
 
+  def test_presets_leave_a_fifth_of_the_tokens(self):
+    for name, text in schedule.PRESETS.items():
+      found = schedule.parse(name)
+      self.assertEqual(found, schedule.parse(text))
+      [stage] = found.decoder
+      halfway = dataclasses.replace(found, decoder=(dataclasses.replace(stage, layer=6),))
+      self.assertAlmostEqual(halfway.mean_share(12), 0.2)
+
   def test_mean_shares(self):
     found = schedule.parse("tower@8:0.5, input:0.3, decoder@12:0.1, decoder@16:0.05")
     self.assertAlmostEqual(found.mean_share(20), (12 * 0.3 + 4 * 0.1 + 4 * 0.05) / 20)
