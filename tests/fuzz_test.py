@@ -9,7 +9,7 @@ from tests.fuzz import runner
 from tests.fuzz import subjects
 
 # Most cases take milliseconds; those of checkpoints and answers read files and compile programs.
-CASES = {"generate": 20, "apply": 6, "files": 25, "weights": 6, "configs": 40, "templates": 15}
+CASES = {"generate": 20, "apply": 10, "files": 25, "weights": 6, "configs": 40, "templates": 15}
 
 
 class FuzzTest(parameterized.TestCase):
