@@ -117,7 +117,7 @@ def features_and_logits(params, inputs, *, model):
 
     with nn.intercept_methods(keep):
       output = module(inputs)
-    return (encoded or [None])[0], output
+    return (encoded or [None])[-1], output  # the outermost, where one `encode` calls another
 
   return model.apply({"params": params}, inputs, method=call)
 
