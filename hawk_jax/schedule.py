@@ -21,8 +21,8 @@ import re
 from hawk_jax import checks
 
 PLACES = ("tower", "input", "decoder")
-# Schedules by name, chosen by the measurements in docs/performance.md, "Stages". Both leave 0.2 of the visual tokens in a decoder
-# layer, mean over the layers.
+# Schedules by name, chosen by the measurements in docs/performance.md, "Stages". Both leave 0.2 of the visual tokens in a
+# decoder layer, mean over the layers.
 PRESETS = {
   "balanced": "tower:0.5/change/restore, input:0.3, decoder:0.1",
   "fast": "tower:0.3/change/restore, input:0.3, decoder:0.1",
