@@ -6,7 +6,8 @@ from absl.testing import absltest
 
 from experiments.speed import throughput
 
-SETTINGS = throughput.Settings(limit=3, batch_size=2, selector=("random",), keep_ratio=(0.2,), rounds=1, max_new_tokens=2)
+# Batches like those of evaluate_test, which share programs.
+SETTINGS = throughput.Settings(limit=3, batch_size=2, selector=("random",), keep_ratio=(0.2,), rounds=1, max_new_tokens=6)
 
 
 class ThroughputTest(absltest.TestCase):
