@@ -55,7 +55,7 @@ class RunsTest(parameterized.TestCase):
     return found
 
   @parameterized.parameters(
-    ("head_importance", "batches.jsonl", dict(estimator="ablation", metric="log_likelihood", examples=5, batch_size=5)),
+    ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
     ("head_importance", "steps.jsonl", dict(estimator="learned", examples=1, batch_size=5, steps=8)),
     ("compare", "batches.jsonl", dict(questions=25, batch_size=5, keep_ratio=(0.2,), selector=("random",), heads=False)),
   )

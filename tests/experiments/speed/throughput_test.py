@@ -6,8 +6,7 @@ from absl.testing import absltest
 
 from experiments.speed import throughput
 
-# Batches like those of evaluate_test, which share programs.
-SETTINGS = throughput.Settings(limit=3, batch_size=2, selector=("random",), keep_ratio=(0.2,), rounds=1, max_new_tokens=6)
+SETTINGS = throughput.Settings(limit=3, batch_size=2, selector=("random",), keep_ratio=(0.2,), rounds=1, max_new_tokens=2)
 
 
 class ThroughputTest(absltest.TestCase):
