@@ -1,8 +1,10 @@
 """The benchmark at a tiny size: what its report holds, and that outputs unlike the baseline's are refused."""
 
+import contextlib
 import json
 import pathlib
 import tempfile
+import types
 from unittest import mock
 
 from absl.testing import absltest
@@ -13,6 +15,7 @@ import safetensors.numpy
 from experiments import benchmark
 from experiments.speed import flops
 from experiments.speed import report as report_lib
+from experiments.speed import timing
 from experiments.speed.programs import Programs
 from models import generate
 from models import registry
@@ -83,12 +86,18 @@ class BenchmarkTest(absltest.TestCase):
     config["text_config"]["num_hidden_layers"] = config["vision_config"]["depth"] = 1
     (cls.directory / "cpu").mkdir()
     (cls.directory / "cpu" / "config.json").write_text(json.dumps(config))
-    for name, value in (
-      ("_CONFIGS", cls.directory),
-      ("_open_baseline", FakeBaseline),
-      ("find_spec", lambda name: name),
+    matrix = np.ones([1024, 1024], np.float32)
+    for module, name, value in (
+      (benchmark, "_CONFIGS", cls.directory),
+      (benchmark, "_open_baseline", FakeBaseline),
+      (benchmark, "find_spec", lambda name: name),
+      # Seconds of compilation do not matter here, so that equal programs of the tests are compiled once.
+      (benchmark, "compilation_cache", types.SimpleNamespace(kept_in=contextlib.nullcontext)),
+      # The machine's limits have their own test, in timing_test.
+      (timing, "multiplications", lambda dtype: {"product": timing.Limit(lambda: matrix @ matrix, 2.0 * 1024**3)}),
+      (timing, "readings", lambda: {"read": timing.Limit(matrix.sum, matrix.nbytes)}),
     ):
-      patch = mock.patch.object(benchmark, name, value)
+      patch = mock.patch.object(module, name, value)
       patch.start()
       cls.addClassCleanup(patch.stop)
     cls.model = registry.build(cls.directory / "cpu", config)

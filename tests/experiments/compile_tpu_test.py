@@ -19,7 +19,9 @@ from models.qwen2_5_vl import config as config_lib
 from models.qwen2_5_vl.model import Qwen2_5_VL
 from tests.reference import qwen2_5_vl as reference
 
-CONFIG = config_lib.from_hf(reference.CONFIGS["gqa"])
+_CONTENT = json.loads(json.dumps(reference.CONFIGS["gqa"]))
+_CONTENT["text_config"]["num_hidden_layers"] = _CONTENT["vision_config"]["depth"] = 1
+CONFIG = config_lib.from_hf(_CONTENT)
 
 
 class CompileTpuTest(absltest.TestCase):

@@ -41,11 +41,11 @@ def architecture() -> Iterator[None]:
 
 
 def run(directory: pathlib.Path, **changes) -> pathlib.Path:
-  """Four steps, each with a checkpoint; the directory of the trained model."""
+  """Three steps, each with a checkpoint; the directory of the trained model."""
   settings = dict(
     architecture="small",
     output_dir=str(directory),
-    steps=4,
+    steps=3,
     batch_size=1,
     questions=3,
     save_every=1,

@@ -18,7 +18,7 @@ from models import load_model
 from models import load_processor
 from models import registry
 
-QUESTIONS, BATCH = 200, 40
+QUESTIONS, BATCH = 80, 40
 
 
 class Embedded:

@@ -184,21 +184,22 @@ class EmbeddedTest(parameterized.TestCase):
       found.append(total)
     return np.asarray(found)
 
-  @parameterized.parameters(("first_layer", 3), ("all_layers", 6))
-  def test_ablation_equals_weights_without_the_head(self, scope, head):
-    settings = estimators.Settings(scope=scope, metric="log_likelihood")
-    drops = estimators.ablation(self.model, self.params, self.batch, settings)
-    self.assertEqual(drops.shape, (8, len(self.examples)))
-    layers = range(1 if scope == "first_layer" else self.model.config.text.num_hidden_layers)
-    expected = self.log_likelihoods(self.params) - self.log_likelihoods(self.without(head, layers))
-    np.testing.assert_allclose(drops[head], expected, atol=2e-4)
+  def test_ablation_equals_weights_without_the_head(self):
+    whole = self.log_likelihoods(self.params)
+    for scope, head, layers in (("first_layer", 3, 1), ("all_layers", 6, self.model.config.text.num_hidden_layers)):
+      with self.subTest(scope):
+        settings = estimators.Settings(scope=scope, metric="log_likelihood")
+        drops = estimators.ablation(self.model, self.params, self.batch, settings)
+        self.assertEqual(drops.shape, (8, len(self.examples)))
+        expected = whole - self.log_likelihoods(self.without(head, range(layers)))
+        np.testing.assert_allclose(drops[head], expected, atol=2e-4)
 
   def test_heads_at_once_changes_nothing(self):
     every, few = (
       estimators.ablation(
         self.model, self.params, self.batch, estimators.Settings(metric="log_likelihood", heads_at_once=count)
       )
-      for count in (64, 2)
+      for count in (None, 2)
     )
     np.testing.assert_allclose(every, few, rtol=1e-5, atol=1e-5)
 
