@@ -19,6 +19,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Pillow's names of the pictures that are read: a JPEG file with several pictures is an MPO.
 _OPENED = (*FORMATS, "MPO")
 MAX_PIXELS = 100_000_000
+_CONTENT = "the content"
 _LONGEST = 200  # times as long as wide
 
 
@@ -82,14 +83,14 @@ def check_padded(name: str, width: int, height: int) -> None:
 
 
 def _name(source, name) -> str:
-  return name or ("the content" if isinstance(source, bytes) else "images")
+  return name or (_CONTENT if isinstance(source, bytes) else "images")
 
 
 def _open(source, name) -> tuple[str, Image.Image]:
   """A name with the path, and the picture, not decoded yet."""
   if isinstance(source, Image.Image):
     if source.format not in (None, *_OPENED):
-      raise ValueError(f"{name} has the format {source.format}, allowed are {', '.join(FORMATS)}")
+      raise ValueError(f"{name}: got the format {source.format}, allowed are {', '.join(FORMATS)}")
     return name, source
   if isinstance(source, (str, os.PathLike)):
     name, file = f"{name}: {os.fspath(source)}", source
@@ -98,7 +99,7 @@ def _open(source, name) -> tuple[str, Image.Image]:
     if not os.path.isfile(source):
       raise ValueError(f"{name} is not a file")
   elif isinstance(source, bytes):
-    file = io.BytesIO(source)
+    name, file = name if name == _CONTENT else f"{name}: {_CONTENT}", io.BytesIO(source)
   else:
     raise ValueError(f"{name}: got {type(source).__name__}, must be a PIL image, a uint8 array or a path")
   try:

@@ -76,7 +76,7 @@ class PictureTest(parameterized.TestCase):
       self.refused(path.read_bytes(), "is not a picture Pillow can read as PNG")
       if kind != "PDF":  # which Pillow only writes
         with Image.open(path) as opened:
-          self.refused(opened, f"images has the format {kind}, allowed are PNG")
+          self.refused(opened, f"images: got the format {kind}, allowed are PNG")
     started.assert_not_called()
 
   def test_a_named_pipe_does_not_hang(self):
