@@ -40,7 +40,6 @@ from experiments.speed import memory
 from experiments.speed import report as report_lib
 from experiments.speed import timing
 from experiments.speed.programs import Programs
-from hawk_jax import checks
 from hawk_jax.pruning import Pruning
 from models import generation
 from models import registry
@@ -85,7 +84,9 @@ class Settings(cases_lib.Settings):
   side: int = command.option(784, "Height and width of the picture in pixels.", least=1)
   text_tokens: int = command.option(44, "Number of text tokens in the prompt.", least=4)
   batch_size: tuple[int, ...] = command.option(
-    (), "Number of prompts of a batch that is measured too, 4 and 8 by default except on a CPU; repeat the flag for several."
+    (),
+    "Number of prompts of a batch that is measured too, 4 and 8 by default except on a CPU; repeat the flag for several.",
+    least=2,
   )
   steps: int = command.option(15, "Number of decoding steps after the first token.", least=1)
   rounds: int = command.option(5, "Number of measurements behind each figure.", least=1)
@@ -96,8 +97,6 @@ class Settings(cases_lib.Settings):
     super().__post_init__()
     for text in self.stages:
       Pruning(stages=text)
-    for size in self.batch_size:
-      checks.whole("batch_size", size, 2)
     if self.baseline != "none" and not find_spec("torch"):
       raise ValueError("baseline: transformers needs torch, which is not installed")
     if self.mesh and (self.baseline != "none" or self.compile_only):

@@ -16,7 +16,6 @@ from experiments.digits import task
 
 
 @functools.cache
-@functools.cache
 def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
   """AdamW with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
 
@@ -35,16 +36,8 @@ def paired(found: np.ndarray, other: np.ndarray, interval: Callable[[np.ndarray]
   """
   gained, lost = int((found > other).sum()), int((other > found).sum())
   low, high = interval(found.astype(float) - other)
-  return {"difference": float(found.mean() - other.mean()), "low": low, "high": high, "p": sign_test(gained, lost)}
-
-
-def sign_test(gained: int, lost: int) -> float:
-  """Two-sided p-value of the exact sign test: how likely so uneven a split is if both outcomes are equally likely."""
-  total, tail, ways = gained + lost, 0, 1  # ways: how many of the 2^total outcomes have this number of gains
-  for number in range(min(gained, lost) + 1):
-    tail += ways
-    ways = ways * (total - number) // (number + 1)
-  return min(1.0, 2 * tail / 2**total)
+  p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+  return {"difference": float(found.mean() - other.mean()), "low": low, "high": high, "p": float(p)}
 
 
 def describe(entry: dict[str, float] | None) -> str:

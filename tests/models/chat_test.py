@@ -41,14 +41,14 @@ class ChatTest(parameterized.TestCase):
     return np.asarray(out.tokens)[0, : int(out.lengths[0])], np.asarray(out.kept_positions)[0]
 
   def check(self, name, pictures):
-    """Asks a question per turn, with the given pictures, beside fresh prompts."""
+    """Asks all questions, with the given pictures in each turn, beside fresh prompts."""
     model, params, processor = self.load(name)
     talk, shown = chat.Chat(model, params, processor, **OPTIONS), []
     with mock.patch.object(generation, "encode", wraps=generation.encode) as encode:
-      turns = [talk.ask(question, images=images) for question, images in zip(QUESTIONS[: len(pictures)], pictures)]
+      turns = [talk.ask(question, images=images) for question, images in zip(QUESTIONS, pictures)]
       self.assertEqual(encode.call_count, sum(map(bool, pictures)))
     asked = talk.conversation.messages
-    self.assertLen(asked, 2 * len(pictures))
+    self.assertLen(asked, 6)
     for number, turn in enumerate(turns):
       shown += [Image.open(picture) if isinstance(picture, pathlib.Path) else picture for picture in pictures[number]]
       tokens, kept = self.fresh(model, params, processor, asked[: 2 * number + 1], shown)
@@ -66,7 +66,7 @@ class ChatTest(parameterized.TestCase):
 
   def test_pictures_that_come_later(self):
     other = Image.fromarray(np.asarray(Image.open(PICTURE))[::-1].copy())
-    self.check("llava", [[PICTURE], [other]])
+    self.check("llava", [[PICTURE], [], [other]])
 
   def test_a_refused_question_leaves_the_chat_as_it_was(self):
     talk = chat.Chat(*self.load("qwen2_5_vl"), **OPTIONS)
