@@ -40,6 +40,7 @@ from experiments import head_importance
 from experiments import train
 from experiments.reporting import tables
 from experiments.running import command
+from experiments.running import compilation_cache
 from experiments.running import configs
 from experiments.running import files
 from experiments.running import processes
@@ -159,6 +160,7 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   for number, point in enumerate(waiting, 1):
     print(f"== {number} of {len(waiting)}: {point.name}", flush=True)
     _run_point(COMMANDS[settings.command], point)
+    compilation_cache.release_if_many()
   results = _results(points)
   rows = _table(points, results)
   _write(output, points, rows)

@@ -7,6 +7,8 @@ parity_test.py and pruning_test.py, which compare batches with single rows and p
 
 import pytest
 
+from experiments.running import compilation_cache
+
 # Tests of the port contract whose subject is shared code, and the ports on which only `--all` runs them.
 SHARED = (
   "every_selector",
@@ -39,6 +41,13 @@ LONG = (
 LONG_PORTS = {
   f"tests/models/port_contract_test.py::PortContractTest::test_{test}_{port}" for test in SHARED for port in LATER_PORTS
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_maps():
+  """Two thousand tests in a process compile more programs than a process may hold."""
+  yield
+  compilation_cache.release_if_many()
 
 
 def pytest_addoption(parser):

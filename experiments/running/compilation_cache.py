@@ -1,10 +1,11 @@
-"""Where JAX keeps compiled programs."""
+"""Where JAX keeps compiled programs, and when it lets them go."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
 import os
+import pathlib
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
@@ -44,3 +45,25 @@ def kept_in(directory: str | None, least_seconds: float = _LEAST_SECONDS) -> Ite
     yield
   finally:
     update(before)
+
+
+def release_if_many(maps: str = "/proc/self/maps", limit: str = "/proc/sys/vm/max_map_count") -> bool:
+  """Lets go of all compiled programs if this process has used half of its memory maps; the next call compiles again.
+
+  Every program for a CPU takes some tens of maps, and XLA crashes where the system refuses more. Systems other than Linux
+  set no such limit.
+
+  Args:
+    maps: the file with one line per memory map of this process.
+    limit: the file with the largest number of maps.
+
+  Returns:
+    Whether programs were let go.
+  """
+  used, allowed = pathlib.Path(maps), pathlib.Path(limit)
+  if not (used.exists() and allowed.exists()):
+    return False
+  many = len(used.read_bytes().splitlines()) > int(allowed.read_text()) // 2
+  if many:
+    jax.clear_caches()
+  return many
