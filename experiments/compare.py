@@ -225,7 +225,7 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     for number in records.remaining(len(batches), "batch"):
       batch = batches[number]
       seeds = number * size + np.arange(len(batch.datasets))
-      found = {variant.name: outcomes.outcome(model, params, batch, variant, seeds) for variant in variants}
+      found = outcomes.measure(model, params, batch, variants, seeds)
       records.append(
         {
           "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},

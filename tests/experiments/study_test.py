@@ -73,7 +73,7 @@ class StudyTest(absltest.TestCase):
     stack.enter_context(mock.patch.object(estimators, "_ablate", side_effect=Killed))
     stack.enter_context(mock.patch.object(estimators, "_attention_mass", side_effect=Killed))
     if not comparison:
-      stack.enter_context(mock.patch.object(outcomes, "_outcome", side_effect=Killed))
+      stack.enter_context(mock.patch.object(outcomes, "measure", side_effect=Killed))
     return stack
 
   def read_results(self):

@@ -1,4 +1,4 @@
-"""Outcomes by teacher forcing against answers that are really decoded."""
+"""Outcomes by teacher forcing against answers that are really decoded, for one variant and for several together."""
 
 import dataclasses
 
@@ -53,9 +53,23 @@ class OutcomesTest(parameterized.TestCase):
     wrong = answers + (np.arange(3) == 1) * (1 - 2 * (answers > 0))  # another second token
     for reference_answers, expected in ((answers, True), (wrong, False)):
       batch = dataclasses.replace(self.batch, answers=reference_answers)
-      right, kept = outcomes.outcome(self.model, self.params, batch, outcomes.Variant("row@1", self.weights, pruning), SEEDS)
-      np.testing.assert_array_equal(right, [expected] * 2)
-      np.testing.assert_allclose(kept, shares, rtol=1e-6)
+      variants = {
+        "row": (self.weights, pruning),
+        "other weights": (self.weights[::-1], pruning),
+        "in the decoder": (None, Pruning(keep_ratio=0.5, selector="fastv", prune_layer=1)),
+        "same tokens": (self.weights, pruning),
+        "all tokens": (None, Pruning()),
+      }
+      variants = [outcomes.Variant(name, *each) for name, each in variants.items()]
+      found = outcomes.measure(self.model, self.params, batch, variants, SEEDS)
+      self.assertEqual([*found], [variant.name for variant in variants])
+      for name in ("row", "same tokens"):
+        right, kept = found[name]
+        np.testing.assert_array_equal(right, [expected] * 2)
+        np.testing.assert_allclose(kept, shares, rtol=1e-6)
+      for variant in variants:
+        alone = outcomes.outcome(self.model, self.params, batch, variant, SEEDS)
+        np.testing.assert_array_equal(found[variant.name], alone, err_msg=variant.name)
 
 
 if __name__ == "__main__":
