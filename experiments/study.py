@@ -69,7 +69,7 @@ class Settings(command.MeshSettings):
   questions: int = command.option(2000, "Held-out questions.", least=5)
   examples: int = command.option(100, "Calibration questions of each kind, for every estimate.", least=1)
   keep_ratio: tuple[float, ...] = command.option(
-    (0.6, 0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
+    (0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
   )
   merge: tuple[str, ...] = command.option(
     selectors.MERGES, "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
