@@ -23,7 +23,7 @@ from models import stages
 from models import teacher_forcing
 from models.vision_language import Inputs
 
-# Tokens that go through the decoder at a time; with more, a small model's arrays leave the caches of a CPU.
+# Tokens that go through the decoder at a time, or one prompt; with more, a small model's arrays leave the caches of a CPU.
 _TOKENS = 2048
 
 
@@ -84,7 +84,7 @@ def _measure_group(model, params, batch, variants, seeds):
   right, start = [], 0
   while start < len(first):
     length = min(bucket(int(lengths[first[start]])), order.shape[1])
-    size = max(1, min(rows, _TOKENS // length))
+    size = -(-rows // -(-rows * length // _TOKENS))  # equal parts of the batch
     some = first[np.minimum(np.arange(start, start + size), len(first) - 1)]
     question = questions[some]
     own_prompts = jax.tree.map(lambda x, question=question: x[question], prompt)
