@@ -1,16 +1,19 @@
 """What XLA's CPU compiler does slowly, done in another way. Other platforms compile what they would without this module.
 
 `python -m experiments.speed.cpu` measures every workaround beside what it replaces; the gains below are its output (2 CPU
-cores with AVX-512, without AMX, 2026-11-21).
+cores with AVX-512, without AMX, 2026-11-22).
 
 | workaround | replaces | gain |
 |---|---|---|
-| `dot_general` | one row times a weight matrix, as one product | 0.9 to 1.6 times |
-| `dot_general` | one to four rows in bfloat16, as one product | 1.3 to 4.5 times |
-| `dot_general` | many rows in bfloat16, with a bfloat16 result | 1.9 to 2.0 times |
-| `matmul` | many rows in float32, where the matmul precision is `bfloat16` | 1.8 times |
+| `dot_general` | one row times a weight matrix, as one product | 1.0 to 1.7 times |
+| `dot_general` | one or two rows in bfloat16, as one product | 1.9 to 11.8 times |
+| `dot_general` | four rows in bfloat16, as one product | 1.4 times |
+| `dot_general` | one row in bfloat16 times a transposed weight matrix | 8.2 times |
+| `look_up` | rows of a bfloat16 table, in a loop of 15 steps | 37.7 times |
+| `dot_general` | many rows in bfloat16, with a bfloat16 result | 2.2 to 2.3 times |
+| `matmul` | many rows in float32, where the matmul precision is `bfloat16` | 1.7 times |
 | `attend_by_head` | long rows with all heads at once, padding and masked keys included | 1.3 to 2.3 times |
-| `kept` | cosines and sines computed again by every head, in one layer | 2.1 to 4.3 times |
+| `kept` | cosines and sines computed again by every head, in one layer | 2.1 to 2.3 times |
 
 Axes: B batch, T queries, S keys, G key/value heads, M query heads per key/value head, d head dim.
 """
@@ -33,6 +36,12 @@ CACHED_LOGITS = 1 << 19
 _PRODUCT_PARTS = 8
 # A product of more rows is limited by arithmetic, not by the bytes of the weight matrix.
 _FEW_ROWS = 8
+# Rows in bfloat16 that are multiplied one by one; each of them reads the whole weight matrix.
+_ROWS_ALONE = 2
+# Products that are added at once, and rows of a weight matrix that are read in one stretch.
+_TERMS = _NEIGHBORS = 8
+# Elements of a weight matrix up to which sums of `_TERMS` products stay in a CPU's caches. Larger ones take twice as many.
+_CACHED_SUMS = 1 << 24
 # Parts that a long row of attention is cut into.
 _ROW_PARTS = 16
 # Blocks of fewer queries make slow products.
@@ -86,9 +95,10 @@ def dot_general(
 ) -> jax.Array:
   """`jax.lax.dot_general` for `nn.Dense`, fast on CPUs too.
 
-  A few rows times a large matrix are computed in parts along the contraction, and a single bfloat16 row twice, since XLA's
-  CPU compiler has no fast product of one. Other products are computed in `operand_dtype` with a float32 result, which is
-  rounded to the result's dtype at the end: as bfloat16 it would be several times slower.
+  A few rows times a large matrix are computed in parts along the contraction. XLA's CPU compiler has no fast product of a
+  single bfloat16 row: one or two rows times a large matrix are summed without it, and one row times a transposed matrix is
+  computed twice. Other products are computed in `operand_dtype` with a float32 result, which is rounded to the result's
+  dtype at the end: as bfloat16 it would be several times slower.
 
   Args:
     inputs: [..., in].
@@ -109,16 +119,20 @@ def dot_general(
   dtype, rows = preferred_element_type or inputs.dtype, math.prod(inputs.shape[:-1])
   first = kernel.ndim == 2 and dimension_numbers[0][1] == (0,)
   if first and rows <= (1 if inputs.dtype == jnp.float32 else _FEW_ROWS) and kernel.size >= LEAST_SIZE:
-    if kernel.shape[0] % _PRODUCT_PARTS == 0:
-      return jax.lax.platform_dependent(inputs, kernel, cpu=lambda *args: _in_parts(*args).astype(dtype), default=whole)
+    alone = inputs.dtype == jnp.bfloat16 and rows <= _ROWS_ALONE
+    few, multiple = (_one_by_one, 2 * _TERMS * _NEIGHBORS) if alone else (_in_parts, _PRODUCT_PARTS)
+    if kernel.shape[0] % multiple == 0:
+      return jax.lax.platform_dependent(inputs, kernel, cpu=lambda *args: few(*args).astype(dtype), default=whole)
   kind = operand_dtype(inputs.dtype) if precision is None else inputs.dtype
   if inputs.dtype == jnp.float32 == kind or jnp.bfloat16 not in (inputs.dtype, kind):
     return whole(inputs, kernel)
 
   def large(inputs, kernel):
     inputs, kernel = inputs.astype(kind), kernel.astype(kind)
+    twice = kind == jnp.bfloat16 and rows == 1 and inputs.ndim > 1
+    inputs = jnp.repeat(inputs, 2, axis=0) if twice else inputs
     out = jax.lax.dot_general(inputs, kernel, dimension_numbers, preferred_element_type=jnp.float32)
-    return out.astype(dtype)
+    return (out[:1] if twice else out).astype(dtype)
 
   return jax.lax.platform_dependent(inputs, kernel, cpu=large, default=whole)
 
@@ -126,11 +140,47 @@ def dot_general(
 def _in_parts(inputs, kernel):
   """[..., in] times [in, out] as the float32 sum of products of parts of both."""
   rows = inputs.reshape(-1, _PRODUCT_PARTS, kernel.shape[0] // _PRODUCT_PARTS)
-  if len(rows) == 1 and inputs.dtype == jnp.bfloat16:
-    rows = jnp.repeat(rows, 2, axis=0)
   kernel = kernel.reshape(_PRODUCT_PARTS, -1, kernel.shape[1])
   parts = jnp.einsum("RPk,Pkn->PRn", rows, kernel, preferred_element_type=jnp.float32)
-  return parts.sum(axis=0)[: math.prod(inputs.shape[:-1])].reshape(*inputs.shape[:-1], -1)
+  return parts.sum(axis=0).reshape(*inputs.shape[:-1], -1)
+
+
+def _one_by_one(inputs, kernel):
+  """[..., in] times [in, out] in bfloat16, one row after another, as sums in float32."""
+  rows = inputs.reshape(-1, kernel.shape[0])
+  return jnp.concatenate([_row(row, kernel) for row in rows]).reshape(*inputs.shape[:-1], -1)
+
+
+def _row(row, kernel):
+  """[in] times [in, out] in bfloat16 as [1, out] float32.
+
+  First, sums of a few products each: element by element, in a loop that reads the kernel once, in bfloat16, and whose
+  operations are vector instructions. What is added together is far apart in the kernel, and `_NEIGHBORS` rows follow each
+  other, since memory is read fastest in long stretches. Then, in float32, the sums of these sums.
+  """
+  terms = _TERMS if kernel.size <= _CACHED_SUMS else 2 * _TERMS
+  row, sums = row.astype(jnp.float32).reshape(-1, terms, _NEIGHBORS, 1), 0
+  for start in range(0, terms, _TERMS):
+    # Otherwise the kernel would be converted in a loop of its own: once, before the decoding loop, into a float32 copy; or,
+    # every time, where more than 15 terms read it.
+    row, kernel = jax.lax.optimization_barrier((row, kernel))
+    rows = kernel.astype(jnp.float32).reshape(-1, terms, _NEIGHBORS, kernel.shape[1])
+    sums += sum(row[:, term] * rows[:, term] for term in range(start, start + _TERMS))
+  sums = sums.reshape(-1, kernel.shape[1])
+  return jnp.ones((1, len(sums))) @ sums
+
+
+def look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
+  """`jnp.take(table, rows, axis=0)`, without a float32 copy of a bfloat16 table before a loop that looks up in it.
+
+  XLA's CPU compiler converts a bfloat16 table to read rows of it, and moves the conversion out of the loop.
+  """
+
+  def in_loop(table, rows):
+    table, rows = jax.lax.optimization_barrier((table, rows))
+    return jnp.take(table, rows, axis=0)
+
+  return jax.lax.platform_dependent(table, rows, cpu=in_loop, default=functools.partial(jnp.take, axis=0))
 
 
 def attend_by_head(

@@ -27,6 +27,7 @@ from models import rope
 from models import sharding
 from models.cache import Cache
 from models.cpu import dot_general
+from models.cpu import look_up
 from models.decoder import DeepStack
 from models.decoder import Intervention
 from models.decoder import NOTHING
@@ -339,7 +340,8 @@ class VisionLanguageModel(nn.Module):
 
   def _embed(self, tokens):
     # In the layout of the table first: each device looks up its own rows and columns.
-    embeddings = sharding.constrain(self.language_model.embed_tokens(tokens), self.mesh, "data", None, "fsdp")
+    embeddings = look_up(self.language_model.embed_tokens.embedding, tokens)
+    embeddings = sharding.constrain(embeddings, self.mesh, "data", None, "fsdp")
     return sharding.residual(embeddings, self.mesh)
 
   def _gather(self, prompt, features):

@@ -66,7 +66,10 @@ class Case:
 # The name in models/cpu.py of each workaround, and what it replaces, in words.
 REPLACED = {
   "row": ("dot_general", "one row times a weight matrix, as one product"),
-  "bfloat16 rows": ("dot_general", "one to four rows in bfloat16, as one product"),
+  "bfloat16 row": ("dot_general", "one or two rows in bfloat16, as one product"),
+  "bfloat16 rows": ("dot_general", "four rows in bfloat16, as one product"),
+  "transposed": ("dot_general", "one row in bfloat16 times a transposed weight matrix"),
+  "look_up": ("look_up", "rows of a bfloat16 table, in a loop of 15 steps"),
   "bfloat16 product": ("dot_general", "many rows in bfloat16, with a bfloat16 result"),
   "bfloat16 logits": ("matmul", "many rows in float32, where the matmul precision is `bfloat16`"),
   "attend_by_head": ("attend_by_head", "long rows with all heads at once, padding and masked keys included"),
@@ -90,8 +93,11 @@ def make_cases(tokens: int, patches: int) -> list[Case]:
   picture = tuple(x[:1] for x in pictures)
   return [
     *(product("row", 1, size, "float32") for size in sizes),
-    *(product("bfloat16 rows", 1, size, "bfloat16") for size in sizes),
+    *(product("bfloat16 row", 1, size, "bfloat16") for size in sizes),
+    product("bfloat16 row", 2, sizes[0], "bfloat16"),
     product("bfloat16 rows", 4, sizes[0], "bfloat16"),
+    _product("transposed", draw("bfloat16", 1, _HIDDEN), draw("bfloat16", _VOCABULARY, _HIDDEN), axis=1),
+    _look_ups(draw("bfloat16", _VOCABULARY, _HIDDEN), steps=15),
     *(product("bfloat16 product", tokens, size, "bfloat16") for size in sizes[:2]),
     _low_precision(float32(tokens, sizes[0][0]), float32(*sizes[0])),
     _attention(f"a causal prompt of {tokens:,} tokens", *prompt, causal=True),
@@ -112,11 +118,24 @@ def _program(function, *args) -> Callable[[], jax.Array]:
   return lambda: jax.block_until_ready(jitted(*args))
 
 
-def _product(workaround, rows, matrix) -> Case:
-  numbers = (((1,), (0,)), ((), ()))
+def _product(workaround, rows, matrix, axis: int = 0) -> Case:
+  """Rows times a matrix, along one of the matrix's axes."""
+  numbers = (((1,), (axis,)), ((), ()))
   program = lambda product: _program(functools.partial(product, dimension_numbers=numbers), rows, matrix)
-  shapes = f"[{len(rows):,}, {matrix.shape[0]:,}] times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
+  shapes = f"[{len(rows):,}, {rows.shape[1]:,}] times [{matrix.shape[0]:,}, {matrix.shape[1]:,}]"
   return Case(workaround, shapes, program(cpu.dot_general), program(jax.lax.dot_general), rows.dtype.name)
+
+
+def _look_ups(table, steps: int) -> Case:
+  """Sums of rows of a table, looked up one after another."""
+
+  def total(look_up, table):
+    step = lambda number, out: out + look_up(table, number[None]).astype(jnp.float32)
+    return jax.lax.fori_loop(0, steps, step, jnp.zeros((1, table.shape[1])))
+
+  program = lambda look_up: _program(functools.partial(total, look_up), table)
+  shapes = f"[{table.shape[0]:,}, {table.shape[1]:,}]"
+  return Case("look_up", shapes, program(cpu.look_up), program(functools.partial(jnp.take, axis=0)), table.dtype.name)
 
 
 def _low_precision(rows, matrix) -> Case:

@@ -26,9 +26,21 @@ def draw(dtype, *shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32), dtype)
 
 
-def split(function, *args) -> bool:
-  """Whether a function sums the parts of a product."""
-  return bool(re.search(f"tensor<{cpu._PRODUCT_PARTS}x[1-9]x{COLUMNS}xf32>", jax.jit(function).lower(*args).as_text()))
+def way(function, *args) -> str:
+  """How a product is computed: `parts` of it, `sums` of a few terms, or `whole`."""
+  text = jax.jit(function).lower(*args).as_text()
+  if "optimization_barrier" in text:
+    return "sums"
+  return "parts" if re.search(f"tensor<{cpu._PRODUCT_PARTS}x[1-9]x{COLUMNS}xf32>", text) else "whole"
+
+
+def in_loop(function, x, table):
+  """`function` of x and a table that a loop does not change, three times; compiled."""
+
+  def loop(x, table):
+    return jax.lax.fori_loop(0, 3, lambda _, x: function(x, table).astype(x.dtype), x)
+
+  return jax.jit(loop).lower(x, table).compile()
 
 
 class DotGeneralTest(parameterized.TestCase):
@@ -43,27 +55,42 @@ class DotGeneralTest(parameterized.TestCase):
     inputs, kernel = draw(dtype, *rows, ROWS), draw(dtype, ROWS, COLUMNS, seed=1)
     multiply = functools.partial(cpu.dot_general, dimension_numbers=numbers, preferred_element_type=result)
     self.assertEqual(kernel.size, cpu.LEAST_SIZE)
-    self.assertTrue(split(multiply, inputs, kernel))
+    self.assertEqual(way(multiply, inputs, kernel), "parts" if dtype == "float32" else "sums")
     self.assert_close(
       jax.jit(multiply)(inputs, kernel), jax.lax.dot_general(inputs, kernel, numbers, preferred_element_type=result), dtype
     )
 
-  @parameterized.parameters((1, True), (2, True), (cpu._FEW_ROWS, True), (cpu._FEW_ROWS + 1, False))
-  def test_a_few_bfloat16_rows(self, rows, is_split):
+  @parameterized.parameters((1, "sums"), (2, "sums"), (3, "parts"), (cpu._FEW_ROWS, "parts"), (cpu._FEW_ROWS + 1, "whole"))
+  def test_a_few_bfloat16_rows(self, rows, expected):
     inputs, kernel = draw("bfloat16", rows, ROWS), draw("bfloat16", ROWS, COLUMNS, seed=1)
     multiply = functools.partial(cpu.dot_general, dimension_numbers=NUMBERS)
-    self.assertEqual(split(multiply, inputs, kernel), is_split)
+    self.assertEqual(way(multiply, inputs, kernel), expected)
     exact = np.asarray(inputs, np.float64) @ np.asarray(kernel, np.float64)
     # The sum is rounded once, at the end: to half of bfloat16's last place.
     np.testing.assert_allclose(np.asarray(jax.jit(multiply)(inputs, kernel), np.float64), exact, rtol=2**-8, atol=1e-4)
 
-  @parameterized.parameters(((2, ROWS), (ROWS, COLUMNS)), ((1, ROWS - 8), (ROWS - 8, COLUMNS)), ((1, 516), (516, COLUMNS)))
-  def test_other_products_are_not_split(self, inputs, kernel):
-    """Two rows, a small kernel, and a contraction that the parts do not divide."""
-    inputs, kernel = draw("float32", *inputs), draw("float32", *kernel, seed=1)
-    multiply = functools.partial(cpu.dot_general, dimension_numbers=NUMBERS)
-    self.assertFalse(split(multiply, inputs, kernel))
-    np.testing.assert_array_equal(multiply(inputs, kernel), jax.lax.dot_general(inputs, kernel, NUMBERS))
+  @parameterized.parameters(
+    (1, (ROWS, COLUMNS), 0, "sums"),
+    (2, (ROWS, COLUMNS), 0, "sums"),
+    (1, (ROWS + 8, COLUMNS), 0, "whole"),
+    (1, (COLUMNS, ROWS), 1, "whole"),
+  )
+  def test_one_or_two_bfloat16_rows_are_summed_in_float32(self, rows, shape, axis, expected):
+    """Also where the sums of more terms are added, where the terms do not divide the rows, and in a transposed kernel."""
+    inputs, kernel = draw("bfloat16", rows, shape[axis]), draw("bfloat16", *shape, seed=1)
+    exact = np.asarray(inputs, np.float64) @ np.moveaxis(np.asarray(kernel, np.float64), axis, 0)
+    for cached in (cpu._CACHED_SUMS, 0):
+      with mock.patch.object(cpu, "_CACHED_SUMS", cached):
+        numbers = (((1,), (axis,)), ((), ()))
+        multiply = functools.partial(cpu.dot_general, dimension_numbers=numbers, preferred_element_type="float32")
+        self.assertEqual(way(multiply, inputs, kernel), expected)
+        found = jax.jit(lambda *args, multiply=multiply: multiply(*args))(inputs, kernel)
+      np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=0, atol=1e-6 * np.abs(exact).max())
+
+  def test_the_kernel_of_a_loop_is_not_copied(self):
+    inputs, kernel = draw("bfloat16", 1, ROWS), draw("bfloat16", ROWS, COLUMNS, seed=1)
+    compiled = in_loop(functools.partial(cpu.dot_general, dimension_numbers=NUMBERS), inputs, kernel)
+    self.assertLess(compiled.memory_analysis().temp_size_in_bytes, kernel.nbytes)
 
   @parameterized.parameters("float32", "bfloat16")
   def test_gradient(self, dtype):
@@ -82,7 +109,7 @@ class DotGeneralTest(parameterized.TestCase):
     inputs = draw(dtype, 1, 1, ROWS)
     layers = [nn.Dense(COLUMNS, dot_general=multiply) for multiply in (cpu.dot_general, None)]
     params = {"params": {"kernel": draw(dtype, ROWS, COLUMNS, seed=1), "bias": draw(dtype, COLUMNS, seed=2)}}
-    self.assertTrue(split(layers[0].apply, params, inputs))
+    self.assertEqual(way(layers[0].apply, params, inputs), "parts" if dtype == "float32" else "sums")
     found, expected = (jax.jit(layer.apply)(params, inputs) for layer in layers)
     self.assert_close(found, expected, dtype)
 
@@ -145,6 +172,22 @@ class OperandTest(parameterized.TestCase):
     with mock.patch.object(cpu, "multiplies_bfloat16", lambda: True), jax.default_matmul_precision("bfloat16"):
       found = cpu.dot_general(inputs, kernel, NUMBERS, precision=jax.lax.Precision.HIGHEST)
     np.testing.assert_allclose(found, np.asarray(inputs, np.float64) @ np.asarray(kernel, np.float64), rtol=1e-4, atol=1e-5)
+
+
+class LookUpTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.table, self.rows = draw("bfloat16", 64, 64), jnp.asarray([[3, 0, 3], [63, 1, 2]])
+
+  def test_values_and_gradients(self):
+    np.testing.assert_array_equal(cpu.look_up(self.table, self.rows), jnp.take(self.table, self.rows, axis=0))
+    slope = jax.jit(jax.grad(lambda table: cpu.look_up(table, self.rows).astype(jnp.float32).sum()))(self.table)
+    counts = np.bincount(np.ravel(self.rows), minlength=64)
+    np.testing.assert_array_equal(np.asarray(slope, np.float32), np.repeat(counts[:, None], 64, axis=1))
+
+  def test_the_table_of_a_loop_is_not_copied(self):
+    compiled = in_loop(lambda rows, table: cpu.look_up(table, rows)[:, 0], jnp.asarray([5]), self.table)
+    self.assertLess(compiled.memory_analysis().temp_size_in_bytes, self.table.nbytes)
 
 
 class KeptTest(absltest.TestCase):
