@@ -43,7 +43,7 @@ REPORT = {
     },
   ],
   "seconds": {
-    "vision": [2.0],
+    "vision": [2.1, 2.0, 2.0],
     "batch": [8.0],
     "one by one": [10.0],
     "first_token x4": [9.0],
@@ -52,7 +52,7 @@ REPORT = {
     "prefill 1": [1.0],
     "prune 1": [0.05],
     "language 1": [0.8],
-    "decode 1": [0.2],
+    "decode 1": [0.25, 0.2, 0.2],
     "answer 1": [4.0],
     "first_token 0.2": [2.4],
     "prefill 0.2": [0.5],
@@ -90,7 +90,7 @@ class ReportTest(absltest.TestCase):
         "1",
         "120",
         "3000.0 (2900 to 3200)",
-        "2000.0 (2000 to 2000)",
+        "2000.0 (2000 to 2100)",
         "50.0 (50 to 50)",
         "800.0 (800 to 800)",
         "150.0",
@@ -133,6 +133,10 @@ class ReportTest(absltest.TestCase):
     for name, value in (("matmul_flops_per_second", 4e10), ("bandwidth_bytes_per_second", 4e9), ("vision_flops", 3e11)):
       with self.assertRaisesRegex(ValueError, "limits: stages are faster than the machine's limits"):
         report_lib.check_limits({**REPORT, name: value})
+    # One round is enough.
+    seconds = {**REPORT["seconds"], "decode 1": [0.2, 0.09, 0.2]}
+    with self.assertRaisesRegex(ValueError, "decoding 1': '111 %'"):
+      report_lib.check_limits({**REPORT, "seconds": seconds})
 
 
 if __name__ == "__main__":
