@@ -8,6 +8,9 @@ unless an importance follows (`hawk+mmr`, `hawk+mmr, ablation`). Every setting a
 differences are paired. Pictures are encoded once for all settings. Writes compare.md, compare.csv, datasets.csv (accuracy by
 data set), compare.png and heads.png with a PDF of each, transfer.md with --transfer, and metrics.jsonl, the record of the
 run. Interrupted at any moment, the same command resumes after the last batch that it finished.
+
+At last, every setting is timed on the first batch, from the visual tokens of its pictures to the answers, unless
+--timing_rounds is 0: milliseconds.md and milliseconds.csv hold the times, and the front of accuracy against them.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from experiments.running import journal
 from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
+from experiments.speed import timing
 from hawk_jax import checks
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
@@ -46,6 +50,8 @@ from models import stages
 from models.llava import clip_text
 
 RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf")
+# They differ from run to run.
+TIMES = ("milliseconds.md", "milliseconds.csv")
 # Every rule that needs neither a CLIP nor videos.
 RIVALS = (
   "random",
@@ -115,6 +121,7 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
   )
   heads: bool = command.option(True, "Whether to measure every head alone too, at the two smallest shares.")
   batch_size: int = command.option(40, "Questions per batch.", least=1)
+  timing_rounds: int = command.option(3, "Number of measurements behind the time of every setting; 0: no times.", least=0)
   output_dir: str = command.option("out/compare", "Directory for the results.")
 
   def __post_init__(self):
@@ -165,7 +172,7 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, watching.RECORD)) as output:
+  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, *TIMES, watching.RECORD)) as output:
     return _run(settings, output)
 
 
@@ -236,7 +243,44 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     records.close()
     table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
     watch.write(len(batches), **summarize(table))
+  if settings.timing_rounds:
+    _time(settings, output, table, conditions, batches, variants)
   return table
+
+
+def _time(
+  settings: Settings,
+  output: pathlib.Path,
+  table: list[dict[str, Any]],
+  conditions: dict[str, Any],
+  batches: data.Batches,
+  variants: Sequence[outcomes.Variant],
+) -> None:
+  """Times every setting on the first batch, and writes milliseconds.md and milliseconds.csv."""
+  machine = f"{environment.device()}; {environment.versions()}"
+  records = journal.Journal(output / "milliseconds.jsonl", conditions)
+  rounds = lambda: [record["milliseconds"] for record in records.records if record["machine"] == machine]
+  if (missing := settings.timing_rounds - len(rounds())) > 0:
+    batch, clock = batches[0], timing.Clock()
+    programs, parts = outcomes.programs(batches.model, batches.params, batch, variants, np.arange(len(batch.datasets)))
+    for name, program in programs.items():
+      clock.add(name, program)
+
+    def record(seconds):
+      total = lambda own: 1e3 * sum(factor * seconds[name] for name, factor in own.items())
+      records.append({"machine": machine, "milliseconds": {name: total(own) for name, own in parts.items()}})
+
+    clock.run(missing, record)
+  records.close()
+  found = {variant.name: float(np.median([each[variant.name] for each in rounds()])) for variant in variants}
+  entries = comparison.timed(table, found)
+  title = (
+    f"Milliseconds of one question in a batch of at most {settings.batch_size}, from the visual tokens of its picture to "
+    f"the answer: scores, selection, compaction and the decoder. {environment.model_name(settings.model)}; medians of "
+    f"{len(rounds())} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
+  )
+  files.write(output / TIMES[0], comparison.timed_markdown(entries, title))
+  files.write(output / TIMES[1], comparison.timed_csv(entries))
 
 
 def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:

@@ -65,16 +65,74 @@ def analyse(
   return _with_front(table)
 
 
-def _with_front(table):
+def _with_front(table, cost="mean_kept"):
   real = [entry for entry in table if not entry["row"].startswith(_SINGLE)]
   for entry in table:
-    entry["front"] = entry in real and not any(_dominates(other, entry) for other in real)
+    entry["front"] = entry in real and not any(_dominates(other, entry, cost) for other in real)
   return table
 
 
-def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
-  as_good = one["accuracy"] >= other["accuracy"] and one["mean_kept"] <= other["mean_kept"]
-  return as_good and (one["accuracy"] > other["accuracy"] or one["mean_kept"] < other["mean_kept"])
+def _dominates(one: dict[str, Any], other: dict[str, Any], cost: str) -> bool:
+  as_good = one["accuracy"] >= other["accuracy"] and one[cost] <= other[cost]
+  return as_good and (one["accuracy"] > other["accuracy"] or one[cost] < other[cost])
+
+
+def timed(table: Sequence[dict[str, Any]], milliseconds: Mapping[str, float]) -> list[dict[str, Any]]:
+  """Accuracy against time.
+
+  Args:
+    table: of `analyse`.
+    milliseconds: of one question, by `row@kept`.
+
+  Returns:
+    For each setting: row, kept, milliseconds, accuracy, low and high as in `analyse`, and under `front` whether no other row
+    is as accurate in less time, or more accurate in as much.
+  """
+  copied = ("row", "kept", "accuracy", "low", "high")
+  return _with_front(
+    [
+      {name: entry[name] for name in copied} | {"milliseconds": milliseconds[f"{entry['row']}@{entry['kept']:g}"]}
+      for entry in table
+    ],
+    "milliseconds",
+  )
+
+
+def timed_markdown(entries: Sequence[dict[str, Any]], title: str) -> str:
+  """The front of `timed`, and the time of every row and share.
+
+  Args:
+    entries: of `timed`.
+    title: of the text.
+  """
+  front = sorted((entry for entry in entries if entry["front"]), key=lambda entry: -entry["milliseconds"])
+  lines = [title, "", "The front: no other row is as accurate in less time, or more accurate in as much.", ""]
+  lines += tables.table(
+    ["milliseconds", "row", "kept", "right answers"],
+    [[f"{entry['milliseconds']:.2f}", entry["row"], f"{100 * entry['kept']:g} %", _accuracy(entry)] for entry in front],
+    left=2,
+  )
+  shares = sorted({entry["kept"] for entry in entries}, reverse=True)
+  times: dict[str, dict[float, float]] = {}
+  for entry in entries:
+    times.setdefault(entry["row"], {})[entry["kept"]] = entry["milliseconds"]
+  cell = lambda found, share: f"{found[share]:.2f}" if share in found else ""
+  lines += ["", "Milliseconds by row and share:", ""]
+  lines += tables.table(
+    ["", *(f"{100 * share:g} % kept" for share in shares)],
+    [[row, *(cell(found, share) for share in shares)] for row, found in times.items()],
+  )
+  return "\n".join(lines) + "\n"
+
+
+def timed_csv(entries: Sequence[dict[str, Any]]) -> str:
+  """A header, and one line per setting, of `timed`."""
+  columns = ["row", "kept", "milliseconds", "accuracy", "low", "high", "front"]
+  out = io.StringIO()
+  writer = csv_lib.DictWriter(out, columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows([{**entry, "front": int(entry["front"])} for entry in entries])
+  return out.getvalue()
 
 
 def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) -> list[dict[str, Any]]:

@@ -1,14 +1,17 @@
 """Whether pruned models answer right, found without decoding, for one batch and any number of settings of pruning.
 
+The same programs, one by one, are what settings are timed by.
+
 Axes: B batch, H heads, N variants, L tokens of the compacted prompt.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +63,7 @@ def measure(
   """
   found, groups = {}, collections.defaultdict(list)
   for variant in variants:
-    if variant.pruning.stage == "input" and not variant.pruning.stages:
+    if _before_decoder(variant):
       groups[dataclasses.replace(variant.pruning, head_weights="importance", keep_mass=None)].append(variant)
     else:
       found[variant.name] = outcome(model, params, batch, variant, seeds)
@@ -83,8 +86,7 @@ def _measure_group(model, params, batch, variants, seeds):
   _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
   right, start = [], 0
   while start < len(first):
-    length = min(bucket(int(lengths[first[start]])), order.shape[1])
-    size = -(-rows // -(-rows * length // _TOKENS))  # equal parts of the batch
+    length, size = _shape(int(lengths[first[start]]), order.shape[1], rows)
     some = first[np.minimum(np.arange(start, start + size), len(first) - 1)]
     question = questions[some]
     own_prompts = jax.tree.map(lambda x, question=question: x[question], prompt)
@@ -94,6 +96,78 @@ def _measure_group(model, params, batch, variants, seeds):
   right = np.concatenate(sharding.fetch(right, model.mesh))[inverse.reshape(len(variants), rows)]
   kept = (lengths.reshape(len(variants), rows) - prompt.text_counts).astype(np.float32) / np.float32(prompt.visual_counts)
   return {variant.name: pair for variant, pair in zip(variants, zip(right, kept))}
+
+
+def programs(
+  model, params, batch: Batch, variants: Sequence[Variant], seeds: np.ndarray | int = 0
+) -> tuple[dict[str, Callable[[], Any]], dict[str, dict[str, float]]]:
+  """What is to be timed for each of several variants: the work from a picture's visual tokens to its answer.
+
+  Variants with the same settings of pruning do the same work, whatever their importances, and so do the decoders of all
+  variants on prompts of one length.
+
+  Args:
+    model: as in `outcome`.
+    params: as in `outcome`.
+    batch: as in `outcome`.
+    variants: as in `measure`.
+    seeds: as in `outcome`.
+
+  Returns:
+    Programs by name, each of which returns when its work is done. And by the name of a variant: the names of programs whose
+    seconds, times the number beside each, add up to those of one question. Measures and stages in the vision tower count
+    with what they add to the tower's time, or take from it.
+  """
+  rows, found, parts = len(batch.datasets), {}, {}
+  inputs = Inputs(batch.prompt, batch.vision)
+
+  def add(name, function):
+    found.setdefault(name, lambda: jax.block_until_ready(function()))
+    return name
+
+  def encoder(*measures):
+    encode = functools.partial(generation.encode_pictures, model, params, inputs, measures)
+    return add(", ".join(["tower", *measures]), encode)
+
+  known: dict[Pruning, dict[str, float]] = {}
+  for variant in variants:
+    pruning = variant.pruning
+    if pruning not in known:
+      own = known[pruning] = {}
+      if pruning.rule.measures:
+        own |= {encoder(*sorted(pruning.rule.measures)): 1 / rows, encoder(): -1 / rows}
+      if _before_decoder(variant):
+        plan = _plan(model, batch, variant, seeds)
+        select = functools.partial(_compacted, params, batch.prompt, batch.features, plan, model=model)
+        sequence = select()
+        lengths = sharding.fetch(sequence.order >= 0, model.mesh).sum(axis=1)
+        length, size = _shape(int(lengths.max()), sequence.order.shape[1], rows)
+        decode = functools.partial(
+          _right,
+          params,
+          jax.tree.map(lambda x, size=size: x[:size], batch.prompt),
+          _rows(sequence, np.arange(size), length=length),
+          batch.features,
+          batch.answers[:size],
+          model=model,
+        )
+        own |= {add(f"select, {variant.name}", select): 1 / rows, add(f"decoder, {size} x {length}", decode): 1 / size}
+      else:
+        own[add(f"whole, {variant.name}", functools.partial(_on_device, model, params, batch, variant, seeds))] = 1 / rows
+        if stages.plan_tower(model, inputs, pruning, variant.importance)[0]:
+          own[encoder()] = -1 / rows
+    parts[variant.name] = known[pruning]
+  return found, parts
+
+
+def _before_decoder(variant):
+  return variant.pruning.stage == "input" and not variant.pruning.stages
+
+
+def _shape(longest, slots, rows):
+  """Slots of compacted prompts, the longest of which has so many tokens, and how many go through the decoder at a time."""
+  length = min(bucket(longest), slots)
+  return length, -(-rows // -(-rows * length // _TOKENS))  # equal parts of the batch
 
 
 def outcome(model, params, batch: Batch, variant: Variant, seeds: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -110,11 +184,16 @@ def outcome(model, params, batch: Batch, variant: Variant, seeds: np.ndarray | i
     [B] bool, whether the greedy answer is the reference, and [B] float32, the share of visual tokens that was kept; with
     stages in the decoder, the mean over its layers.
   """
+  return sharding.fetch(_on_device(model, params, batch, variant, seeds), model.mesh)
+
+
+def _on_device(model, params, batch, variant, seeds):
+  """`outcome`, as arrays that may not be computed yet."""
   pruning, inputs = variant.pruning, Inputs(batch.prompt, batch.vision)
   tower, limits = stages.plan_tower(model, inputs, pruning, variant.importance)
   features = generation.encode_pictures(model, params, inputs, (), tower) if tower else batch.features
   plan = _plan(model, batch, variant, seeds, limits)
-  return sharding.fetch(_outcome(params, batch.prompt, features, batch.answers, plan, model=model), model.mesh)
+  return _outcome(params, batch.prompt, features, batch.answers, plan, model=model)
 
 
 def _plan(model, batch, variant, seeds, limits=None):

@@ -20,7 +20,7 @@ class CompareTest(parameterized.TestCase):
     self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
 
   def run_with(self, **settings):
-    return compare.run(compare.Settings(output_dir=str(self.directory), **settings))
+    return compare.run(compare.Settings(**{"output_dir": str(self.directory), "timing_rounds": 0, **settings}))
 
   def test_adaptive_budget_has_the_same_mean_within_its_bound(self):
     # Batches like those of study_test, which share programs.
@@ -69,6 +69,22 @@ class CompareTest(parameterized.TestCase):
       self.assertIn(heading, text)
     for name in ("compare.pdf", "datasets.csv"):
       self.assertTrue((self.directory / name).exists())
+
+  def test_every_setting_is_timed_once(self):
+    settings = dict(questions=5, batch_size=5, keep_ratio=(0.2,), selector=("random", "fastv"), heads=False, timing_rounds=2)
+    table = self.run_with(**settings)
+    with open(self.directory / "milliseconds.csv", newline="") as file:
+      found = list(csv.DictReader(file))
+    self.assertEqual([row["row"] for row in found], [entry["row"] for entry in table])
+    self.assertTrue(all(float(row["milliseconds"]) > 0 for row in found))
+    self.assertTrue(any(row["front"] == "1" for row in found))
+    whole = {path.name: path.read_bytes() for path in self.directory.glob("milliseconds.*")}
+    for name in compare.TIMES:
+      (self.directory / name).unlink()
+    with mock.patch.object(compare.outcomes, "programs") as programs:
+      self.run_with(**settings)
+    programs.assert_not_called()
+    self.assertEqual({path.name: path.read_bytes() for path in self.directory.glob("milliseconds.*")}, whole)
 
   def test_importance_of_another_model_is_refused(self):
     path = self.directory / "w.json"

@@ -57,7 +57,11 @@ class RunsTest(parameterized.TestCase):
   @parameterized.parameters(
     ("head_importance", "batches.jsonl", dict(estimator="ablation", examples=2, batch_size=2)),
     ("head_importance", "steps.jsonl", dict(estimator="learned", examples=1, batch_size=5, steps=8)),
-    ("compare", "batches.jsonl", dict(questions=25, batch_size=5, keep_ratio=(0.2,), selector=("random",), heads=False)),
+    (
+      "compare",
+      "batches.jsonl",
+      dict(questions=25, batch_size=5, keep_ratio=(0.2,), selector=("random",), heads=False, timing_rounds=0),
+    ),
   )
   def test_killed_and_started_again_equals_undisturbed(self, command, records, settings):
     whole = self.finish(command, "whole", **settings)

@@ -101,6 +101,8 @@ class StudyTest(absltest.TestCase):
         "datasets.csv",
         "compare.png",
         "compare.pdf",
+        "milliseconds.md",
+        "milliseconds.csv",
         "heads.png",
         "heads.pdf",
         "ablation.png",

@@ -101,6 +101,25 @@ class ComparisonTest(absltest.TestCase):
     front = {(entry["row"], entry["kept"]) for entry in table if entry["front"]}
     self.assertEqual(front, {("all tokens", 1.0), ("better", 0.05)})
 
+  def test_front_of_time(self):
+    times = {
+      "all tokens@1": 9.0,
+      "uniform@0.1": 2.0,
+      "better@0.1": 2.0,
+      "mixed@0.1": 1.0,
+      "random@0.1": 1.5,
+      "better@0.05": 3.0,
+    }
+    entries = comparison.timed(self.table, times)
+    at = {f"{entry['row']}@{entry['kept']:g}": entry for entry in entries}
+    self.assertEqual({name: entry["milliseconds"] for name, entry in at.items()}, times)
+    self.assertEqual({name for name, entry in at.items() if entry["front"]}, {"all tokens@1", "better@0.1", "mixed@0.1"})
+    rows = list(csv.DictReader(io.StringIO(comparison.timed_csv(entries))))
+    self.assertEqual([float(row["milliseconds"]) for row in rows], [*times.values()])
+    text = comparison.timed_markdown(entries, "title")
+    self.assertRegex(text, r"\| 9.00 \| all tokens \| 100 % \|.*\n\| 2.00 \| better \| 10 % \|.*\n\| 1.00 \| mixed ")
+    self.assertIn("| better |  | 2.00 | 3.00 |", text)
+
   def test_over_models(self):
     rng = np.random.default_rng(1)
     levels = (0.6, 0.7, 0.8)

@@ -24,7 +24,8 @@ class OutcomesTest(parameterized.TestCase):
     super().setUpClass()
     cls.model, cls.params = checks.load(reference, "mistral")
     inputs = cls.model.pack(**reference.batch(("two", "one")))
-    features = generation.encode_pictures(cls.model, cls.params, inputs)
+    features = generation.encode_pictures(cls.model, cls.params, inputs, ("sensitivity",))
+    cls.vision = inputs.vision
     relevance = np.random.default_rng(0).normal(size=inputs.prompt.visual_order.shape).astype(np.float32)
     cls.batch = data.Batch(inputs.prompt, features, np.zeros([2, 3], np.int32), ["a", "b"], relevance)
     cls.weights = checks.uneven_importance(8)
@@ -70,6 +71,31 @@ class OutcomesTest(parameterized.TestCase):
       for variant in variants:
         alone = outcomes.outcome(self.model, self.params, batch, variant, SEEDS)
         np.testing.assert_array_equal(found[variant.name], alone, err_msg=variant.name)
+
+  def test_settings_of_one_kind_share_what_is_timed(self):
+    fixed, adaptive = Pruning(keep_ratio=0.2), Pruning(keep_ratio=0.2, keep_mass=0.2)
+    variants = {
+      "uniform": (None, fixed),
+      "weighted": (self.weights, fixed),
+      "adaptive": (None, adaptive),
+      "random": (None, Pruning(keep_ratio=0.2, selector="random")),
+      "in the decoder": (None, Pruning(keep_ratio=0.5, selector="fastv", prune_layer=1)),
+      "measured": (None, Pruning(keep_ratio=0.2, selector="zooprune")),
+    }
+    batch = dataclasses.replace(self.batch, vision=self.vision)
+    programs, parts = outcomes.programs(
+      self.model, self.params, batch, [outcomes.Variant(name, *each) for name, each in variants.items()], SEEDS
+    )
+    self.assertEqual([*parts], [*variants])
+    self.assertEqual(parts["uniform"], parts["weighted"])
+    self.assertNotEqual(parts["uniform"], parts["adaptive"])
+    [decoder] = {*parts["uniform"]} & {*parts["random"]}
+    self.assertEqual([parts["uniform"][decoder], len(parts["uniform"]), len(parts["in the decoder"])], [0.5, 2, 1])
+    tower = {name: number for name, number in parts["measured"].items() if name.startswith("tower")}
+    self.assertEqual(tower, {"tower, sensitivity": 0.5, "tower": -0.5})
+    self.assertEqual({*programs}, {name for own in parts.values() for name in own})
+    for program in programs.values():
+      program()
 
 
 if __name__ == "__main__":
