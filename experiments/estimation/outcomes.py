@@ -28,6 +28,8 @@ from models.vision_language import Inputs
 
 # Tokens that go through the decoder at a time, or one prompt; with more, a small model's arrays leave the caches of a CPU.
 _TOKENS = 2048
+# Pairs of visual tokens that are compared at a time, 256 MB in float32.
+_PAIRS = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +77,16 @@ def measure(
 def _measure_group(model, params, batch, variants, seeds):
   """`measure` for variants of one rule, one merge and one number of slots, which prune before the decoder."""
   prompt, rows = batch.prompt, len(batch.datasets)
+  plans = collections.defaultdict(list)
+  for variant in variants:
+    plan = _plan(model, batch, variant, seeds)
+    plans[jax.tree.structure(plan)].append((variant, plan))
+  variants = [variant for alike in plans.values() for variant, _ in alike]
+  most = _most_together(model, prompt)
   sequences = [
-    _compacted(params, prompt, batch.features, _plan(model, batch, variant, seeds), model=model) for variant in variants
+    _compacted_together(model, params, batch, [plan for _, plan in alike[start : start + most]])
+    for alike in plans.values()
+    for start in range(0, len(alike), most)
   ]
   sequences = jax.tree.map(lambda *parts: jnp.concatenate(parts), *sequences)
   order = sharding.fetch(sequences.order, model.mesh)  # [N * B, L]
@@ -96,6 +106,20 @@ def _measure_group(model, params, batch, variants, seeds):
   right = np.concatenate(sharding.fetch(right, model.mesh))[inverse.reshape(len(variants), rows)]
   kept = (lengths.reshape(len(variants), rows) - prompt.text_counts).astype(np.float32) / np.float32(prompt.visual_counts)
   return {variant.name: pair for variant, pair in zip(variants, zip(right, kept))}
+
+
+def _most_together(model, prompt) -> int:
+  """How many variants pick tokens in one program; some rules compare all pairs of visual tokens."""
+  rows, visual = prompt.visual_order.shape
+  return max(1, _PAIRS // (rows * visual**2)) if model.mesh is None else 1
+
+
+def _compacted_together(model, params, batch, plans):
+  """Compacted prompts, [len(plans) * B, ...], of plans that differ in their arrays only."""
+  args = params, batch.prompt, batch.features
+  if len(plans) == 1:
+    return _compacted(*args, plans[0], model=model)
+  return _compacted_each(*args, jax.tree.map(lambda *each: np.stack(each), *plans), model=model)
 
 
 def programs(
@@ -214,6 +238,13 @@ def _outcome(params, prompt, features, answers, plan, *, model):
 @functools.partial(jax.jit, static_argnames="model")
 def _compacted(params, prompt, features, plan, *, model):
   return model.apply({"params": params}, prompt, features, plan, method="prune")
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _compacted_each(params, prompt, features, plans, *, model):
+  # What does not depend on the plan, such as the scores of all heads, is computed once.
+  found = jax.vmap(lambda plan: _compacted(params, prompt, features, plan, model=model))(plans)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 
 @functools.partial(jax.jit, static_argnames="length")
