@@ -13,11 +13,13 @@ about. With --point_first, two heads of the first layer are to do so too, and ha
 digits whatever the question, so that head importance has something to find. Later, half of the pictures lose visual tokens
 that no question is about, so that the model gets used to gaps.
 
-With --nopoint_middle and without --point_first, no loss tells any head where to look. More --heads are smaller ones: of 16,
-each compares 8 numbers, too few to tell ten digits, eight colours and a box apart, so no head can follow all questions:
+Without --point_first and with --nopoint_middle, no loss tells any head where to look. With --see_few and --answer_early a
+model learns to find the answers all the same: at first, each question sees only the visual tokens that it is about, and
+every token of a question, not only its last, is to show the answer. Models of several seeds, for `experiments.study`:
 
-  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=heads=16 \
-      --set=point_middle=False --output_dir=out/unshaped
+  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 \
+      --set=point_middle=False --set=see_few=True --set=answer_early=True --set=probe_left=True \
+      --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ SETTINGS = "settings.json"
 _AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
 _CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
 _GAPS_FROM = 0.35  # from then on visual tokens are removed
+# With --see_few: from the first on, a question sees more than what it is about; from the second on, everything but the gaps.
+_MORE_FROM, _ALL_FROM = 0.03, 0.6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ class Settings(command.Settings, watching.Settings):
   probe_left: bool = command.option(
     False, "Whether visual tokens are to show the cell to their left, half way up the decoder."
   )
+  answer_early: bool = command.option(False, "Whether every token of the question is to show the answer, at first.")
   point_first: bool = command.option(
     False,
     "Whether heads of the first layer are shaped: two to look at what the question "
@@ -80,6 +85,9 @@ class Settings(command.Settings, watching.Settings):
   )
   point_middle: bool = command.option(
     True, "Whether heads half way up the decoder are to look at what the question is about, at first."
+  )
+  see_few: bool = command.option(
+    False, "Whether each question sees, at first, only the visual tokens that it is about, and then more and more others."
   )
   heads: int | None = command.option(
     None,
@@ -96,7 +104,13 @@ class Settings(command.Settings, watching.Settings):
   @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses."""
-    chosen = {"cells": True, "left": self.probe_left, "point_middle": self.point_middle, "point_first": self.point_first}
+    chosen = {
+      "cells": True,
+      "left": self.probe_left,
+      "early": self.answer_early,
+      "point_middle": self.point_middle,
+      "point_first": self.point_first,
+    }
     return tuple(name for name, used in chosen.items() if used)
 
 
@@ -209,6 +223,10 @@ def _make_batch(settings: Settings, student: embedded.Student, step: int) -> bat
   batch, _ = batches.make_batch(
     student, np.random.default_rng([settings.seed, 1, step]), "train", settings.batch_size, settings.questions, difficulty
   )
+  if settings.see_few and step < _ALL_FROM * settings.steps:
+    # The number of other visual tokens that a question sees grows by the same factor in every step.
+    grown = max(0.0, (step / settings.steps - _MORE_FROM) / (_ALL_FROM - _MORE_FROM))
+    return batches.hide_tokens(batch, np.random.default_rng([settings.seed, 4, step]), batch.seen.shape[-1] ** grown - 1)
   if not settings.init_from and step < _GAPS_FROM * settings.steps:
     return batch
   return batches.drop_tokens(batch, np.random.default_rng([settings.seed, 3, step]))

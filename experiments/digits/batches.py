@@ -35,6 +35,7 @@ class Batch:
     cells: [B, V, 3] int32, what each visual token shows, with CELL_CLASSES values.
     left: [B, V, 2] int32, what the cell to its left shows, with LEFT_CLASSES values.
     about: [B, Q, V] float32, the cells that each question is about, with a sum of 1.
+    seen: [B, Q, V] bool, the visual tokens that each question may attend to.
   """
 
   inputs: Inputs
@@ -44,6 +45,7 @@ class Batch:
   cells: jax.Array
   left: jax.Array
   about: jax.Array
+  seen: jax.Array
 
 
 def make_batch(
@@ -74,6 +76,7 @@ def make_batch(
   tokens, targets, target_index = zip(*(_encode(student, question) for row in asked for question in row))
   cells, left = zip(*map(_labels, scenes))
   rows = lambda values: np.asarray(values, np.int32).reshape(size, questions, -1)
+  about = np.asarray([[_about(question) for question in row] for row in asked])
   batch = Batch(
     inputs=student.model.pack(input_ids=[student.before] * size, **student.architecture.pixels(np.stack(pictures))),
     tokens=rows(tokens),
@@ -81,7 +84,8 @@ def make_batch(
     target_index=rows(target_index),
     cells=np.asarray(cells, np.int32),
     left=np.asarray(left, np.int32),
-    about=np.asarray([[_about(question) for question in row] for row in asked]),
+    about=about,
+    seen=np.ones(about.shape, bool),
   )
   return batch, [[question.kind for question in row] for row in asked]
 
@@ -94,6 +98,21 @@ def drop_tokens(batch: Batch, rng: np.random.Generator) -> Batch:
   prompt = batch.inputs.prompt
   prompt = prompt.replace(visual_order=np.where(kept, prompt.visual_order, -1))
   return batch.replace(inputs=dataclasses.replace(batch.inputs, prompt=prompt))
+
+
+def hide_tokens(batch: Batch, rng: np.random.Generator, others: float) -> Batch:
+  """Lets each question see the visual tokens that it is about, and some others: first of coloured digits, last empty cells.
+
+  Args:
+    batch: of `make_batch`.
+    rng: source of all choices.
+    others: how many others.
+  """
+  colors = batch.cells[:, None, :, 1]
+  kind = np.where(colors < GREY, 1, np.where(colors == GREY, 2, 3))
+  order = np.where(batch.about > 0, 0, kind) + rng.random(batch.about.shape)
+  rank = order.argsort(axis=-1).argsort(axis=-1)
+  return batch.replace(seen=rank < (batch.about > 0).sum(axis=-1, keepdims=True) + others)
 
 
 def _scene(rng, split, questions, difficulty):

@@ -29,6 +29,7 @@ class Outputs:
 
   Attributes:
     logits: [B, Q, 2, vocab] float32, for the answer and the end token.
+    early: [B, Q, T, vocab] float32, logits at every token of the question.
     visual: [B, V, D] visual tokens as the decoder gets them.
     middle: [B, V, D] hidden states of the visual tokens half way up the decoder.
     pointing: [B, Q, M, V] attention logits half way up the decoder, from each question's last token.
@@ -37,6 +38,7 @@ class Outputs:
   """
 
   logits: jax.Array
+  early: jax.Array
   visual: jax.Array
   middle: jax.Array
   pointing: jax.Array
@@ -74,6 +76,7 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
 
   # Every question extends a copy of its picture's cache. The layer half way up also returns its queries.
   cache = per_question(cache_lib.make(keys_values, sequence.lengths, length))
+  cache = cache.replace(valid=_hide(cache.valid, per_question(places), batch.seen.reshape(size * number, -1)))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
   (hidden, _), captured = apply(
@@ -100,11 +103,18 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   per_picture = lambda x: x.reshape(size, number, *x.shape[1:])
   return Outputs(
     logits=per_picture(logits),
+    early=per_picture(apply(hidden, method="logits")),
     visual=features.tokens[prompt.visual_slots],
     middle=rows(below, places),
     pointing=pointing,
     scores=per_picture(scores),
   )
+
+
+def _hide(valid, places, seen):
+  """`valid` [B, S] without the places [B, V] that are not seen [B, V]."""
+  hidden = jax.vmap(lambda places, seen: jnp.zeros(valid.shape[1], bool).at[places].max(~seen))(places, seen)
+  return valid & ~hidden
 
 
 def answers(outputs: Outputs, batch: batches.Batch) -> jax.Array:
@@ -115,6 +125,13 @@ def answers(outputs: Outputs, batch: batches.Batch) -> jax.Array:
 def cells(outputs: Outputs, batch: batches.Batch, probe: jax.Array) -> jax.Array:
   """Each visual token shows its own cell to a linear probe, as a pretrained vision tower's tokens would."""
   return _probe(outputs.visual @ probe, batch.cells, batches.CELL_CLASSES)
+
+
+def early(outputs: Outputs, batch: batches.Batch) -> jax.Array:
+  """Every token of the question shows the answer; those before the word that matters can only guess."""
+  asked = jnp.arange(outputs.early.shape[2]) < batch.target_index[..., :1]
+  losses = optax.softmax_cross_entropy_with_integer_labels(outputs.early, batch.targets[..., :1])
+  return jnp.where(asked, losses, 0).sum() / asked.sum()
 
 
 def left(outputs: Outputs, batch: batches.Batch, probe: jax.Array) -> jax.Array:
@@ -138,7 +155,7 @@ def point_first(outputs: Outputs, batch: batches.Batch) -> jax.Array:
 
 
 AUXILIARY: dict[str, Callable[..., jax.Array]] = {
-  function.__name__: function for function in (cells, left, point_middle, point_first)
+  function.__name__: function for function in (cells, left, early, point_middle, point_first)
 }
 # Classes that the linear probes of auxiliary losses tell apart.
 _CLASSES = {"cells": batches.CELL_CLASSES, "left": batches.LEFT_CLASSES}

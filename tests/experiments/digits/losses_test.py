@@ -41,6 +41,15 @@ class ForwardTest(parameterized.TestCase):
     np.testing.assert_allclose(outputs.logits[0, :, 0], alone.logits[:, 0], atol=1e-3)
     right = np.asarray(alone.tokens[:, 0] == batch.targets[0, :, 0])
     np.testing.assert_allclose(outputs.logits[0, right, 1], alone.logits[right, 1], atol=1e-3)
+    last = np.take_along_axis(outputs.early[0], batch.target_index[0, :, :1, None], axis=1)[:, 0]
+    np.testing.assert_allclose(last, outputs.logits[0, :, 0], atol=1e-4)
+
+    # What a question is about, hidden from this question alone.
+    seen = batch.seen.copy()
+    seen[0, 0] = batch.about[0, 0] == 0
+    hidden = jax.jit(losses.forward, static_argnames="model")(params, batch.replace(seen=seen), model=model)
+    np.testing.assert_allclose(hidden.logits[0, 1:], outputs.logits[0, 1:], atol=1e-5)
+    self.assertGreater(np.abs(hidden.logits[0, 0] - outputs.logits[0, 0]).max(), 1)
 
 
 class LossesTest(absltest.TestCase):
@@ -61,6 +70,10 @@ class LossesTest(absltest.TestCase):
     scores = np.where(np.arange(heads)[:, None] < heads // 2, pointing, 100.0 * grey)
     cls.outputs = losses.Outputs(
       logits=jnp.asarray(100.0 * np.eye(student.tokenizer.get_vocab_size())[batch.targets]),
+      early=jnp.asarray(
+        100.0
+        * np.eye(student.tokenizer.get_vocab_size())[np.repeat(batch.targets[..., :1], batches.QUESTION_LENGTH, axis=2)]
+      ),
       visual=jnp.asarray(100.0 * one_hot(batch.cells, batches.CELL_CLASSES)),
       middle=jnp.asarray(100.0 * one_hot(batch.left, batches.LEFT_CLASSES)),
       pointing=jnp.asarray(pointing[:, :, :sharing]),
@@ -78,6 +91,13 @@ class LossesTest(absltest.TestCase):
     wrong = self.outputs.replace(logits=jnp.roll(self.outputs.logits, 1, axis=-1))
     self.assertGreater(float(losses.answers(wrong, self.batch)), 50)
     self.assertFalse(losses.right(wrong, self.batch).any())
+
+  def test_every_token_of_the_question_shows_the_answer(self):
+    self.assertAlmostEqual(self.loss("early"), 0, places=4)
+    last = int(self.batch.target_index[0, 0, 0])
+    for place, wrong in ((0, True), (last - 1, True), (last, False)):
+      early = self.outputs.early.at[0, 0, place].set(jnp.roll(self.outputs.early[0, 0, place], 1))
+      self.assertEqual(self.loss("early", self.outputs.replace(early=early)) > 0.1, wrong)
 
   def test_probes(self):
     for name, tokens in (("cells", "visual"), ("left", "middle")):
