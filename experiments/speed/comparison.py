@@ -59,7 +59,8 @@ def check_outputs(
     dtypes: of the parameters of both. Greedy tokens must be equal only if all are float32.
 
   Returns:
-    What was found for each case.
+    What was found for each case. `gap` tells a near tie from an error: at the first place where tokens differ, by how much
+    our logit of the baseline's token is below our largest, as a share of the largest; None where no token differs.
 
   Raises:
     ValueError: outputs that differ by more than the dtype's rounding explains.
@@ -73,12 +74,24 @@ def check_outputs(
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     same = int(np.cumprod(np.asarray(programs.answer().tokens)[0] == tokens).sum())
     checks.append(
-      {"baseline": name, "case": programs.case.name, "largest_logit_error": error, "equal_tokens": same, "of": steps + 1}
+      {
+        "baseline": name,
+        "case": programs.case.name,
+        "largest_logit_error": error,
+        "equal_tokens": same,
+        "of": steps + 1,
+        "gap": None if same > steps else _gap(programs, same, tokens[same]),
+      }
     )
     close = error <= (_FLOAT32 if exact else _LOW_PRECISION)  # False for NaN too
     if not close or (exact and same != steps + 1):
       raise ValueError(f"baseline: outputs differ at {programs.case.name}: {checks[-1]}")
   return checks
+
+
+def _gap(programs, place, token):
+  logits = np.asarray(programs.answer(return_logits=True).logits)[0, place]
+  return float((logits.max() - logits[token]) / np.abs(logits).max())
 
 
 def add_baseline(

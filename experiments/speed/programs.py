@@ -103,11 +103,18 @@ class Programs:
     """All decoding steps after a state of `first_token`, which is used up."""
     return self._loop(self._params, state, self.case.inputs.prompt.next_position, None, self._end_ids)
 
-  def answer(self) -> generation.Generation:
+  def answer(self, return_logits: bool = False) -> generation.Generation:
     """The whole of `generate`."""
     return jax.block_until_ready(
       generation.prefill_and_decode(
-        self._params, self.case.inputs.prompt, self._encode(), self.case.plan, None, self._end_ids, **self._static
+        self._params,
+        self.case.inputs.prompt,
+        self._encode(),
+        self.case.plan,
+        None,
+        self._end_ids,
+        return_logits=return_logits,
+        **self._static,
       )
     )
 

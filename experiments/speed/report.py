@@ -268,11 +268,15 @@ def _notes(report, measured) -> list[str]:
   if report["checks"]:
     checks = "; ".join(
       f"{check['baseline']}, kept {check['case']}: logits differ by {check['largest_logit_error']:.1e} of the largest, "
-      f"{check['equal_tokens']} of {check['of']} tokens are equal"
+      f"{check['equal_tokens']} of {check['of']} tokens are equal" + _gap(check)
       for check in report["checks"]
     )
     lines.append(f"Outputs, compared before: {checks}.")
   return lines
+
+
+def _gap(check) -> str:
+  return "" if check["gap"] is None else f" (the first two that differ, by {check['gap']:.1e} of the largest logit)"
 
 
 def plot(path: pathlib.Path, report: dict[str, Any]) -> None:

@@ -19,7 +19,10 @@ REPORT = {
   "vision_flops": 1e11,
   "batch_sizes": [4],
   "baselines": [],
-  "checks": [{"baseline": "transformers float32", "case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11}],
+  "checks": [
+    {"baseline": "one", "case": "1", "largest_logit_error": 2e-6, "equal_tokens": 11, "of": 11, "gap": None},
+    {"baseline": "two", "case": "0.2", "largest_logit_error": 2e-2, "equal_tokens": 4, "of": 11, "gap": 3e-3},
+  ],
   "cases": [
     {
       "keep_ratio": 1.0,
@@ -109,7 +112,8 @@ class ReportTest(absltest.TestCase):
     self.assertIn("Vision: 100 GFLOP, at best 1000 ms, 50 % of that rate.", text)
     self.assertIn("11 tokens each: 0.50 samples/s; one by one 0.40.", text)
     self.assertIn("| batch of 1 | 2400.0 (2400 to 2400) | 100.0 |\n| batch of 4 | 9000.0 (9000 to 9000) | 80.0 |", text)
-    self.assertIn("transformers float32, kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal.", text)
+    self.assertIn("one, kept 1: logits differ by 2.0e-06 of the largest, 11 of 11 tokens are equal; two, kept 0.2: ", text)
+    self.assertIn("4 of 11 tokens are equal (the first two that differ, by 3.0e-03 of the largest logit).", text)
 
   def test_beside_a_baseline(self):
     text = report_lib.summarize({**REPORT, "baselines": ["transformers float32"], "seconds": {**REPORT["seconds"], **TORCH}})
