@@ -14,12 +14,12 @@ digits whatever the question, so that head importance has something to find. Lat
 that no question is about, so that the model gets used to gaps.
 
 Without --point_first and with --nopoint_middle, no loss tells any head where to look. With --see_few and --answer_early a
-model learns to find the answers all the same: at first, each question sees only the visual tokens that it is about, and
-every token of a question, not only its last, is to show the answer. Models of several seeds, for `experiments.study`:
+model learns to find the answers all the same: at first, each question sees only the visual tokens that it is about
+(`experiments.digits.curriculum`), and every token of a question, not only its last, is to show the answer. Models of several
+seeds, for `experiments.study`:
 
-  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 \
-      --set=point_middle=False --set=see_few=True --set=answer_early=True --set=probe_left=True \
-      --output_dir=out/unshaped
+  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=optimizer=muon \
+      --set=point_middle=False --set=see_few=True --set=answer_early=True --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.digits import batches
+from experiments.digits import curriculum
 from experiments.digits import embedded
 from experiments.digits import losses
 from experiments.digits import training
@@ -56,8 +57,6 @@ SETTINGS = "settings.json"
 _AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
 _CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
 _GAPS_FROM = 0.35  # from then on visual tokens are removed
-# With --see_few: from the first on, a question sees more than what it is about; from the second on, everything but the gaps.
-_MORE_FROM, _ALL_FROM = 0.03, 0.6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +68,7 @@ class Settings(command.Settings, watching.Settings):
   steps: int = command.option(4000, "Optimizer steps, of which the first warm up.", least=2)
   batch_size: int = command.option(8, "Pictures per step.", least=1)
   questions: int = command.option(12, "Questions per picture.", least=1)
+  optimizer: str = command.option("adamw", "Which optimizer.", choices=training.OPTIMIZERS)
   learning_rate: float = command.option(2e-3, "Peak learning rate.", least=0.0)
   init_from: str | None = command.option(
     None,
@@ -87,7 +87,9 @@ class Settings(command.Settings, watching.Settings):
     True, "Whether heads half way up the decoder are to look at what the question is about, at first."
   )
   see_few: bool = command.option(
-    False, "Whether each question sees, at first, only the visual tokens that it is about, and then more and more others."
+    False,
+    "Whether each question sees, at first, only the visual tokens that it is about, and more of the others as more answers "
+    "are right.",
   )
   heads: int | None = command.option(
     None,
@@ -125,13 +127,16 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
   content = _check_same_run(output / SETTINGS, settings)
   student = embedded.make_student(settings.architecture, settings.heads)
   model = student.model
-  optimizer = training.make_optimizer(settings.steps, settings.learning_rate)
+  optimizer = training.make_optimizer(settings.optimizer, settings.steps, settings.learning_rate)
   params = {
     "model": _first_params(settings, model),
     "probes": losses.make_probes(settings.auxiliary, model.config.text.hidden_size),
   }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
-  state = jax.device_put({"params": params, "opt_state": optimizer.init(params)}, jax.devices()[0])
+  state = {"params": params, "opt_state": optimizer.init(params)}
+  if settings.see_few:
+    state["curriculum"] = curriculum.start()
+  state = jax.device_put(state, jax.devices()[0])
   size = sum(x.nbytes for x in jax.tree.leaves(state))
   files.write(output / SETTINGS, content)
   print(
@@ -223,10 +228,6 @@ def _make_batch(settings: Settings, student: embedded.Student, step: int) -> bat
   batch, _ = batches.make_batch(
     student, np.random.default_rng([settings.seed, 1, step]), "train", settings.batch_size, settings.questions, difficulty
   )
-  if settings.see_few and step < _ALL_FROM * settings.steps:
-    # The number of other visual tokens that a question sees grows by the same factor in every step.
-    grown = max(0.0, (step / settings.steps - _MORE_FROM) / (_ALL_FROM - _MORE_FROM))
-    return batches.hide_tokens(batch, np.random.default_rng([settings.seed, 4, step]), batch.seen.shape[-1] ** grown - 1)
   if not settings.init_from and step < _GAPS_FROM * settings.steps:
     return batch
   return batches.drop_tokens(batch, np.random.default_rng([settings.seed, 3, step]))

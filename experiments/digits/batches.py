@@ -100,21 +100,6 @@ def drop_tokens(batch: Batch, rng: np.random.Generator) -> Batch:
   return batch.replace(inputs=dataclasses.replace(batch.inputs, prompt=prompt))
 
 
-def hide_tokens(batch: Batch, rng: np.random.Generator, others: float) -> Batch:
-  """Lets each question see the visual tokens that it is about, and some others: first of coloured digits, last empty cells.
-
-  Args:
-    batch: of `make_batch`.
-    rng: source of all choices.
-    others: how many others.
-  """
-  colors = batch.cells[:, None, :, 1]
-  kind = np.where(colors < GREY, 1, np.where(colors == GREY, 2, 3))
-  order = np.where(batch.about > 0, 0, kind) + rng.random(batch.about.shape)
-  rank = order.argsort(axis=-1).argsort(axis=-1)
-  return batch.replace(seen=rank < (batch.about > 0).sum(axis=-1, keepdims=True) + others)
-
-
 def _scene(rng, split, questions, difficulty):
   """A scene with at least so many questions, and all of its questions."""
   for _ in range(1000):

@@ -76,7 +76,8 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
 
   # Every question extends a copy of its picture's cache. The layer half way up also returns its queries.
   cache = per_question(cache_lib.make(keys_values, sequence.lengths, length))
-  cache = cache.replace(valid=_hide(cache.valid, per_question(places), batch.seen.reshape(size * number, -1)))
+  hidden_tokens = ~batch.seen & prompt.visual_mask[:, None]
+  cache = cache.replace(valid=_hide(cache.valid, per_question(places), hidden_tokens.reshape(size * number, -1)))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
   (hidden, _), captured = apply(
@@ -111,10 +112,10 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
   )
 
 
-def _hide(valid, places, seen):
-  """`valid` [B, S] without the places [B, V] that are not seen [B, V]."""
-  hidden = jax.vmap(lambda places, seen: jnp.zeros(valid.shape[1], bool).at[places].max(~seen))(places, seen)
-  return valid & ~hidden
+def _hide(valid, places, hidden):
+  """`valid` [B, S] without the places [B, V] of what is hidden [B, V]."""
+  at = jax.vmap(lambda places, hidden: jnp.zeros(valid.shape[1], bool).at[places].max(hidden))(places, hidden)
+  return valid & ~at
 
 
 def answers(outputs: Outputs, batch: batches.Batch) -> jax.Array:

@@ -8,25 +8,56 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import optax.contrib
 
 from experiments.digits import batches
+from experiments.digits import curriculum
 from experiments.digits import embedded
 from experiments.digits import losses
 from experiments.digits import task
 
+OPTIMIZERS = ("adamw", "muon")
+# Muon's updates have a fifth of AdamW's size at the same learning rate; see `consistent_rms` of Optax.
+_MUON_FACTOR = 3.0
+
 
 @functools.cache
-def make_optimizer(steps: int, learning_rate: float) -> optax.GradientTransformation:
-  """AdamW with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate.
+def make_optimizer(name: str, steps: int, learning_rate: float) -> optax.GradientTransformation:
+  """AdamW or Muon with a warm-up of at most 200 steps and cosine decay to 1 % of the peak learning rate.
 
   The same arguments give the same object, so that a second run in one process compiles nothing.
+
+  Args:
+    name: in OPTIMIZERS. Muon updates matrices, and AdamW the embeddings and all that is no matrix.
+    steps: of the run.
+    learning_rate: peak, for AdamW; Muon's is three times as high.
   """
   schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
+  main = adam
+  if name == "muon":
+    main = optax.contrib.muon(
+      lambda step: _MUON_FACTOR * schedule(step),
+      weight_decay=0.02 / _MUON_FACTOR,
+      weight_decay_mask=decay,
+      adam_b2=0.98,
+      adam_weight_decay=0.02,
+      adam_learning_rate=schedule,
+      muon_weight_dimension_numbers=_matrices,
+      consistent_rms=0.2,
+    )
   # The probes' large gradients must not clip the model's.
-  transforms = {"model": optax.chain(optax.clip_by_global_norm(1.0), adam), "probes": adam}
+  transforms = {"model": optax.chain(optax.clip_by_global_norm(1.0), main), "probes": adam}
   return optax.partition(transforms, lambda params: {name: name for name in params})
+
+
+def _matrices(params):
+  """What Muon updates."""
+  is_matrix = lambda path, x: x.ndim == 2 and "embed" not in jax.tree_util.keystr(path)
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: optax.contrib.MuonDimensionNumbers() if is_matrix(path, x) else None, params
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "auxiliary"), donate_argnames="state")
@@ -36,7 +67,7 @@ def train_step(
   """One step of the optimizer.
 
   Args:
-    state: `params` and `opt_state`; donated.
+    state: `params` and `opt_state`, and perhaps a `curriculum`; donated.
     batch: of `make_batch`.
     weight: factor of the auxiliary losses.
     model: a port.
@@ -46,9 +77,15 @@ def train_step(
   Returns:
     The next state, and the terms of the loss and the share of right answers before the step.
   """
+  if stage := state.get("curriculum"):
+    batch = curriculum.hide(stage, batch)
   grads, metrics = jax.grad(losses.total, has_aux=True)(state["params"], batch, weight, model=model, auxiliary=auxiliary)
   updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-  return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, metrics
+  found = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+  if stage:
+    found["curriculum"] = curriculum.advance(stage, metrics["right"], batch.seen.shape[-1])
+    metrics |= {"others": stage.others}
+  return found, metrics
 
 
 @functools.partial(jax.jit, static_argnames="model")

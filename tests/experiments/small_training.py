@@ -52,6 +52,9 @@ def run(directory: pathlib.Path, **changes) -> pathlib.Path:
     evaluate_every=100,
     probe_left=True,
     point_first=True,
+    see_few=True,
+    answer_early=True,
+    optimizer="muon",
   )
   with architecture():
     return train.run(train.Settings(**settings | changes))

@@ -57,17 +57,6 @@ class BatchesTest(absltest.TestCase):
     self.assertFalse((dropped & (self.batch.about.sum(axis=1) > 0)).any())
     self.assertFalse((self.batch.inputs.prompt.visual_order < 0).any())
 
-  def test_hidden_tokens_are_never_those_asked_for(self):
-    self.assertTrue(self.batch.seen.all())
-    asked, color = self.batch.about > 0, self.batch.cells[:, None, :, 1]
-    kinds = [color < batches.GREY, color == batches.GREY, color > batches.GREY]
-    for others in (0, 3, 20, 144):
-      seen = batches.hide_tokens(self.batch, np.random.default_rng(1), others).seen
-      self.assertTrue(seen[asked].all())
-      np.testing.assert_array_equal(seen.sum(-1), np.minimum(asked.sum(-1) + others, 144))
-      for first, then in zip(kinds, kinds[1:]):
-        self.assertFalse(((seen & ~asked & then).any(-1) & (~seen & first).any(-1)).any())
-
   def test_more_questions_than_pictures_have(self):
     with self.assertRaisesRegex(ValueError, "questions: got 100, pictures have fewer"):
       batches.make_batch(self.student, np.random.default_rng(0), "test", 1, 100)
