@@ -18,7 +18,10 @@ from experiments.reporting import tables
 
 # Rows that every other row is compared with.
 REFERENCES = ("uniform", "random")
+# HAWK with the paper's importance, which figures show if it is there.
+_PAPER = "ablation"
 _MODEL_RESAMPLES = 1000
+_FEW = 6  # curves of the panel of the best rows, which lie close together
 _SINGLE = "head "  # rows of a single head, which no method could choose
 
 
@@ -305,14 +308,14 @@ def panels(table: list[dict[str, Any]], importances: Sequence[str], selectors: S
   """
   rows = series(table)
   whole = next(100 * entry["accuracy"] for entry in table if entry["row"] == "all tokens")
-  groups = {
-    "HAWK's rule, by importance": [row for row in rows if row in importances],
-    "Uniform head weights, by rule": [row for row in rows if row in (REFERENCES[0], *selectors)],
-    "The best of all rows": list(rows),
-  }
+  groups = (
+    ("HAWK's rule, by importance", [row for row in rows if row in importances], figures.MOST),
+    ("Uniform head weights, by rule", [row for row in rows if row in (REFERENCES[0], *selectors)], figures.MOST),
+    ("The best of all rows", list(rows), _FEW),
+  )
   return [
-    figures.Panel(title, figures.best({row: rows[row] for row in group}, always=REFERENCES), whole)
-    for title, group in groups.items()
+    figures.Panel(title, figures.best({row: rows[row] for row in group}, most, (*REFERENCES, _PAPER)), whole)
+    for title, group, most in groups
     if group
   ]
 

@@ -146,7 +146,8 @@ def curves(panels: Sequence[Panel], y_label: str) -> Figure:
     raise ValueError(f"panels: at most {MOST} curves each and {len(STYLES)} methods in all, got {len(names)} methods")
   columns = min(3, len(panels))
   rows = -(-len(panels) // columns)
-  figure = Figure(figsize=(4.2 * columns + 2, 3.6 * rows), layout="constrained")
+  height = max(3.6 * rows, 0.21 * (len(names) + 2))  # the legend has a line for each method
+  figure = Figure(figsize=(4.2 * columns + 2, height), layout="constrained")
   grid = figure.subplots(rows, columns, squeeze=False)
   for axes in grid.flat[len(panels) :]:
     axes.set_axis_off()

@@ -159,7 +159,7 @@ class ComparisonTest(absltest.TestCase):
     table += [dict(row=row, kept=kept, accuracy=0.1 * len(row), low=0, high=1) for row in rows for kept in (0.1, 0.2)]
     panels = comparison.panels(table, ["uniform", "mine"], rows[1:14])
     self.assertEqual([list(panel.curves) for panel in panels][0], ["uniform", "mine"])
-    self.assertEqual([len(panel.curves) for panel in panels], [2, 8, 8])
+    self.assertEqual([len(panel.curves) for panel in panels], [2, 8, 6])
     self.assertContainsSubset(["uniform", "random"], panels[2].curves)
     self.assertEqual(panels[0].curves["mine"][-1][0], 100)
     self.assertEqual(figures.encode(figures.curves(panels, "y"))[:4], b"\x89PNG")
