@@ -31,6 +31,7 @@ from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
 from experiments.estimation import sources
+from experiments.estimation import times
 from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import environment
@@ -39,7 +40,6 @@ from experiments.running import journal
 from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
-from experiments.speed import timing
 from hawk_jax import checks
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning
@@ -49,9 +49,8 @@ from models import registry
 from models import stages
 from models.llava import clip_text
 
-RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf")
-# They differ from run to run.
-TIMES = ("milliseconds.md", "milliseconds.csv")
+TIMES = ("milliseconds.md", "milliseconds.csv")  # the only results that differ from run to run
+RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf", *TIMES)
 # Every rule that needs neither a CLIP nor videos.
 RIVALS = (
   "random",
@@ -121,7 +120,7 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
   )
   heads: bool = command.option(True, "Whether to measure every head alone too, at the two smallest shares.")
   batch_size: int = command.option(40, "Questions per batch.", least=1)
-  timing_rounds: int = command.option(3, "Number of measurements behind the time of every setting; 0: no times.", least=0)
+  timing_rounds: int = command.option(5, "Number of measurements behind the time of every setting; 0: no times.", least=0)
   output_dir: str = command.option("out/compare", "Directory for the results.")
 
   def __post_init__(self):
@@ -172,7 +171,7 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Measures every setting, writes the files, and returns the table of `comparison.analyse`."""
-  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, *TIMES, watching.RECORD)) as output:
+  with files.resumable_directory("output_dir", settings.output_dir, results=(*RESULTS, watching.RECORD)) as output:
     return _run(settings, output)
 
 
@@ -194,7 +193,9 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     else data.from_digits("test", task.KINDS, settings.questions // len(task.KINDS))
   )
   calibration = _calibration_examples(settings)
-  origins = _origins(settings.sources, calibration, {example.digest for example in examples})
+  test_pictures = {example.digest for example in examples}
+  origins = sources.origins(settings.sources, test_pictures)
+  sources.check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
   processor = load_processor(str(directory))
   clip = clip_text.load(settings.clip, model) if settings.clip else None
   params = registry.load_params(directory, model)
@@ -244,81 +245,20 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
     watch.write(len(batches), **summarize(table))
   if settings.timing_rounds:
-    _time(settings, output, table, conditions, batches, variants)
+    found = times.measure(output / "milliseconds.jsonl", conditions, batches, variants, settings.timing_rounds)
+    title = (
+      f"Milliseconds of one question in a batch of {size}, from the visual tokens of its picture to the answer: scores, "
+      f"selection, compaction and the decoder. {environment.model_name(settings.model)}; medians of "
+      f"{settings.timing_rounds} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
+    )
+    entries = comparison.timed(table, found)
+    for name, content in zip(TIMES, (comparison.timed_markdown(entries, title), comparison.timed_csv(entries)), strict=True):
+      files.write(output / name, content)
   return table
-
-
-def _time(
-  settings: Settings,
-  output: pathlib.Path,
-  table: list[dict[str, Any]],
-  conditions: dict[str, Any],
-  batches: data.Batches,
-  variants: Sequence[outcomes.Variant],
-) -> None:
-  """Times every setting on the first batch, and writes milliseconds.md and milliseconds.csv."""
-  machine = f"{environment.device()}; {environment.versions()}"
-  records = journal.Journal(output / "milliseconds.jsonl", conditions)
-  rounds = lambda: [record["milliseconds"] for record in records.records if record["machine"] == machine]
-  if (missing := settings.timing_rounds - len(rounds())) > 0:
-    batch, clock = batches[0], timing.Clock()
-    programs, parts = outcomes.programs(batches.model, batches.params, batch, variants, np.arange(len(batch.datasets)))
-    for name, program in programs.items():
-      clock.add(name, program)
-
-    def record(seconds):
-      total = lambda own: 1e3 * sum(factor * seconds[name] for name, factor in own.items())
-      records.append({"machine": machine, "milliseconds": {name: total(own) for name, own in parts.items()}})
-
-    clock.run(missing, record)
-  records.close()
-  found = {variant.name: float(np.median([each[variant.name] for each in rounds()])) for variant in variants}
-  entries = comparison.timed(table, found)
-  title = (
-    f"Milliseconds of one question in a batch of at most {settings.batch_size}, from the visual tokens of its picture to "
-    f"the answer: scores, selection, compaction and the decoder. {environment.model_name(settings.model)}; medians of "
-    f"{len(rounds())} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
-  )
-  files.write(output / TIMES[0], comparison.timed_markdown(entries, title))
-  files.write(output / TIMES[1], comparison.timed_csv(entries))
-
-
-def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:
-  """Refuses calibration on test pictures.
-
-  Args:
-    subject: how the message begins.
-    pictures: digests of the pictures that were used for calibration.
-    test_pictures: digests.
-
-  Raises:
-    ValueError: there are test pictures among them.
-  """
-  if shared := len(pictures & test_pictures):
-    raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")
 
 
 def _with_datasets(name: str, source: str) -> list[tuple[str, str]]:
   return [(name, source), *sources.by_dataset(name, source).items()]
-
-
-def _origins(named: dict[str, str], calibration: Sequence[data.Example], test_pictures: set[str]) -> dict[str, str]:
-  """The fingerprint of the model that each source was estimated with, where it says so.
-
-  Raises:
-    ValueError: a source or the calibration has used test pictures, or a source says it in a wrong way.
-  """
-  found = {}
-  for source in named.values():
-    origin = sources.details(source)
-    settings, pictures = origin.get("settings", {}), origin.get("pictures", [])
-    if not isinstance(settings, dict) or not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
-      raise ValueError(f"importance: {source} must hold an object under 'settings' and a list of strings under 'pictures'")
-    check_apart(f"importance: {source} was estimated on", {*pictures}, test_pictures)
-    if "model" in settings:
-      found[source] = settings["model"]
-  check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
-  return found
 
 
 def _calibration_examples(settings: Settings) -> list[data.Example]:

@@ -49,15 +49,7 @@ ESTIMATES: dict[str, dict[str, Any]] = {
 }
 # Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
-RESULTS = (
-  *compare.RESULTS,
-  *compare.TIMES,
-  "ablation.png",
-  "ablation.pdf",
-  "ablation.json",
-  "learned.json",
-  "importance.md",
-)
+RESULTS = (*compare.RESULTS, "ablation.png", "ablation.pdf", "ablation.json", "learned.json", "importance.md")
 MODELS = ("models.md", "models.csv", "models.png", "models.pdf")
 # Weights that follow from each question, without calibration.
 UNCALIBRATED = {"question mass": "question:mass", "question entropy": "question:entropy"}
@@ -164,7 +156,7 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
   text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
-  copied = [output / "compare" / file for file in (*compare.RESULTS, *compare.TIMES)]
+  copied = [output / "compare" / file for file in compare.RESULTS]
   copied += [directories["ablation"] / file for file in head_importance.FIGURES]
   copied += [sources["ablation"], sources["learned"]]
   for file, source in zip(RESULTS, copied):

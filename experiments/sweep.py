@@ -16,10 +16,8 @@ them. A point that fails does not end the others, but the exit status.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import pathlib
@@ -269,11 +267,8 @@ def _write(output: pathlib.Path, points: Sequence[Point], rows: Sequence[dict[st
   columns += ["error"] if any("error" in row for row in rows) else []
   cells = [[_text(row.get(name, "")) for name in columns] for row in rows]
   text = "\n".join(tables.table(columns, cells, left=len(points[0].label) or 1)) + "\n"
-  buffer = io.StringIO()
-  writer = csv.writer(buffer, lineterminator="\n")
-  writer.writerows([columns, *([row.get(name, "") for name in columns] for row in rows)])
   files.write(output / "table.md", text)
-  files.write(output / "table.csv", buffer.getvalue())
+  files.write(output / "table.csv", tables.csv(columns, ([row.get(name, "") for name in columns] for row in rows)))
   print(f"\n{text}\nwritten to {output}: table.md, table.csv")
 
 

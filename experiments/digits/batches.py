@@ -35,7 +35,7 @@ class Batch:
     cells: [B, V, 3] int32, what each visual token shows, with CELL_CLASSES values.
     left: [B, V, 2] int32, what the cell to its left shows, with LEFT_CLASSES values.
     about: [B, Q, V] float32, the cells that each question is about, with a sum of 1.
-    seen: [B, Q, V] bool, the visual tokens that each question may attend to.
+    seen: [B, Q, V] bool, the visual tokens that each question may attend to, or None: all.
   """
 
   inputs: Inputs
@@ -45,7 +45,7 @@ class Batch:
   cells: jax.Array
   left: jax.Array
   about: jax.Array
-  seen: jax.Array
+  seen: jax.Array | None = None
 
 
 def make_batch(
@@ -76,7 +76,6 @@ def make_batch(
   tokens, targets, target_index = zip(*(_encode(student, question) for row in asked for question in row))
   cells, left = zip(*map(_labels, scenes))
   rows = lambda values: np.asarray(values, np.int32).reshape(size, questions, -1)
-  about = np.asarray([[_about(question) for question in row] for row in asked])
   batch = Batch(
     inputs=student.model.pack(input_ids=[student.before] * size, **student.architecture.pixels(np.stack(pictures))),
     tokens=rows(tokens),
@@ -84,8 +83,7 @@ def make_batch(
     target_index=rows(target_index),
     cells=np.asarray(cells, np.int32),
     left=np.asarray(left, np.int32),
-    about=about,
-    seen=np.ones(about.shape, bool),
+    about=np.asarray([[_about(question) for question in row] for row in asked]),
   )
   return batch, [[question.kind for question in row] for row in asked]
 

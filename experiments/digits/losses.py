@@ -76,8 +76,9 @@ def forward(params: dict[str, Any], batch: batches.Batch, *, model: VisionLangua
 
   # Every question extends a copy of its picture's cache. The layer half way up also returns its queries.
   cache = per_question(cache_lib.make(keys_values, sequence.lengths, length))
-  hidden_tokens = ~batch.seen & prompt.visual_mask[:, None]
-  cache = cache.replace(valid=_hide(cache.valid, per_question(places), hidden_tokens.reshape(size * number, -1)))
+  if batch.seen is not None:
+    unseen = (~batch.seen & prompt.visual_mask[:, None]).reshape(size * number, -1)
+    cache = cache.replace(valid=_hide(cache.valid, per_question(places), unseen))
   positions = per_question(prompt.next_position)[:, None] + jnp.arange(length)
   query_path = ("language_model", f"layers_{half}", "self_attn", "q_proj")
   (hidden, _), captured = apply(

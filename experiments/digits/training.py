@@ -83,7 +83,7 @@ def train_step(
   updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
   found = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
   if stage:
-    found["curriculum"] = curriculum.advance(stage, metrics["right"], batch.seen.shape[-1])
+    found["curriculum"] = curriculum.advance(stage, metrics["right"], batch.about.shape[-1])
     metrics |= {"others": stage.others}
   return found, metrics
 

@@ -6,8 +6,6 @@ Axes: Q questions, H heads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import csv as csv_lib
-import io
 from typing import Any
 
 import numpy as np
@@ -131,11 +129,7 @@ def timed_markdown(entries: Sequence[dict[str, Any]], title: str) -> str:
 def timed_csv(entries: Sequence[dict[str, Any]]) -> str:
   """A header, and one line per setting, of `timed`."""
   columns = ["row", "kept", "milliseconds", "accuracy", "low", "high", "front"]
-  out = io.StringIO()
-  writer = csv_lib.DictWriter(out, columns, lineterminator="\n")
-  writer.writeheader()
-  writer.writerows([{**entry, "front": int(entry["front"])} for entry in entries])
-  return out.getvalue()
+  return tables.csv(columns, ([*(entry[name] for name in columns[:-1]), int(entry["front"])] for entry in entries))
 
 
 def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) -> list[dict[str, Any]]:
@@ -216,14 +210,12 @@ def csv(table: list[dict[str, Any]], references: Sequence[str] = REFERENCES) -> 
   """A header, and one line per setting."""
   columns = ["row", "kept", "mean_kept", "accuracy", "low", "high", "front"]
   columns += [f"{reference}_{part}" for reference in references for part in ("difference", "low", "high", "p")]
-  out = io.StringIO()
-  writer = csv_lib.DictWriter(out, columns, lineterminator="\n")
-  writer.writeheader()
+  rows = []
   for entry in table:
     flat = {name: int(value) if name == "front" else value for name, value in entry.items() if name not in references}
     flat |= {f"{reference}_{part}": value for reference in references for part, value in entry.get(reference, {}).items()}
-    writer.writerow(flat)
-  return out.getvalue()
+    rows.append([flat.get(name, "") for name in columns])
+  return tables.csv(columns, rows)
 
 
 def series(table: list[dict[str, Any]]) -> dict[str, list[tuple[float, float, float, float]]]:
@@ -270,12 +262,8 @@ def by_dataset(hits: dict[str, np.ndarray], datasets: Sequence[str]) -> dict[str
 
 def datasets_csv(found: dict[str, dict[str, float]]) -> str:
   """A header, and one line per setting, of `by_dataset`."""
-  out = io.StringIO()
-  writer = csv_lib.writer(out, lineterminator="\n")
-  writer.writerow(["row", "kept", *next(iter(found.values()))])
-  for name, accuracies in found.items():
-    writer.writerow([*name.rsplit("@", 1), *accuracies.values()])
-  return out.getvalue()
+  columns = ["row", "kept", *next(iter(found.values()))]
+  return tables.csv(columns, ([*name.rsplit("@", 1), *accuracies.values()] for name, accuracies in found.items()))
 
 
 def transfer(found: dict[str, dict[str, float]], rows: Sequence[str], shares: Sequence[float]) -> str:

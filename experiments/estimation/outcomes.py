@@ -128,7 +128,7 @@ def programs(
   """What is to be timed for each of several variants: the work from a picture's visual tokens to its answer.
 
   Variants with the same settings of pruning do the same work, whatever their importances, and so do the decoders of all
-  variants on prompts of one length.
+  variants on prompts of one length. What is planned on the host is not timed.
 
   Args:
     model: as in `outcome`.
@@ -177,8 +177,9 @@ def programs(
         )
         own |= {add(f"select, {variant.name}", select): 1 / rows, add(f"decoder, {size} x {length}", decode): 1 / size}
       else:
-        own[add(f"whole, {variant.name}", functools.partial(_on_device, model, params, batch, variant, seeds))] = 1 / rows
-        if stages.plan_tower(model, inputs, pruning, variant.importance)[0]:
+        run, encodes = _prepare(model, params, batch, variant, seeds)
+        own[add(f"whole, {variant.name}", run)] = 1 / rows
+        if encodes:
           own[encoder()] = -1 / rows
     parts[variant.name] = known[pruning]
   return found, parts
@@ -208,16 +209,21 @@ def outcome(model, params, batch: Batch, variant: Variant, seeds: np.ndarray | i
     [B] bool, whether the greedy answer is the reference, and [B] float32, the share of visual tokens that was kept; with
     stages in the decoder, the mean over its layers.
   """
-  return sharding.fetch(_on_device(model, params, batch, variant, seeds), model.mesh)
+  run, _ = _prepare(model, params, batch, variant, seeds)
+  return sharding.fetch(run(), model.mesh)
 
 
-def _on_device(model, params, batch, variant, seeds):
-  """`outcome`, as arrays that may not be computed yet."""
-  pruning, inputs = variant.pruning, Inputs(batch.prompt, batch.vision)
-  tower, limits = stages.plan_tower(model, inputs, pruning, variant.importance)
-  features = generation.encode_pictures(model, params, inputs, (), tower) if tower else batch.features
+def _prepare(model, params, batch, variant, seeds) -> tuple[Callable[[], Any], bool]:
+  """What computes an `outcome` on the device, and whether it encodes the pictures, as a stage in the tower does."""
+  inputs = Inputs(batch.prompt, batch.vision)
+  tower, limits = stages.plan_tower(model, inputs, variant.pruning, variant.importance)
   plan = _plan(model, batch, variant, seeds, limits)
-  return _outcome(params, batch.prompt, features, batch.answers, plan, model=model)
+
+  def run():
+    features = generation.encode_pictures(model, params, inputs, (), tower) if tower else batch.features
+    return _outcome(params, batch.prompt, features, batch.answers, plan, model=model)
+
+  return run, bool(tower)
 
 
 def _plan(model, batch, variant, seeds, limits=None):

@@ -7,7 +7,7 @@ follow from each question without calibration (`hawk_jax.scoring.question_weight
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -93,3 +93,40 @@ def by_dataset(name: str, source: str) -> dict[str, str]:
     return {}
   scores = details(source).get("scores", {})
   return {f"{name} on {dataset}": f"{source}#{dataset}" for dataset, values in scores.items() if np.ptp(values) > 0}
+
+
+def origins(named: Mapping[str, str], test_pictures: set[str]) -> dict[str, str]:
+  """The fingerprint of the model that each source was estimated with, where the source says so.
+
+  Args:
+    named: sources by the names of their rows.
+    test_pictures: digests.
+
+  Raises:
+    ValueError: a source was estimated on test pictures, or says how it was estimated in a wrong way.
+  """
+  found = {}
+  for source in named.values():
+    origin = details(source)
+    settings, pictures = origin.get("settings", {}), origin.get("pictures", [])
+    if not isinstance(settings, dict) or not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
+      raise ValueError(f"importance: {source} must hold an object under 'settings' and a list of strings under 'pictures'")
+    check_apart(f"importance: {source} was estimated on", {*pictures}, test_pictures)
+    if "model" in settings:
+      found[source] = settings["model"]
+  return found
+
+
+def check_apart(subject: str, pictures: set[str], test_pictures: set[str]) -> None:
+  """Refuses calibration on test pictures.
+
+  Args:
+    subject: how the message begins.
+    pictures: digests of the pictures that were used for calibration.
+    test_pictures: digests.
+
+  Raises:
+    ValueError: there are test pictures among them.
+  """
+  if shared := len(pictures & test_pictures):
+    raise ValueError(f"{subject} {shared} of the test pictures; calibrate on others")

@@ -1,8 +1,10 @@
-"""Tables in Markdown."""
+"""Tables in Markdown and as CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import csv as csv_lib
+import io
 from typing import Any
 
 
@@ -23,3 +25,15 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[Any]], left: int = 1) 
   line = lambda cells: "| " + " | ".join(map(str, cells)) + " |"
   alignment = "|" + "---|" * left + "---:|" * (len(columns) - left)
   return [line(columns).replace("|  |", "| |"), alignment, *map(line, rows)]
+
+
+def csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+  """A header, and one line per row.
+
+  Args:
+    columns: heading of each column.
+    rows: cells of each row.
+  """
+  content = io.StringIO()
+  csv_lib.writer(content, lineterminator="\n").writerows([columns, *rows])
+  return content.getvalue()

@@ -45,7 +45,7 @@ class ForwardTest(parameterized.TestCase):
     np.testing.assert_allclose(last, outputs.logits[0, :, 0], atol=1e-4)
 
     # What a question is about, hidden from this question alone.
-    seen = batch.seen.copy()
+    seen = np.ones(batch.about.shape, bool)
     seen[0, 0] = batch.about[0, 0] == 0
     hidden = jax.jit(losses.forward, static_argnames="model")(params, batch.replace(seen=seen), model=model)
     np.testing.assert_allclose(hidden.logits[0, 1:], outputs.logits[0, 1:], atol=1e-5)
