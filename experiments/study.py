@@ -6,7 +6,7 @@
 Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them, crossed with every rule
 and with merging. Interrupted at any moment, the same command resumes where it stopped. `--results_dir` gets the tables and
 figures. Of several models, each has a folder there, and models.md, models.csv and models.png hold means over the models,
-with intervals over models and questions.
+with t intervals over models and questions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from experiments.estimation import comparison
 from experiments.estimation import estimators
 from experiments.estimation import stability
 from experiments.reporting import figures
+from experiments.reporting import intervals
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
@@ -95,16 +96,16 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     print(f"==== {name}", flush=True)
     hits[name] = _study(settings, model, str(results / name))[1]
   table = comparison.over_models(hits, REFERENCES)
+  questions = len(hits[names[0]]["all tokens@1"])
   title = (
-    f"{settings.questions} held-out questions, means over {len(names)} models ({', '.join(names)}), in % with 95 % "
-    f"bootstrap intervals over models and questions; {environment.device()}, {environment.today()}; "
-    f"{environment.versions()}."
+    f"{questions} held-out questions; right answers in %, means over {len(names)} models ({', '.join(names)}) with 95 % t "
+    f"intervals over models and questions; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
   figure = figures.curves(
     comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS), "right answers, %"
   )
   contents = (
-    comparison.markdown(table, title, REFERENCES),
+    comparison.markdown(table, title, REFERENCES, test=intervals.MIN_F),
     comparison.csv(table, REFERENCES),
     figures.encode(figure),
     figures.encode(figure, ".pdf"),

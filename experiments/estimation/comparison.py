@@ -18,7 +18,6 @@ from experiments.reporting import tables
 REFERENCES = ("uniform", "random")
 # HAWK with the paper's importance, which figures show if it is there.
 _PAPER = "ablation"
-_MODEL_RESAMPLES = 1000
 _FEW = 6  # curves of the panel of the best rows, which lie close together
 _SINGLE = "head "  # rows of a single head, which no method could choose
 
@@ -161,8 +160,17 @@ def markdown(
   title: str,
   references: Sequence[str] = REFERENCES,
   winners: Sequence[dict[str, Any]] = (),
+  test: str = intervals.MCNEMAR,
 ) -> str:
-  """Accuracy by row and share; the paired differences to each reference; and what `best` found."""
+  """Accuracy by row and share; the paired differences to each reference; and what `best` found.
+
+  Args:
+    table: of `analyse` or `over_models`.
+    title: of the text.
+    references: as in `analyse`.
+    winners: of `best`.
+    test: whose p-value each difference has.
+  """
   shares = sorted({entry["kept"] for entry in table}, reverse=True)
   rows = list(dict.fromkeys(entry["row"] for entry in table))
   at = {(entry["row"], entry["kept"]): entry for entry in table}
@@ -173,7 +181,7 @@ def markdown(
   for reference in references:
     lines += [
       "",
-      f"Difference to `{reference}` on the same questions, in points, with 95 % interval and McNemar's exact p:",
+      f"Difference to `{reference}` on the same questions, in points, with 95 % interval and {test}:",
       "",
     ]
     cells = {row: [intervals.describe(at.get((row, share), {}).get(reference)) for share in pruned] for row in rows}
@@ -311,45 +319,29 @@ def panels(table: list[dict[str, Any]], importances: Sequence[str], selectors: S
 def over_models(
   hits: Mapping[str, Mapping[str, np.ndarray]], references: Sequence[str] = REFERENCES
 ) -> list[dict[str, Any]]:
-  """Means over models, with intervals over models and questions.
+  """Means over models, with 95 % t intervals over models and questions; see `intervals.crossed`.
 
-  Models are resampled, and the questions of each of them. A row is in the table if it was measured on all models.
+  A row is in the table if it was measured on all models.
 
   Args:
-    hits: by model, as in `analyse`, of the same number of questions.
+    hits: by the name of two or more models, as in `analyse`, of the same questions.
     references: as in `analyse`.
 
   Returns:
-    Entries as those of `analyse`. The p-value is twice the share of resamples in which the difference has the other sign;
-    mean_kept is the share that was to be kept.
+    Entries as those of `analyse`. Differences are paired by model and question, and p is that of Clark's min F'; mean_kept
+    is the share that was to be kept.
   """
-  count, names = len(hits), [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
-  questions = len(next(iter(next(iter(hits.values())).values())))
-  rng = np.random.default_rng(0)
-  # Each of `count` places gets a model, and questions of its own.
-  drawn = rng.integers(0, count, [_MODEL_RESAMPLES, count])
-  weights = rng.multinomial(questions, np.full(questions, 1 / questions), [count, _MODEL_RESAMPLES]).astype(np.float32)
-
-  def resampled(values):
-    """[R] means of numbers [models, Q]."""
-    means = np.einsum("mq,prq->prm", np.asarray(values, np.float32), weights, optimize=True) / questions
-    return np.take_along_axis(means, drawn.T[..., None], axis=2)[..., 0].mean(axis=0)
-
+  names = [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
   every = {name: np.stack([own[name] for own in hits.values()]).astype(float) for name in names}
-  means = {name: resampled(values) for name, values in every.items()}
-  bounds = lambda found: [float(x) for x in np.quantile(found, [0.025, 0.975])]
   table: list[dict[str, Any]] = []
   for name, values in every.items():
     row, kept = name.rsplit("@", 1)
-    low, high = bounds(means[name])
-    entry: dict[str, Any] = {"row": row, "kept": float(kept), "mean_kept": float(kept)}
-    entry |= {"accuracy": float(values.mean()), "low": low, "high": high}
+    found = intervals.crossed(values)
+    entry: dict[str, Any] = {"row": row, "kept": float(kept), "mean_kept": float(kept), "accuracy": found["difference"]}
+    entry |= {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
     for reference in references:
-      other = f"{reference}@{kept}"
-      if other in every and reference != row:
-        difference = means[name] - means[other]
-        low, high = bounds(difference)
-        p = min(1.0, 2 * min(float((difference <= 0).mean()), float((difference >= 0).mean())))
-        entry[reference] = {"difference": float((values - every[other]).mean()), "low": low, "high": high, "p": p}
+      other = every.get(f"{reference}@{kept}")
+      if other is not None and reference != row:
+        entry[reference] = intervals.crossed(values - other)
     table.append(entry)
   return _with_front(table)

@@ -1,6 +1,6 @@
-"""Intervals of means over questions, and paired tests of two rows that answered the same questions.
+"""Intervals of means over questions, or over models and questions, and tests of differences on the same questions.
 
-Axes: Q questions.
+Axes: Q questions, M models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+# Names of the tests of `paired` and of `crossed`.
+MCNEMAR, MIN_F = "McNemar's exact p", "the p of Clark's min F'"
 
 
 def bootstrap(questions: int) -> Callable[[np.ndarray], list[float]]:
@@ -40,8 +42,32 @@ def paired(found: np.ndarray, other: np.ndarray, interval: Callable[[np.ndarray]
   return {"difference": float(found.mean() - other.mean()), "low": low, "high": high, "p": float(p)}
 
 
+def crossed(values: np.ndarray) -> dict[str, float]:
+  """The mean over models that all answered the same questions, where both are samples of many.
+
+  The variance of the mean is that over models plus that over questions, and t has Satterthwaite's degrees of freedom. This is
+  Clark's min F' (The language-as-fixed-effect fallacy, 1973), a slightly conservative test. The variance over models alone
+  lacks that of the questions, which all models share; that of the questions alone hides that models are few. Models that
+  answer alike have the interval of one.
+
+  Args:
+    values: [M, Q] scores, or differences of scores, of two or more models and questions.
+
+  Returns:
+    difference: the mean; low and high: bounds of its 95 % interval; p: the two-sided p-value of a mean of 0.
+  """
+  mean, counts = float(values.mean()), np.asarray(values.shape)
+  parts = np.asarray([values.mean(axis=1).var(ddof=1), values.mean(axis=0).var(ddof=1)]) / counts
+  error = float(np.sqrt(parts.sum()))
+  if not error:  # every model and every question gave the mean
+    return {"difference": mean, "low": mean, "high": mean, "p": float(mean == 0)}
+  t = stats.t(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum())
+  half = float(t.ppf(0.975)) * error
+  return {"difference": mean, "low": mean - half, "high": mean + half, "p": float(2 * t.sf(abs(mean) / error))}
+
+
 def describe(entry: dict[str, float] | None) -> str:
-  """The result of `paired` in points; empty for None."""
+  """The result of `paired` or `crossed` in points; empty for None."""
   if entry is None:
     return ""
   difference, low, high = (f"{100 * entry[name]:+.1f}" for name in ("difference", "low", "high"))

@@ -179,6 +179,26 @@ class StudyTest(absltest.TestCase):
     expected = {name: str(directory / "out" / name / "compare" / "batches.jsonl") for name in ("one", "two")}
     self.assertEqual(compared.call_args.args[0], expected)
 
+  def test_the_table_of_several_models_says_what_it_holds(self):
+    directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    settings = study.Settings(
+      model=("a/one", "b/two"), questions=7, output_dir=str(directory / "out"), results_dir=str(directory)
+    )
+    right = np.asarray([True, False, True, True, False])
+    rows = ("all tokens@1", "uniform@0.1", "random@0.1")
+    found = {name: {row: np.roll(right, number * len(name)) for number, row in enumerate(rows)} for name in ("one", "three")}
+    with (
+      mock.patch.object(study, "_run", return_value=[]),
+      mock.patch.object(study, "_hits", side_effect=found.values()),
+    ):
+      study.run(settings)
+    text = (directory / "models.md").read_text()
+    self.assertRegex(
+      text, r"^5 held-out questions; .* means over 2 models \(one, two\) with 95 % t intervals over models and"
+    )
+    self.assertIn("Difference to `uniform` on the same questions, in points, with 95 % interval and the p of Clark's", text)
+    self.assertNotIn("McNemar", text)
+
   def test_single_heads_are_those_of_the_larger_share(self):
     table = [
       dict(row="uniform", kept=0.2, accuracy=0.9),

@@ -6,6 +6,7 @@ import math
 
 from absl.testing import absltest
 import numpy as np
+from scipy import stats
 
 from experiments.estimation import comparison
 from experiments.reporting import figures
@@ -122,7 +123,7 @@ class ComparisonTest(absltest.TestCase):
 
   def test_over_models(self):
     rng = np.random.default_rng(1)
-    levels = (0.6, 0.7, 0.8)
+    levels = (0.5, 0.7, 0.8)
     hits = {
       str(level): {
         "all tokens@1": np.ones(500, bool),
@@ -131,19 +132,26 @@ class ComparisonTest(absltest.TestCase):
       }
       for level in levels
     }
-    hits["0.6"]["only here@0.1"] = np.ones(500, bool)
+    hits["0.5"]["only here@0.1"] = np.ones(500, bool)
     table = comparison.over_models(hits, ("uniform",))
     at = {entry["row"]: entry for entry in table}
     self.assertEqual(list(at), ["all tokens", "uniform", "better"])
     means = [hits[str(level)]["uniform@0.1"].mean() for level in levels]
     self.assertAlmostEqual(at["uniform"]["accuracy"], np.mean(means))
-    # The models differ more than resampling of questions alone would show: two thirds of resamples are within one deviation.
-    half = 1.96 * np.std(means) / np.sqrt(len(levels))
-    self.assertAlmostEqual(at["uniform"]["high"] - at["uniform"]["low"], 2 * half, delta=0.05)
-    self.assertGreater(at["better"]["uniform"]["low"], 0)
-    self.assertEqual(at["better"]["uniform"]["p"], 0.0)
+    # The models differ more than the questions, so that the interval is little wider than that of t over models.
+    low, high = stats.ttest_1samp(means, 0).confidence_interval()
+    self.assertGreater(low, 0.3)
+    self.assertBetween(at["uniform"]["high"] - at["uniform"]["low"], 0.9 * (high - low), 1.1 * (high - low))
+    # Every model is better by far; three models that agree are no proof beyond doubt.
+    gains = [(own["better@0.1"].astype(float) - own["uniform@0.1"]).mean() for own in hits.values()]
+    self.assertAlmostEqual(at["better"]["uniform"]["difference"], np.mean(gains))
+    self.assertGreater(at["better"]["uniform"]["p"], 1e-4)
     self.assertTrue(at["better"]["front"] and not at["uniform"]["front"])
-    self.assertIn("| better |  |", comparison.markdown(table, "title", ("uniform",)))
+    self.assertEqual((at["all tokens"]["low"], at["all tokens"]["high"]), (1, 1))
+    text = comparison.markdown(table, "title", ("uniform",), test="some test's p")
+    self.assertIn("| better |  |", text)
+    self.assertIn("with 95 % interval and some test's p:", text)
+    self.assertNotIn("McNemar", text)
 
   def test_transfer(self):
     found = comparison.by_dataset(self.hits, ["a", "b"] * (QUESTIONS // 2))
