@@ -63,7 +63,7 @@ class Settings(command.MeshSettings, estimators.Settings, watching.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    estimators.find(self.estimator)
+    estimators.check_read(self.estimator, self)
 
 
 def run(settings: Settings) -> np.ndarray:

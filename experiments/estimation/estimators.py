@@ -34,10 +34,12 @@ from models import sharding
 from models import teacher_forcing
 from models.decoder import Intervention
 
+_OF_ALL = ("seed", "heads_at_once")  # settings that choose examples, and that no result depends on
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(method.Settings):
-  """What estimators read; each reads the settings that its `options` name. The heads of `score_layer` are weighted."""
+  """What estimators read; see `check_read`. The heads of `score_layer` are weighted."""
 
   scope: str = option(
     "first_layer",
@@ -90,7 +92,7 @@ class Estimator:
 
   Attributes:
     function: with the signature of the subclass.
-    options: names of the `Settings` that change the result.
+    options: names of the `Settings` that change the result, beside the seed.
     argument: name of the text that the user writes after the estimator's name and a colon, as HEAD in one_hot:HEAD; it is
       the function's first argument. None: the estimator takes no such text.
     journal: file that records what is finished, or None for an estimator that needs no examples.
@@ -140,6 +142,23 @@ class Fixed(Estimator):
   def estimate(self, num_heads: int, settings: Settings) -> Estimate:
     """The weights for a model with so many heads."""
     return Estimate(self.function(num_heads, settings))
+
+
+def check_read(name: str, settings: Settings) -> None:
+  """Refuses settings that an estimator would ignore.
+
+  Args:
+    name: of the estimator.
+    settings: given to it.
+
+  Raises:
+    ValueError: as `find`; a setting that the estimator does not read and that is not the default.
+  """
+  read = (*find(name).options, *_OF_ALL)
+  for field in dataclasses.fields(Settings):
+    value = getattr(settings, field.name)
+    if field.name not in read and value != field.default:
+      raise ValueError(f"{field.name}: got {value!r}, {name} does not read it; it must be {field.default!r}")
 
 
 def scores_of(records: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -268,15 +287,15 @@ def question_sensitivity(model, params, batch: Batch, settings: Settings) -> np.
   The other question is that of the example before it in the batch, asked about this picture. Where both are the same, as in
   a batch of one, all heads get 0.
   """
-  del settings
-  return sharding.fetch(_question_sensitivity(params, batch.prompt, batch.features, model=model), model.mesh)
+  found = _question_sensitivity(params, batch.prompt, batch.features, model=model, layer=settings.score_layer)
+  return sharding.fetch(found, model.mesh)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _question_sensitivity(params, prompt, features, *, model):
+@functools.partial(jax.jit, static_argnames=("model", "layer"))
+def _question_sensitivity(params, prompt, features, *, model, layer):
   roll = lambda values: jnp.roll(values, 1, axis=0)
   other = prompt.replace(text_tokens=roll(prompt.text_tokens), query_mask=roll(prompt.query_mask))
-  first, second = (model.apply({"params": params}, each, features, method="scores") for each in (prompt, other))
+  first, second = (model.apply({"params": params}, each, features, layer, method="scores") for each in (prompt, other))
   mean = lambda values: jnp.mean(values, axis=-1, keepdims=True, where=prompt.visual_mask[:, None])
   first, second = first - mean(first), second - mean(second)
   scale = jnp.sqrt(mean(first * first) * mean(second * second))
@@ -311,7 +330,7 @@ ESTIMATORS: dict[str, PerExample | Optimization | Fixed] = {
   "ablation": PerExample(ablation, options=("scope", "mode", "metric", "score_layer")),
   "gradient": PerExample(gradient, options=("scope", "mode", "score_layer")),
   "attention_mass": PerExample(attention_mass, options=("score_layer",)),
-  "question_sensitivity": PerExample(question_sensitivity),
+  "question_sensitivity": PerExample(question_sensitivity, options=("score_layer",)),
   "learned": Optimization(
     learned.learn, options=("keep_ratio", "steps", "learning_rate", "rounding", "normalization", "rope", "score_layer")
   ),

@@ -45,10 +45,10 @@ def paired(found: np.ndarray, other: np.ndarray, interval: Callable[[np.ndarray]
 def crossed(values: np.ndarray) -> dict[str, float]:
   """The mean over models that all answered the same questions, where both are samples of many.
 
-  The variance of the mean is that over models plus that over questions, and t has Satterthwaite's degrees of freedom. This is
-  Clark's min F' (The language-as-fixed-effect fallacy, 1973), a slightly conservative test. The variance over models alone
-  lacks that of the questions, which all models share; that of the questions alone hides that models are few. Models that
-  answer alike have the interval of one.
+  The variance of the mean is that over models plus that over questions, with Satterthwaite's degrees of freedom: Clark's min
+  F' (The language-as-fixed-effect fallacy, 1973), a slightly conservative test. The variance over models alone lacks that of
+  the questions, which all models share; that of the questions alone hides that models are few. Models that answer alike have
+  the interval of one.
 
   Args:
     values: [M, Q] scores, or differences of scores, of two or more models and questions.

@@ -100,6 +100,10 @@ class RunsTest(parameterized.TestCase):
     (dict(estimator="one_hot:8"), "one_hot:8, the model's first layer has heads 0 to 7"),
     (dict(dataset=("colors",)), "dataset: got 'colors', allowed are color_to_digit"),
     (dict(mode="zero"), "mode: got 'zero', allowed are zero_output, mask_visual"),
+    (dict(region_floor=0.5), "^region_floor: got 0.5, ablation does not read it; it must be 0.0$"),
+    (dict(estimator="learned", sink_filter=0.1), "^sink_filter: got 0.1, learned does not read it; it must be 0.0$"),
+    (dict(estimator="gradient", metric="log_likelihood"), "^metric: got 'log_likelihood', gradient does not read it; it"),
+    (dict(estimator="one_hot:1", score_layer=1), "^score_layer: got 1, one_hot:1 does not read it; it must be 0$"),
   )
   def test_bad_settings(self, settings, message):
     with self.assertRaisesRegex(ValueError, message):

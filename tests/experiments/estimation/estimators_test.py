@@ -149,6 +149,22 @@ class TinyTest(TinyTestCase):
       expected = [1 - np.corrcoef(first, second)[0, 1] for first, second in zip(own, other)]
       np.testing.assert_allclose(found[:, number], expected, atol=1e-4)
 
+  def test_question_sensitivity_of_a_later_layer(self):
+    found = estimators.question_sensitivity(self.model, self.params, self.batch(), estimators.Settings(score_layer=1))
+    own = self.inputs.prompt
+    other = own.replace(text_tokens=own.text_tokens[::-1], query_mask=own.query_mask[::-1])
+    scores = [
+      np.asarray(self.model.apply({"params": self.params}, each, self.features, 1, method="scores")) for each in (own, other)
+    ]
+    for number in range(2):
+      pairs = zip(*(each[number][:, own.visual_mask[number]] for each in scores))
+      expected = [1 - np.corrcoef(first, second)[0, 1] for first, second in pairs]
+      np.testing.assert_allclose(found[:, number], expected, atol=1e-4)
+
+  def test_every_estimator_reads_its_own_settings(self):
+    for name in ("ablation", "gradient", "attention_mass", "question_sensitivity", "learned"):
+      estimators.check_read(name, estimators.Settings(score_layer=1, seed=3, heads_at_once=2))
+
 
 class EmbeddedTest(parameterized.TestCase):
   """The embedded Qwen2.5-VL, whose layers have biases and mRoPE."""
