@@ -13,13 +13,13 @@ about. With --point_first, two heads of the first layer are to do so too, and ha
 digits whatever the question, so that head importance has something to find. Later, half of the pictures lose visual tokens
 that no question is about, so that the model gets used to gaps.
 
-Without --point_first and with --nopoint_middle, no loss tells any head where to look. With --see_few and --answer_early a
-model learns to find the answers all the same: at first, each question sees only the visual tokens that it is about
-(`experiments.digits.curriculum`), and every token of a question, not only its last, is to show the answer. Models of several
-seeds, for `experiments.study`:
+Without --point_first and with --nopoint_middle, no loss tells any head where to look. With --read_first, --see_few and
+--answer_early a model learns to find the answers all the same: first, the vision tower alone learns to read, and then stays
+as it is; each question sees, at first, only the visual tokens that it is about (`experiments.digits.curriculum`); and every
+token of a question, not only its last, is to show the answer. Models of several seeds, for `experiments.study`:
 
   python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=optimizer=muon \
-      --set=point_middle=False --set=see_few=True --set=answer_early=True --output_dir=out/unshaped
+      --set=point_middle=False --set=read_first=500 --set=see_few=True --set=answer_early=True --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from models.checkpoints import directory
 from models.checkpoints import hf
 
 SETTINGS = "settings.json"
-# As shares of all steps.
+# As shares of the steps after those in which the tower learns to read.
 _AUXILIARY_UNTIL = 0.5  # until then the auxiliary losses fade out
 _CURRICULUM_UNTIL = 0.25  # until then pictures get fuller
 _GAPS_FROM = 0.35  # from then on visual tokens are removed
@@ -86,6 +86,12 @@ class Settings(command.Settings, watching.Settings):
   point_middle: bool = command.option(
     True, "Whether heads half way up the decoder are to look at what the question is about, at first."
   )
+  read_first: int = command.option(
+    0,
+    "Of the steps, the first so many, in which only the vision tower learns, to show each cell; later it stays as it is. "
+    "0: all of the model learns in all steps.",
+    least=0,
+  )
   see_few: bool = command.option(
     False,
     "Whether each question sees, at first, only the visual tokens that it is about, and more of the others as more answers "
@@ -102,12 +108,21 @@ class Settings(command.Settings, watching.Settings):
   def __post_init__(self):
     super().__post_init__()
     remote.check_local("output_dir", self.output_dir)
+    if self.read_first >= self.steps:
+      raise ValueError(f"read_first: got {self.read_first}, must be below steps, {self.steps}")
+
+  @property
+  def phases(self) -> dict[str, int]:
+    """Steps of each phase, by the part of the model that it trains, see `training.PARTS`."""
+    if not self.read_first:
+      return {"all": self.steps}
+    return {"tower": self.read_first, "decoder": self.steps - self.read_first}
 
   @property
   def auxiliary(self) -> tuple[str, ...]:
-    """Names of the auxiliary losses."""
+    """Names of the auxiliary losses beside the answers."""
     chosen = {
-      "cells": True,
+      "cells": not self.read_first,
       "left": self.probe_left,
       "early": self.answer_early,
       "point_middle": self.point_middle,
@@ -127,13 +142,15 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
   content = _check_same_run(output / SETTINGS, settings)
   student = embedded.make_student(settings.architecture, settings.heads)
   model = student.model
-  optimizer = training.make_optimizer(settings.optimizer, settings.steps, settings.learning_rate)
+  make_optimizer = functools.partial(training.make_optimizer, settings.optimizer, learning_rate=settings.learning_rate)
+  optimizers = {part: make_optimizer(steps=steps) for part, steps in settings.phases.items()}
   params = {
     "model": _first_params(settings, model),
-    "probes": losses.make_probes(settings.auxiliary, model.config.text.hidden_size),
+    "probes": losses.make_probes(("cells", *settings.auxiliary), model.config.text.hidden_size),
   }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
-  state = {"params": params, "opt_state": optimizer.init(params)}
+  first = {part: optimizer.init(training.split(params, part)[0]) for part, optimizer in optimizers.items()}
+  state = {"params": params, "opt_state": first}
   if settings.see_few:
     state["curriculum"] = curriculum.start()
   state = jax.device_put(state, jax.devices()[0])
@@ -156,14 +173,15 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
       print(f"resuming after step {start}", flush=True)
     began, seen = time.perf_counter(), start
     for step, batch in _made_ahead(functools.partial(_make_batch, settings, student), start, settings.steps):
-      weight = max(0.0, 1.0 - step / (_AUXILIARY_UNTIL * settings.steps))
+      part = "tower" if step < settings.read_first else next(reversed(optimizers))
+      weight = max(0.0, 1.0 - _share(settings, step) / _AUXILIARY_UNTIL)
       with watch.step(step):
         state, metrics = training.train_step(
-          state, batch, weight, model=model, optimizer=optimizer, auxiliary=settings.auxiliary
+          state, batch, weight, model=model, optimizer=optimizers[part], auxiliary=settings.auxiliary, part=part
         )
       done = step + 1
       if done % 25 == 0:
-        terms = ", ".join(f"{name} {float(value):.3f}" for name, value in metrics.items())
+        terms = ", ".join(f"{name} {float(value):.3f}" for name, value in metrics.items() if "/" not in name)
         rate, left = (done - seen) / (time.perf_counter() - began), settings.steps - done
         print(f"step {done} of {settings.steps}: {terms}; {rate:.2f} steps/s, {left / rate / 60:.0f} min left", flush=True)
         watch.write(done, **metrics, steps_per_second=rate)
@@ -222,13 +240,19 @@ def _with_defaults(before: str, settings: Settings) -> Any:
   return {name: value for name, value in (defaults | known).items() if name not in left_out}
 
 
+def _share(settings: Settings, step: int) -> float:
+  """How much of the training lies before a step, without the steps in which the tower learns to read; negative in these."""
+  return (step - settings.read_first) / (settings.steps - settings.read_first)
+
+
 def _make_batch(settings: Settings, student: embedded.Student, step: int) -> batches.Batch:
   """The batch of a step, which depends on nothing else."""
-  difficulty = 1.0 if settings.init_from else min(1.0, 0.3 + 0.7 * step / (_CURRICULUM_UNTIL * settings.steps))
-  batch, _ = batches.make_batch(
+  share = _share(settings, step)
+  difficulty = 1.0 if settings.init_from or share < 0 else min(1.0, 0.3 + 0.7 * share / _CURRICULUM_UNTIL)
+  batch = batches.make_batch(
     student, np.random.default_rng([settings.seed, 1, step]), "train", settings.batch_size, settings.questions, difficulty
   )
-  if not settings.init_from and step < _GAPS_FROM * settings.steps:
+  if share < (0 if settings.init_from else _GAPS_FROM):
     return batch
   return batches.drop_tokens(batch, np.random.default_rng([settings.seed, 3, step]))
 

@@ -16,7 +16,7 @@ from experiments.digits import embedded
 from experiments.digits import task
 from models.vision_language import Inputs
 
-QUESTION_LENGTH = 24  # T
+QUESTION_LENGTH = 20  # T
 # How many values each label of a cell can have; the last one says that there is nothing.
 CELL_CLASSES = (11, 10, 2)  # digit or none; colour, grey or none; not boxed or boxed
 LEFT_CLASSES = (11, 10)  # digit and colour of the cell to the left
@@ -35,6 +35,7 @@ class Batch:
     cells: [B, V, 3] int32, what each visual token shows, with CELL_CLASSES values.
     left: [B, V, 2] int32, what the cell to its left shows, with LEFT_CLASSES values.
     about: [B, Q, V] float32, the cells that each question is about, with a sum of 1.
+    kinds: [B, Q] int32, the kind of each question, as an index into `task.KINDS`.
     seen: [B, Q, V] bool, the visual tokens that each question may attend to, or None: all.
   """
 
@@ -45,12 +46,13 @@ class Batch:
   cells: jax.Array
   left: jax.Array
   about: jax.Array
+  kinds: jax.Array
   seen: jax.Array | None = None
 
 
 def make_batch(
   student: embedded.Student, rng: np.random.Generator, split: str, size: int, questions: int, difficulty: float = 1.0
-) -> tuple[Batch, list[list[str]]]:
+) -> Batch:
   """Draws pictures and questions.
 
   Args:
@@ -62,7 +64,7 @@ def make_batch(
     difficulty: how full the pictures are, see `task.make_scene`.
 
   Returns:
-    The batch, NumPy, and the kind of every question, [B][Q].
+    The batch, of NumPy arrays.
 
   Raises:
     ValueError: more questions than scenes have, a question that is too long, or an answer that is not a single token.
@@ -76,7 +78,7 @@ def make_batch(
   tokens, targets, target_index = zip(*(_encode(student, question) for row in asked for question in row))
   cells, left = zip(*map(_labels, scenes))
   rows = lambda values: np.asarray(values, np.int32).reshape(size, questions, -1)
-  batch = Batch(
+  return Batch(
     inputs=student.model.pack(input_ids=[student.before] * size, **student.architecture.pixels(np.stack(pictures))),
     tokens=rows(tokens),
     targets=rows(targets),
@@ -84,8 +86,8 @@ def make_batch(
     cells=np.asarray(cells, np.int32),
     left=np.asarray(left, np.int32),
     about=np.asarray([[_about(question) for question in row] for row in asked]),
+    kinds=np.asarray([[task.KINDS.index(question.kind) for question in row] for row in asked], np.int32),
   )
-  return batch, [[question.kind for question in row] for row in asked]
 
 
 def drop_tokens(batch: Batch, rng: np.random.Generator) -> Batch:

@@ -173,9 +173,28 @@ def make_probes(auxiliary: Sequence[str], hidden_size: int) -> dict[str, jax.Arr
   return {name: jnp.zeros([hidden_size, sum(_CLASSES[name])]) for name in auxiliary if name in _CLASSES}
 
 
+def reading(
+  params: dict[str, Any], batch: batches.Batch, *, model: VisionLanguageModel
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """`cells` alone, which needs no more than the vision tower.
+
+  Args:
+    params: as in `total`.
+    batch: of `make_batch`.
+    model: the port.
+
+  Returns:
+    The loss, and the same by its name.
+  """
+  features = model.apply({"params": params["model"]}, batch.inputs.vision, method="encode")
+  visual = features.tokens[batch.inputs.prompt.visual_slots]
+  loss = _probe(visual @ params["probes"]["cells"], batch.cells, batches.CELL_CLASSES)
+  return loss, {"cells": loss}
+
+
 def total(
   params: dict[str, Any], batch: batches.Batch, weight: jax.Array, *, model: VisionLanguageModel, auxiliary: tuple[str, ...]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
   """The loss that training minimizes.
 
   Args:
@@ -186,13 +205,13 @@ def total(
     auxiliary: names in AUXILIARY.
 
   Returns:
-    The loss, and each of its terms and the share of right answers.
+    The loss; each of its terms; and [B, Q] bool, the questions that are answered correctly.
   """
   outputs = forward(params["model"], batch, model=model)
   probe = lambda name: (params["probes"][name],) if name in _CLASSES else ()
   terms = {name: AUXILIARY[name](outputs, batch, *probe(name)) for name in auxiliary}
   answer = answers(outputs, batch)
-  return answer + weight * sum(terms.values()), {"answer": answer, **terms, "right": right(outputs, batch).mean()}
+  return answer + weight * sum(terms.values()), ({"answer": answer, **terms}, right(outputs, batch))
 
 
 def right(outputs: Outputs, batch: batches.Batch) -> jax.Array:

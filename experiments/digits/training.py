@@ -17,6 +17,9 @@ from experiments.digits import losses
 from experiments.digits import task
 
 OPTIMIZERS = ("adamw", "muon")
+PARTS = ("all", "tower", "decoder")
+# What reads the output of the vision tower: parameters of the ports, and a probe of auxiliary losses.
+_AFTER_TOWER = ("language_model", "lm_head", "left")
 # Muon's updates have a fifth of AdamW's size at the same learning rate; see `consistent_rms` of Optax.
 _MUON_FACTOR = 3.0
 
@@ -32,7 +35,8 @@ def make_optimizer(name: str, steps: int, learning_rate: float) -> optax.Gradien
     steps: of the run.
     learning_rate: peak, for AdamW; Muon's is three times as high.
   """
-  schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10 + 1), steps, learning_rate / 100)
+  warm_up = min(200, steps // 10 + 1, steps - 1)
+  schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warm_up, steps, learning_rate / 100)
   decay = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
   adam = optax.adamw(schedule, b2=0.98, weight_decay=0.02, mask=decay)
   main = adam
@@ -60,32 +64,68 @@ def _matrices(params):
   )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "auxiliary"), donate_argnames="state")
+def split(params: dict[str, Any], part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The parameters that a part of the training changes, and the others, each with the groups `model` and `probes`.
+
+  Args:
+    params: `model`, the model's parameters, and `probes`, of `losses.make_probes`.
+    part: in PARTS. What reads the vision tower's output, the decoder and the probes of its states, is `decoder`; the rest,
+      with the probe of the cells, is `tower`.
+  """
+  changes = lambda name: part == "all" or (name in _AFTER_TOWER) == (part == "decoder")
+  chosen = lambda wanted: {
+    group: {name: tree for name, tree in trees.items() if changes(name) == wanted} for group, trees in params.items()
+  }
+  return chosen(True), chosen(False)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "auxiliary", "part"), donate_argnames="state")
 def train_step(
-  state: dict[str, Any], batch: batches.Batch, weight: float, *, model, optimizer, auxiliary: tuple[str, ...]
+  state: dict[str, Any], batch: batches.Batch, weight: float, *, model, optimizer, auxiliary: tuple[str, ...], part: str
 ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
   """One step of the optimizer.
 
   Args:
-    state: `params` and `opt_state`, and perhaps a `curriculum`; donated.
+    state: `params`; `opt_state`, by part; and perhaps a `curriculum`. Donated.
     batch: of `make_batch`.
     weight: factor of the auxiliary losses.
     model: a port.
     optimizer: of `make_optimizer`.
     auxiliary: names in `losses.AUXILIARY`.
+    part: in PARTS, what is trained. The tower only learns to show what is in each cell.
 
   Returns:
     The next state, and the terms of the loss and the share of right answers before the step.
   """
-  if stage := state.get("curriculum"):
-    batch = curriculum.hide(stage, batch)
-  grads, metrics = jax.grad(losses.total, has_aux=True)(state["params"], batch, weight, model=model, auxiliary=auxiliary)
-  updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-  found = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+  stage = None if part == "tower" else state.get("curriculum")
   if stage:
-    found["curriculum"] = curriculum.advance(stage, metrics["right"], batch.about.shape[-1])
-    metrics |= {"others": stage.others}
-  return found, metrics
+    batch = curriculum.hide(stage, batch)
+  trained, fixed = split(state["params"], part)
+
+  def loss(trained):
+    params = _join(trained, fixed)
+    if part == "tower":
+      return losses.reading(params, batch, model=model)
+    return losses.total(params, batch, weight, model=model, auxiliary=auxiliary)
+
+  grads, found = jax.grad(loss, has_aux=True)(trained)
+  updates, opt_state = optimizer.update(grads, state["opt_state"][part], trained)
+  state = state | {
+    "params": _join(optax.apply_updates(trained, updates), fixed),
+    "opt_state": state["opt_state"] | {part: opt_state},
+  }
+  if part == "tower":
+    return state, found
+  metrics, right = found
+  metrics["right"] = right.mean()
+  if stage:
+    state["curriculum"] = curriculum.advance(stage, batch, right)
+    metrics |= {f"others/{kind}": others for kind, others in zip(task.KINDS, stage.others)}
+  return state, metrics
+
+
+def _join(one, other):
+  return {group: one[group] | other[group] for group in one}
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -106,8 +146,8 @@ def accuracy(params: dict[str, Any], student: embedded.Student, seed: int, size:
   """
   hits = {kind: [] for kind in task.KINDS}
   for number in range(8):
-    batch, kinds = batches.make_batch(student, np.random.default_rng([seed, 2, number]), "calibration", size, questions)
+    batch = batches.make_batch(student, np.random.default_rng([seed, 2, number]), "calibration", size, questions)
     right = np.asarray(answered(params, batch, model=student.model))
-    for kind, hit in zip(np.ravel(kinds), right.ravel()):
-      hits[kind].append(hit)
+    for kind, hit in zip(batch.kinds.ravel(), right.ravel()):
+      hits[task.KINDS[kind]].append(hit)
   return {kind: float(np.mean(values)) for kind, values in hits.items() if values}

@@ -52,6 +52,7 @@ def run(directory: pathlib.Path, **changes) -> pathlib.Path:
     evaluate_every=100,
     probe_left=True,
     point_first=True,
+    read_first=1,
     see_few=True,
     answer_early=True,
     optimizer="muon",

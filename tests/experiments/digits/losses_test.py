@@ -21,7 +21,7 @@ class ForwardTest(parameterized.TestCase):
   def test_questions_that_share_a_cache_are_answered_as_if_each_were_alone(self, name):
     student = embedded.make_student(name)
     model, params = load_model(str(embedded.DIRECTORY / name))
-    batch, _ = batches.make_batch(student, np.random.default_rng(3), "test", 1, QUESTIONS)
+    batch = batches.make_batch(student, np.random.default_rng(3), "test", 1, QUESTIONS)
     outputs = jax.jit(losses.forward, static_argnames="model")(params, batch, model=model)
     self.assertGreaterEqual(np.mean(losses.right(outputs, batch)), 0.75)  # the committed models do answer
 
@@ -59,7 +59,7 @@ class LossesTest(absltest.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     student = embedded.make_student("qwen2_5_vl")
-    batch, _ = batches.make_batch(student, np.random.default_rng(0), "test", 2, 3)
+    batch = batches.make_batch(student, np.random.default_rng(0), "test", 2, 3)
     cls.batch = batches.drop_tokens(batch, np.random.default_rng(2))
     heads, sharing, size = 8, 2, sum(batches.CELL_CLASSES)
     one_hot = lambda labels, classes: np.concatenate(
