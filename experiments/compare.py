@@ -127,6 +127,8 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       checks.share("keep_ratio", ratio)
+    if not self.ratios:
+      raise ValueError(f"keep_ratio: got {', '.join(map(str, self.keep_ratio)) or 'none'}, one or more must be below 1")
     for text in self.stages:
       self.pruning_of(stages=text)
     if unknown := [name for name in self.adaptive if name not in self.sources]:
@@ -140,9 +142,14 @@ class Settings(command.MeshSettings, method.Settings, watching.Settings):
     """Where each row of HAWK takes its head importance from.
 
     Raises:
-      ValueError: a malformed `importance`.
+      ValueError: a malformed `importance`, or one with a name that other rows have.
     """
-    return {_BASELINE: "uniform"} | sources.parse(self.importance, taken=(_BASELINE, *self.selector))
+    found = sources.parse(self.importance, taken=(_BASELINE, comparison.WHOLE, *self.selector))
+    if single := [name for name in found if name.startswith(comparison.SINGLE)]:
+      raise ValueError(
+        f"importance: got the name {single[0]!r}, must not begin with {comparison.SINGLE!r} as single heads do"
+      )
+    return {_BASELINE: "uniform"} | found
 
   @property
   def rivals(self) -> list[Pruning]:
@@ -187,6 +194,7 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   if settings.transfer:
     named = {row: source for name, source in named.items() for row, source in _with_datasets(name, source)}
   rows = {name: sources.load(source, heads) for name, source in named.items()}
+  _check_references(settings, _variants(settings, rows, {}, staged))
   examples = (
     data.from_jsonl(settings.data)
     if settings.data
@@ -257,6 +265,28 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   return table
 
 
+def _check_references(settings: Settings, variants: Sequence[outcomes.Variant]) -> None:
+  """Refuses a reference that is none of the default ones and that no row has.
+
+  Args:
+    settings: of the command.
+    variants: all but those of adaptive budgets.
+
+  Raises:
+    ValueError: such a reference.
+  """
+  rows = dict.fromkeys(name for variant in variants if (name := variant.name.rsplit("@", 1)[0]) != comparison.WHOLE)
+  rows = [*rows, *map(_adaptive, settings.adaptive)]
+  if unknown := [name for name in settings.reference if name not in (*rows, *comparison.REFERENCES)]:
+    rows = [row for row in rows if not row.startswith(comparison.SINGLE)]
+    raise ValueError(f"reference: got {', '.join(unknown)}, the rows are {'; '.join(rows)}")
+
+
+def _adaptive(row: str) -> str:
+  """The name of a row with an adaptive budget."""
+  return f"{row}, adaptive"
+
+
 def _with_datasets(name: str, source: str) -> list[tuple[str, str]]:
   return [(name, source), *sources.by_dataset(name, source).items()]
 
@@ -285,17 +315,19 @@ def _variants(
     staged: of `Settings.staged`.
   """
   heads = np.eye(len(rows[_BASELINE].weights), dtype=np.float32) if settings.heads else []
-  found = [outcomes.Variant("all tokens@1")]
+  found = [outcomes.Variant(f"{comparison.WHOLE}@1")]
   shares = {float(name.rsplit("@", 1)[1]) for name in staged if name.rsplit("@", 1)[1] != "1"}
   for ratio in sorted({*settings.ratios} | shares, reverse=True):
     make = functools.partial(settings.pruning_of, keep_ratio=ratio)
     found += _crossed(settings, rows, "hawk", make)
     for name, adapted in budgets.items() if ratio in settings.ratios else ():
-      found.append(outcomes.Variant(f"{name}, adaptive@{ratio:g}", rows[name].weights, adapted[ratio]))
+      found.append(outcomes.Variant(f"{_adaptive(name)}@{ratio:g}", rows[name].weights, adapted[ratio]))
     for selector in settings.selector:
       found += _crossed(settings, rows, selector, make) if selector != "hawk" else []
     if ratio in settings.ratios[-2:]:
-      found += [outcomes.Variant(f"head {head}@{ratio:g}", weights, make()) for head, weights in enumerate(heads)]
+      found += [
+        outcomes.Variant(f"{comparison.SINGLE}{head}@{ratio:g}", weights, make()) for head, weights in enumerate(heads)
+      ]
   for name, pruning in staged.items():
     text, share = name.rsplit("@", 1)
     for row, each in rows.items():
@@ -352,7 +384,8 @@ def _report(
   figures.save(output / "compare.png", figures.curves(panels, "right answers, %"))
   if settings.heads:
     bars = comparison.heads(table, heads)
-    figures.save(output / "heads.png", figures.bars(bars, "head of the first layer, alone", "share of right answers"))
+    label = f"head of {settings.scoring_layer}, alone"
+    figures.save(output / "heads.png", figures.bars(bars, label, "share of right answers"))
   if settings.transfer:
     names = [row for name, source in settings.sources.items() for row in (name, *sources.by_dataset(name, source))]
     files.write(output / "transfer.md", comparison.transfer(by_dataset, names, settings.ratios))
@@ -363,7 +396,7 @@ def _report(
 
 def summarize(table: list[dict[str, Any]]) -> dict[str, Any]:
   """A row of `experiments.sweep`: the accuracy of every setting except single heads."""
-  return {f"{row['row']} {row['kept']:g}": row["accuracy"] for row in table if not row["row"].startswith("head ")}
+  return {f"{row['row']} {row['kept']:g}": row["accuracy"] for row in table if not row["row"].startswith(comparison.SINGLE)}
 
 
 if __name__ == "__main__":

@@ -105,14 +105,14 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
       found = estimator.estimate(batches, settings, records)
       records.close()
       watch.write(len(records.records), **summarize(found.weights))
-  _write(output, found, origin, examples)
+  _write(output, found, origin, examples, f"head of {settings.scoring_layer}")
   return found.weights
 
 
 def _write(
-  output: pathlib.Path, found: estimators.Estimate, origin: dict[str, Any], examples: Sequence[data.Example]
+  output: pathlib.Path, found: estimators.Estimate, origin: dict[str, Any], examples: Sequence[data.Example], label: str
 ) -> None:
-  """Writes the files, and prints the table."""
+  """Writes the files, of which the figure has a label on its axis, and prints the table."""
   weights, scores, skipped = found.weights, found.scores, estimators.skipped(found.scores)
   with files.replacing(output / RESULT) as path:
     importance.save(
@@ -126,7 +126,7 @@ def _write(
     )
   bars = {dataset: values / np.abs(values).max() if values.any() else values for dataset, values in scores.items()}
   bars["head importance"] = weights / weights.max()
-  figures.save(output / FIGURES[0], figures.bars(bars, "head of the first layer", "share of the largest"))
+  figures.save(output / FIGURES[0], figures.bars(bars, label, "share of the largest"))
   for dataset in skipped:
     logging.warning("skipped %s: every head has the same score", dataset)
   columns = {**scores, "importance": weights}

@@ -96,7 +96,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     print(f"==== {name}", flush=True)
     hits[name] = _study(settings, model, str(results / name))[1]
   table = comparison.over_models(hits, REFERENCES)
-  questions = len(hits[names[0]]["all tokens@1"])
+  questions = len(hits[names[0]][f"{comparison.WHOLE}@1"])
   title = (
     f"{questions} held-out questions; right answers in %, means over {len(names)} models ({', '.join(names)}) with 95 % t "
     f"intervals over models and questions; {environment.device()}, {environment.today()}; {environment.versions()}."
@@ -179,9 +179,11 @@ def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
   Args:
     table: of `experiments.compare`.
   """
-  entries = [entry for entry in table if entry["row"].startswith("head ")]
+  entries = [entry for entry in table if entry["row"].startswith(comparison.SINGLE)]
   share = max(entry["kept"] for entry in entries)
-  found = {int(entry["row"].removeprefix("head ")): entry["accuracy"] for entry in entries if entry["kept"] == share}
+  found = {
+    int(entry["row"].removeprefix(comparison.SINGLE)): entry["accuracy"] for entry in entries if entry["kept"] == share
+  }
   return np.asarray([found[head] for head in range(len(found))])
 
 

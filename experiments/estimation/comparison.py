@@ -19,7 +19,8 @@ REFERENCES = ("uniform", "random")
 # HAWK with the paper's importance, which figures show if it is there.
 _PAPER = "ablation"
 _FEW = 6  # curves of the panel of the best rows, which lie close together
-_SINGLE = "head "  # rows of a single head, which no method could choose
+# The row of the unpruned model, and how rows of a single head begin, which no method could choose.
+WHOLE, SINGLE = "all tokens", "head "
 
 
 def hits_of(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -66,7 +67,7 @@ def analyse(
 
 
 def _with_front(table, cost="mean_kept"):
-  real = [entry for entry in table if not entry["row"].startswith(_SINGLE)]
+  real = [entry for entry in table if not entry["row"].startswith(SINGLE)]
   for entry in table:
     entry["front"] = entry in real and not any(_dominates(other, entry, cost) for other in real)
   return table
@@ -146,7 +147,7 @@ def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) ->
   chosen = {}
   for name, found in hits.items():
     row, kept = name.rsplit("@", 1)
-    if float(kept) < 1 and not row.startswith(_SINGLE):
+    if float(kept) < 1 and not row.startswith(SINGLE):
       chosen.setdefault(kept, []).append((float(found[::2].mean()), row))
   measured = {name: found[1::2] for name, found in hits.items()}
   table = analyse(measured, dict.fromkeys(hits, float("nan")), references)
@@ -167,10 +168,11 @@ def markdown(
   Args:
     table: of `analyse` or `over_models`.
     title: of the text.
-    references: as in `analyse`.
+    references: as in `analyse`; those that were not measured have no section.
     winners: of `best`.
     test: whose p-value each difference has.
   """
+  references = _measured(table, references)
   shares = sorted({entry["kept"] for entry in table}, reverse=True)
   rows = list(dict.fromkeys(entry["row"] for entry in table))
   at = {(entry["row"], entry["kept"]): entry for entry in table}
@@ -207,6 +209,11 @@ def markdown(
   return "\n".join(lines) + "\n"
 
 
+def _measured(table: Sequence[dict[str, Any]], references: Sequence[str]) -> list[str]:
+  """The references that some row was compared with."""
+  return [reference for reference in references if any(reference in entry for entry in table)]
+
+
 def _accuracy(entry) -> str:
   if entry is None:
     return ""
@@ -215,7 +222,8 @@ def _accuracy(entry) -> str:
 
 
 def csv(table: list[dict[str, Any]], references: Sequence[str] = REFERENCES) -> str:
-  """A header, and one line per setting."""
+  """A header, and one line per setting; references that were not measured have no columns."""
+  references = _measured(table, references)
   columns = ["row", "kept", "mean_kept", "accuracy", "low", "high", "front"]
   columns += [f"{reference}_{part}" for reference in references for part in ("difference", "low", "high", "p")]
   rows = []
@@ -233,10 +241,10 @@ def series(table: list[dict[str, Any]]) -> dict[str, list[tuple[float, float, fl
   """
   rows: dict[str, dict[float, tuple[float, float, float, float]]] = {}
   for entry in table:
-    if not entry["row"].startswith(_SINGLE):
+    if not entry["row"].startswith(SINGLE):
       point = tuple(100 * entry[name] for name in ("kept", "accuracy", "low", "high"))
       rows.setdefault(entry["row"], {})[entry["kept"]] = point
-  whole = rows.pop("all tokens", {})
+  whole = rows.pop(WHOLE, {})
   rows = {name: values | whole for name, values in rows.items()}
   most = max(map(len, rows.values()), default=0)
   return {name: [values[share] for share in sorted(values)] for name, values in rows.items() if len(values) == most}
@@ -245,10 +253,10 @@ def series(table: list[dict[str, Any]]) -> dict[str, list[tuple[float, float, fl
 def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
   """[H] accuracy of each head alone, by a label with the share and the accuracy of uniform head weights."""
   at = {(entry["row"], entry["kept"]): entry["accuracy"] for entry in table}
-  shares = sorted({kept for row, kept in at if row == "head 0"}, reverse=True)
+  shares = sorted({kept for row, kept in at if row == f"{SINGLE}0"}, reverse=True)
   return {
     f"{100 * share:g} % kept (uniform weights {100 * at['uniform', share]:.0f} %)": np.asarray(
-      [at[f"head {head}", share] for head in range(count)]
+      [at[f"{SINGLE}{head}", share] for head in range(count)]
     )
     for share in shares
   }
@@ -303,7 +311,7 @@ def panels(table: list[dict[str, Any]], importances: Sequence[str], selectors: S
     selectors: the other rules.
   """
   rows = series(table)
-  whole = next(100 * entry["accuracy"] for entry in table if entry["row"] == "all tokens")
+  whole = next(100 * entry["accuracy"] for entry in table if entry["row"] == WHOLE)
   groups = (
     ("HAWK's rule, by importance", [row for row in rows if row in importances], figures.MOST),
     ("Uniform head weights, by rule", [row for row in rows if row in (REFERENCES[0], *selectors)], figures.MOST),

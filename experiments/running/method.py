@@ -35,6 +35,11 @@ class Settings(settings.Checked):
     0.0, "Share of the budget that goes to the best token of each region of a picture.", least=0.0
   )
 
+  @property
+  def scoring_layer(self) -> str:
+    """The layer of `score_layer` in words."""
+    return f"decoder layer {self.score_layer}" if self.score_layer else "the first layer"
+
   def pruning_of(self, **fields: Any) -> Pruning:
     """These settings with others; `score_layer` is left out of rules that do not score by a layer.
 

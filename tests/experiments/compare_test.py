@@ -70,6 +70,14 @@ class CompareTest(parameterized.TestCase):
     for name in ("compare.pdf", "datasets.csv"):
       self.assertTrue((self.directory / name).exists())
 
+  def test_what_was_not_measured_is_not_mentioned(self):
+    with mock.patch.object(compare.figures, "bars", side_effect=compare.figures.bars) as bars:
+      self.run_with(questions=5, batch_size=5, keep_ratio=(0.2,), selector=(), score_layer=1)
+    self.assertEqual(bars.call_args.args[1], "head of decoder layer 1, alone")
+    text = (self.directory / "compare.md").read_text()
+    self.assertIn("Difference to `uniform`", text)
+    self.assertNotIn("random", text + (self.directory / "compare.csv").read_text())
+
   def test_every_setting_is_timed_once(self):
     settings = dict(questions=5, batch_size=5, keep_ratio=(0.2,), selector=("random", "fastv"), heads=False, timing_rounds=2)
     table = self.run_with(**settings)
@@ -105,6 +113,11 @@ class CompareTest(parameterized.TestCase):
     (dict(score_layer=4), "score_layer: got 4, must be a whole number from 0 to 3"),
     (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
     (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
+    (dict(importance=("all tokens=preset:qwen2.5-vl-7b",)), "^importance: got 'all tokens=.* name that no other row has"),
+    (dict(importance=("head 3=w.json",)), "^importance: got the name 'head 3', must not begin with 'head ' as single heads"),
+    (dict(keep_ratio=(1.0,)), "^keep_ratio: got 1.0, one or more must be below 1$"),
+    (dict(reference=("uniform", "mine")), "^reference: got mine, the rows are uniform; random; .*; hawk.mmr; [^@]*$"),
+    (dict(reference=("all tokens",)), "^reference: got all tokens, the rows are uniform; random"),
     (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
     (dict(selector=("hawk", "mine")), "selector: got 'mine', allowed are hawk"),
     (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"),

@@ -88,6 +88,13 @@ class RunsTest(parameterized.TestCase):
       {"estimator": "random", "model_name": "qwen2_5_vl", "heads": 8, "seed": 3},
     )
 
+  def test_figure_names_the_layer(self):
+    settings = dict(estimator="attention_mass", examples=1, batch_size=5)
+    with mock.patch.object(head_importance.figures, "bars", side_effect=head_importance.figures.bars) as bars:
+      self.finish("head_importance", "first", **settings)
+      self.finish("head_importance", "later", **settings, score_layer=1)
+    self.assertEqual([call.args[1] for call in bars.call_args_list], ["head of the first layer", "head of decoder layer 1"])
+
   def test_calibration_pictures_are_not_test_pictures(self):
     path = self.directory / "w.json"
     digest = data.from_digits("test", task.KINDS, 1)[0].digest

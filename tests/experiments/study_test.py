@@ -161,10 +161,12 @@ class StudyTest(absltest.TestCase):
 
   def test_all_settings_are_checked_before_the_first_run(self):
     directory = self.enter_context(tempfile.TemporaryDirectory())
-    settings = study.Settings(keep_ratio=(7.0,), output_dir=directory, results_dir=directory)
-    with mock.patch.object(study.head_importance, "run") as run, self.assertRaisesRegex(ValueError, "keep_ratio: got 7.0"):
-      study.run(settings)
-    run.assert_not_called()
+    for ratio in (7.0, 1.0):
+      settings = study.Settings(keep_ratio=(ratio,), output_dir=directory, results_dir=directory)
+      refused = self.assertRaisesRegex(ValueError, f"^keep_ratio: got {ratio}")
+      with mock.patch.object(study.head_importance, "run") as run, refused:
+        study.run(settings)
+      run.assert_not_called()
 
   def test_several_models_are_compared_by_what_each_wrote(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
