@@ -16,6 +16,7 @@ them. A point that fails does not end the others, but the exit status.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -28,6 +29,7 @@ import traceback
 from typing import Any
 
 from absl import flags
+import jax
 
 from experiments import accuracy
 from experiments import benchmark
@@ -159,9 +161,12 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     print(f"== {number} of {len(waiting)}: {point.name}", flush=True)
     _run_point(COMMANDS[settings.command], point)
     compilation_cache.release_if_many()
-  results = _results(points)
-  rows = _table(points, results)
-  _write(output, points, rows)
+  first = not jax.process_index()
+  with files.locked(output) if first else contextlib.nullcontext():  # so that no older table replaces that of another shard
+    results = _results(points)
+    rows = _table(points, results)
+    if first:
+      _write(output, points, rows)
   if failed := sum("error" in result for result in results[index::count]):
     raise ValueError(f"{failed} of {len(mine)} points failed; {output / 'table.md'} says why")
   return rows

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 
@@ -100,6 +101,18 @@ def resumable_directory(
 
 
 @contextlib.contextmanager
+def locked(directory: pathlib.Path) -> Iterator[None]:
+  """A context that one run at a time is in; others wait. File systems that have no locks of directories let all in."""
+  lock = os.open(directory, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(lock)
+
+
+@contextlib.contextmanager
 def naming(path: pathlib.Path) -> Iterator[None]:
   """A context whose operating system errors name a file; those of writes, such as a full disk, do not by themselves."""
   try:
@@ -110,12 +123,12 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A context that writes a file beside `path`, which takes its place at the end.
+  """A context that writes a file beside `path`, which takes its place at the end; of several writers, the last one's stays.
 
   Raises:
     OSError: it cannot be written; what was there before is unchanged.
   """
-  partial = path.with_name(path.name + ".partial")
+  partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
   with naming(path):
     try:
       yield partial

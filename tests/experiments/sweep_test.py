@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
+import os
 import pathlib
 import tempfile
 import types
@@ -25,6 +27,14 @@ class ToySettings(command.Settings):
   b: tuple[float, ...] = command.option((1.0,), "Other factors.")
   name: str = command.option("x", "A name.", choices=("x", "y"))
   output_dir: str = command.option("out/toy", "Directory.")
+
+
+@contextlib.contextmanager
+def open_directory(path):
+  """Its descriptor."""
+  descriptor = os.open(path, os.O_RDONLY)
+  yield descriptor
+  os.close(descriptor)
 
 
 class SweepTest(parameterized.TestCase):
@@ -92,6 +102,19 @@ class SweepTest(parameterized.TestCase):
     self.sweep("a=1,2,3")  # tries again
     self.assertEqual(self.ran, [(1, 1.0), (2, 1.0), (3, 1.0), (2, 1.0)])
     self.assertFalse((self.directory / "a=2" / "error.txt").exists())
+
+  def test_only_the_first_process_writes_the_table_and_does_so_alone(self):
+    def write(output, points, rows):
+      with open_directory(output) as lock, self.assertRaises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      written.append(rows)
+
+    written = []
+    with mock.patch.object(sweep, "_write", write):
+      rows, _ = self.sweep("a=1,2")
+      with mock.patch.object(sweep.jax, "process_index", return_value=1):
+        self.assertEqual(self.sweep("a=1,2")[0], rows)
+    self.assertEqual(written, [rows])
 
   def write_config(self, hyper):
     path = self.directory / "toy.py"

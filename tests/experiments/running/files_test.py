@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from unittest import mock
 
 from absl.testing import absltest
@@ -31,6 +32,29 @@ class FilesTest(absltest.TestCase):
     files.write(path, b"three")
     self.assertEqual([p.name for p in self.directory.iterdir()], ["out.md"])
     self.assertEqual(path.read_text(), "three")
+
+  def test_writers_of_the_same_file_do_not_share_what_they_write(self):
+    path = self.directory / "out.md"
+    with files.replacing(path) as first, files.replacing(path) as second:
+      first.write_text("first")
+      second.write_text("second")
+      self.assertTrue(first.name.endswith(".partial") and second.name.endswith(".partial"))
+    self.assertEqual(path.read_text(), "first")  # whose context ended last
+    self.assertEqual(self.listing(), ["out.md"])
+
+  def test_a_locked_directory_lets_in_one_at_a_time(self):
+    entered = threading.Event()
+
+    def enter():
+      with files.locked(self.directory):
+        entered.set()
+
+    with files.locked(self.directory):
+      thread = threading.Thread(target=enter)
+      thread.start()
+      self.assertFalse(entered.wait(0.2))
+    thread.join()
+    self.assertTrue(entered.is_set())
 
   def test_a_full_disk_is_named_and_leaves_what_was_there(self):
     path = self.directory / "out.md"
