@@ -176,6 +176,14 @@ class BenchmarkTest(absltest.TestCase):
       with self.assertRaisesRegex(ValueError, "baseline: outputs differ at 1: .*'equal_tokens'"):
         benchmark.run(self.settings(keep_ratio=()))
 
+  def test_stages_faster_than_the_limits_fail_after_the_report_is_written(self):
+    slow = lambda dtype: {"product": timing.Limit(lambda: np.ones(1), 1e-3)}
+    output = self.directory / "limits"
+    with mock.patch.object(timing, "multiplications", slow):
+      with self.assertRaisesRegex(ValueError, "^limits: stages are faster than the machine's limits"):
+        benchmark.run(self.settings(baseline="none", batch_size=(), keep_ratio=(0.5,), output_dir=str(output)))
+    self.assertGreater(json.loads((output / "benchmark.json").read_text())["seconds"]["answer 1"][0], 0)
+
   def test_mesh(self):
     with mock.patch.object(benchmark, "_measure", side_effect=InterruptedError) as measure:
       with self.assertRaises(InterruptedError):
@@ -199,9 +207,13 @@ class BenchmarkTest(absltest.TestCase):
       benchmark.run(self.settings(mesh="tensor:99", baseline="none"))
 
   def test_compile_only(self):
-    found = benchmark.run(self.settings(compile_only=True))
+    report = benchmark.run(self.settings(compile_only=True))
+    found = report["compilations"]
     names, starts = ("vision", "prefill and decoding"), ("first start", "with a warm cache")
     self.assertEqual([(one.program, one.start) for one in found], [(name, start) for start in starts for name in names])
+    seconds = benchmark.summarize(report)
+    self.assertEqual([*seconds], [f"{name}, {start}, s" for start in starts for name in names])
+    self.assertEqual(seconds["vision, first start, s"], found[0].tracing + found[0].compiling)
     self.assertRegex(str(found[0]), r"vision, first start: traced in \d+\.\d s, compiled in \d+\.\d s")
 
   def test_bad_settings(self):
