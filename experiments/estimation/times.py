@@ -18,7 +18,7 @@ from experiments.speed import timing
 def measure(
   path: pathlib.Path, conditions: dict[str, Any], batches: data.Batches, variants: Sequence[outcomes.Variant], rounds: int
 ) -> dict[str, float]:
-  """Median milliseconds of one question of the first batch, by the name of the variant.
+  """Median milliseconds of one question of the first batch over that many rounds, by the name of the variant.
 
   Args:
     path: of the journal, from which an interrupted run resumes. Rounds on other machines do not count.
@@ -27,7 +27,7 @@ def measure(
     variants: what is timed.
     rounds: measurements of each.
   """
-  machine = f"{environment.device()}; {environment.versions()}"
+  machine = "; ".join((environment.device(), environment.processor(), environment.versions()))
   records = journal.Journal(path, conditions)
   own = lambda: [record["milliseconds"] for record in records.records if record["machine"] == machine]
   if (missing := rounds - len(own())) > 0:
@@ -42,4 +42,4 @@ def measure(
 
     clock.run(missing, record)
   records.close()
-  return {variant.name: float(np.median([each[variant.name] for each in own()])) for variant in variants}
+  return {variant.name: float(np.median([each[variant.name] for each in own()[:rounds]])) for variant in variants}

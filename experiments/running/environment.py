@@ -6,6 +6,7 @@ import datetime
 from importlib import metadata
 import os
 import pathlib
+import re
 
 import jax
 
@@ -19,6 +20,15 @@ def device() -> str:
   """The machine in words."""
   kind = jax.devices()[0].device_kind
   return f"{os.cpu_count()} CPU cores" if jax.default_backend() == "cpu" else f"{jax.device_count()} x {kind}"
+
+
+def processor() -> str:
+  """The CPU's model, where Linux says it."""
+  try:
+    found = re.search(r"^model name\s*: (.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+  except OSError:
+    found = None
+  return found[1] if found else "unknown CPU"
 
 
 def model_name(path_or_hub_id: str) -> str:
