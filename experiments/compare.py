@@ -296,7 +296,7 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
   if not settings.adaptive:
     return []
   if settings.calibration_data:
-    return data.from_jsonl(settings.calibration_data)
+    return data.from_jsonl(settings.calibration_data, "calibration_data")
   return data.from_digits("calibration", task.KINDS, CALIBRATION // len(task.KINDS), seed=1)
 
 

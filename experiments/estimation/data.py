@@ -126,8 +126,12 @@ def from_digits(split: str, datasets: Sequence[str], count: int, seed: int = 0) 
   ]
 
 
-def from_jsonl(path: str) -> list[Example]:
+def from_jsonl(path: str, setting: str = "data") -> list[Example]:
   """Examples of a file with one JSON object per line: image (a path relative to the file), question, answer, dataset.
+
+  Args:
+    path: of the file.
+    setting: that names it, for messages.
 
   Raises:
     ValueError: the file is unreadable or empty, or one of its lines, given by number, is something else.
@@ -136,7 +140,7 @@ def from_jsonl(path: str) -> list[Example]:
   try:
     content = checks.read_file(path)
   except (OSError, ValueError) as error:
-    raise ValueError(f"data: cannot read {path!r} ({error})") from error
+    raise ValueError(f"{setting}: cannot read {path!r} ({error})") from error
   # Not splitlines, which also splits at separators that JSON strings may hold.
   for number, line in enumerate(content.removesuffix("\n").split("\n") if content else [], 1):
     try:
@@ -145,10 +149,10 @@ def from_jsonl(path: str) -> list[Example]:
       examples.append(Example(np.asarray(picture), *(_text(row, name) for name in ("question", "answer", "dataset"))))
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
       raise ValueError(
-        f"data: {path} line {number}: {error!r}; must be an object with image, question, answer and dataset"
+        f"{setting}: {path} line {number}: {error!r}; must be an object with image, question, answer and dataset"
       ) from error
   if not examples:
-    raise ValueError(f"data: {path} is empty")
+    raise ValueError(f"{setting}: {path} is empty")
   return examples
 
 

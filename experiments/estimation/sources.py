@@ -7,7 +7,8 @@ follow from each question without calibration (`hawk_jax.scoring.question_weight
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -60,6 +61,16 @@ def parse(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]
   return found
 
 
+@contextlib.contextmanager
+def _naming() -> Iterator[None]:
+  """A context, or decorator, whose errors name `importance` where `hawk_jax.importance` names its own argument."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(str(error).replace("head_importance: ", "importance: ", 1)) from error
+
+
+@_naming()
 def load(source: str, num_heads: int) -> Importance:
   """The head importance of a source.
 
@@ -82,6 +93,7 @@ def load(source: str, num_heads: int) -> Importance:
   return Importance(importance.validate(importance.from_ablation(scores[dataset]), num_heads))
 
 
+@_naming()
 def details(source: str) -> dict[str, Any]:
   """What a source says of how it was estimated; see `importance.details`."""
   return {} if source.startswith(_QUESTION) else importance.details(source.partition("#")[0])

@@ -105,19 +105,20 @@ class CompareTest(parameterized.TestCase):
     (dict(importance=("mine",)), "importance: got 'mine', must be NAME=SOURCE"),
     (dict(importance=("uniform=preset:qwen2.5-vl-7b",)), "importance: got 'uniform=.* name that no other row has"),
     (dict(importance=("random=w.json",)), "importance: got 'random=w.json', must be NAME=SOURCE"),
-    (dict(importance=("mine=/no/such.json",)), "head_importance: cannot read '/no/such.json'"),
+    (dict(importance=("mine=/no/such.json",)), "importance: cannot read '/no/such.json'"),
     (dict(importance=("mine=question:sum",)), "importance: got 'question:sum', allowed are question:mass, question:entropy"),
+    (dict(adaptive=("uniform",), calibration_data="/none"), "calibration_data: cannot read '/none'"),
     (dict(merge=("mean",)), "merge: got 'mean', allowed are none, nearest"),
     (dict(stages=("tower",)), "stages: got 'tower' in 'tower', must be like tower@8:0.5"),
-    (dict(stages=("decoder@4:0.5",)), "layer of decoder@4:0.5: got 4, must be a whole number from 1 to 3"),
+    (dict(stages=("decoder@4:0.5",)), "stages: layer of decoder@4:0.5: got 4, must be a whole number from 1 to 3"),
     (dict(score_layer=4), "score_layer: got 4, must be a whole number from 0 to 3"),
     (dict(adaptive=("mine",)), "adaptive: got mine, the rows of HAWK are uniform"),
     (dict(adaptive=("uniform",), data="some.jsonl"), "calibration_data: adaptive budgets need it beside data"),
-    (dict(importance=("all tokens=preset:qwen2.5-vl-7b",)), "^importance: got 'all tokens=.* name that no other row has"),
-    (dict(importance=("head 3=w.json",)), "^importance: got the name 'head 3', must not begin with 'head ' as single heads"),
-    (dict(keep_ratio=(1.0,)), "^keep_ratio: got 1.0, one or more must be below 1$"),
-    (dict(reference=("uniform", "mine")), "^reference: got mine, the rows are uniform; random; .*; hawk.mmr; [^@]*$"),
-    (dict(reference=("all tokens",)), "^reference: got all tokens, the rows are uniform; random"),
+    (dict(importance=("all tokens=preset:qwen2.5-vl-7b",)), "importance: got 'all tokens=.* name that no other row has"),
+    (dict(importance=("head 3=w.json",)), "importance: got the name 'head 3', must not begin with 'head ' as single heads"),
+    (dict(keep_ratio=(1.0,)), "keep_ratio: got 1.0, one or more must be below 1$"),
+    (dict(reference=("uniform", "mine")), "reference: got mine, the rows are uniform; random; .*; hawk.mmr; [^@]*$"),
+    (dict(reference=("all tokens",)), "reference: got all tokens, the rows are uniform; random"),
     (dict(keep_ratio=(0.2, 1.5)), r"keep_ratio: got 1.5, must be in \(0, 1\]"),
     (dict(selector=("hawk", "mine")), "selector: got 'mine', allowed are hawk"),
     (dict(selector=("cdpruner",)), "clip: the selector cdpruner needs a CLIP checkpoint"),
@@ -127,7 +128,7 @@ class CompareTest(parameterized.TestCase):
 
   def refused(self, message, **settings):
     """Checks the message, and that no weights were read."""
-    with mock.patch.object(compare.registry, "load_params") as load, self.assertRaisesRegex(ValueError, message):
+    with mock.patch.object(compare.registry, "load_params") as load, self.assertRaisesRegex(ValueError, f"^{message}"):
       self.run_with(**{"questions": 5, **settings})
     load.assert_not_called()
 

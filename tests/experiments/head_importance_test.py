@@ -104,23 +104,26 @@ class RunsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(estimator="gradients"), "estimator: got 'gradients', allowed are ablation"),
-    (dict(estimator="one_hot:8"), "one_hot:8, the model's first layer has heads 0 to 7"),
+    (dict(estimator="one_hot:8"), "estimator: got one_hot:8, the model's first layer has heads 0 to 7"),
     (dict(dataset=("colors",)), "dataset: got 'colors', allowed are color_to_digit"),
     (dict(mode="zero"), "mode: got 'zero', allowed are zero_output, mask_visual"),
-    (dict(region_floor=0.5), "^region_floor: got 0.5, ablation does not read it; it must be 0.0$"),
-    (dict(estimator="learned", sink_filter=0.1), "^sink_filter: got 0.1, learned does not read it; it must be 0.0$"),
-    (dict(estimator="gradient", metric="log_likelihood"), "^metric: got 'log_likelihood', gradient does not read it; it"),
-    (dict(estimator="one_hot:1", score_layer=1), "^score_layer: got 1, one_hot:1 does not read it; it must be 0$"),
+    (dict(region_floor=0.5), "region_floor: got 0.5, ablation does not read it; it must be 0.0$"),
+    (dict(estimator="learned", sink_filter=0.1), "sink_filter: got 0.1, learned does not read it; it must be 0.0$"),
+    (dict(estimator="gradient", metric="log_likelihood"), "metric: got 'log_likelihood', gradient does not read it; it"),
+    (dict(estimator="one_hot:1", score_layer=1), "score_layer: got 1, one_hot:1 does not read it; it must be 0$"),
   )
   def test_bad_settings(self, settings, message):
-    with self.assertRaisesRegex(ValueError, message):
+    with self.assertRaisesRegex(ValueError, f"^{message}"):
       self.finish("head_importance", "bad", **settings)
 
   @parameterized.parameters("head_importance", "compare")
   def test_what_is_in_the_way_is_found_before_weights_are_loaded(self, command):
-    refuse = lambda message: self.assertRaisesRegex(ValueError, message)
+    refuse = lambda message: self.assertRaisesRegex(ValueError, f"^{message}")
     with mock.patch.object(COMMANDS[command].registry, "load_params") as load:
-      with files.resumable_directory("output_dir", str(self.directory / "busy")), refuse("another run is using .*busy"):
+      with (
+        files.resumable_directory("output_dir", str(self.directory / "busy")),
+        refuse("output_dir: another run is using .*busy"),
+      ):
         self.finish(command, "busy")
       (self.directory / "taken" / f"{command}.png").mkdir(parents=True)
       with refuse(f"output_dir: .*{command}.png is a directory"):

@@ -55,16 +55,18 @@ class DataTest(absltest.TestCase):
     self.assertEqual((first.question, first.answer, second.answer, first.dataset), ("q?", "3", "4", "d"))
     self.assertEqual(first.digest, second.digest)
     for bad in ("[]", "{", {"image": "picture.png"}, {**row, "image": "none.png"}):
-      with self.assertRaisesRegex(ValueError, "data: .*data.jsonl line 2: "):
+      with self.assertRaisesRegex(ValueError, "^data: .*data.jsonl line 2: "):
         data.from_jsonl(self.write(row, bad))
-    with self.assertRaisesRegex(ValueError, "data: .* is empty"):
+    with self.assertRaisesRegex(ValueError, "^data: .* is empty"):
       data.from_jsonl(self.write())
-    with self.assertRaisesRegex(ValueError, "data: cannot read"):
+    with self.assertRaisesRegex(ValueError, "^data: cannot read"):
       data.from_jsonl(str(self.directory / "none"))
+    with self.assertRaisesRegex(ValueError, "^calibration_data: cannot read"):
+      data.from_jsonl(str(self.directory / "none"), "calibration_data")
 
   def test_messages_name_the_picture(self):
     path = self.write({"image": "none.png", "question": "?", "answer": "1", "dataset": "d"})
-    with self.assertRaisesRegex(ValueError, "data: .*data.jsonl line 1: .*none.png does not exist"):
+    with self.assertRaisesRegex(ValueError, "^data: .*data.jsonl line 1: .*none.png does not exist"):
       data.from_jsonl(path)
 
   def test_batches_are_made_when_asked_for(self):

@@ -45,10 +45,11 @@ class SourcesTest(parameterized.TestCase):
   @parameterized.parameters(
     ("question:sum", "importance: got 'question:sum', allowed are question:mass, question:entropy"),
     ("#c", "importance: .*w.json has no scores on 'c', but on a, b, same"),
-    ("no.json", "head_importance: cannot read 'no.json'"),
+    ("preset:none", "importance: unknown preset 'none'"),
+    ("no.json", "importance: cannot read 'no.json'"),
   )
   def test_bad_sources(self, source, message):
-    with self.assertRaisesRegex(ValueError, message):
+    with self.assertRaisesRegex(ValueError, f"^{message}"):
       sources.load(self.path + source if source.startswith("#") else source, 2)
 
 
