@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from importlib.util import find_spec
 import json
 import pathlib
 from typing import Any
@@ -97,8 +96,7 @@ class Settings(cases_lib.Settings):
     super().__post_init__()
     for text in self.stages:
       Pruning(stages=text)
-    if self.baseline != "none" and not find_spec("torch"):
-      raise ValueError("baseline: transformers needs torch, which is not installed")
+    comparison.check_installed(self.baseline)
     if self.mesh and (self.baseline != "none" or self.compile_only):
       raise ValueError("mesh: the baseline and compile_only use one device; give them without a mesh")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 import functools
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,19 @@ class Baseline(Protocol):
 
   def wait(self) -> None:
     """Returns when the device has done all its work."""
+
+
+def check_installed(baseline: str) -> None:
+  """Checks that a baseline can run.
+
+  Args:
+    baseline: transformers, or none.
+
+  Raises:
+    ValueError: torch is not installed.
+  """
+  if baseline != "none" and not find_spec("torch"):
+    raise ValueError(f"baseline: {baseline} needs torch, which is not installed")
 
 
 def check_outputs(

@@ -24,6 +24,7 @@ from experiments.reporting import tables
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.speed import comparison
 from hawk_jax.pruning import Pruning
 from models import generation
 from models import registry
@@ -52,6 +53,7 @@ class Settings(command.Settings):
     super().__post_init__()
     for ratio in self.keep_ratio:
       Pruning(keep_ratio=ratio)
+    comparison.check_installed(self.baseline)
 
 
 def run(settings: Settings) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class BenchmarkTest(absltest.TestCase):
     for module, name, value in (
       (benchmark, "_CONFIGS", cls.directory),
       (benchmark, "_open_baseline", FakeBaseline),
-      (benchmark, "find_spec", lambda name: name),
+      (benchmark.comparison, "find_spec", lambda name: name),
       # Seconds of compilation do not matter here, so that equal programs of the tests are compiled once.
       (benchmark, "compilation_cache", types.SimpleNamespace(kept_in=contextlib.nullcontext)),
       # The machine's limits have their own test, in timing_test.
@@ -219,7 +219,7 @@ class BenchmarkTest(absltest.TestCase):
   def test_bad_settings(self):
     with self.assertRaisesRegex(ValueError, "batch_size"):
       self.settings(batch_size=(1,))
-    with mock.patch.object(benchmark, "find_spec", return_value=None):
+    with mock.patch.object(benchmark.comparison, "find_spec", return_value=None):
       with self.assertRaisesRegex(ValueError, "baseline: transformers needs torch, which is not installed"):
         self.settings()
     with self.assertRaisesRegex(ValueError, r"keep_ratio: got 1.5, must be in \(0, 1\]"):

@@ -31,6 +31,11 @@ class PrecisionTest(absltest.TestCase):
       self.assertBetween(picture["logits"]["ours"], 1e-5, 5e-2)  # rounded, and not by much
       self.assertBetween(picture["kept"]["0.5"], 0.5, 1)
 
+  def test_a_baseline_without_torch_is_refused_before_weights_are_drawn(self):
+    with mock.patch.object(precision.comparison, "find_spec", return_value=None):
+      with self.assertRaisesRegex(ValueError, "^baseline: transformers needs torch, which is not installed$"):
+        precision.Settings(baseline="transformers")
+
   def test_same(self):
     self.assertEqual(precision._same([0, 1, 4, 6, -1], [0, 1, 4, 5, -1], text=2), 0.5)
 
