@@ -118,11 +118,12 @@ class Settings(command.MeshSettings, method.Settings):
     return pruning.Pruning(**{name: getattr(self, name) for name in names})
 
   @property
-  def rule(self) -> str:
-    """The rule that picked the tokens and what its scores are, in words."""
+  def scored(self) -> str:
+    """What the scores of the rule are, in words."""
+    if self.clip:
+      return "CLIP relevance"
     relevance = self.pruning.rule.relevance
-    scores = f"HAWK scores, {self.normalization} normalization" if relevance in (None, "hawk") else f"{relevance} scores"
-    return f"{self.selector}, {'CLIP relevance' if self.clip else scores}"
+    return f"HAWK scores, {self.normalization} normalization" if relevance in (None, "hawk") else f"{relevance} scores"
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def run(settings: Settings) -> dict[str, Any]:
   watch, dtype = staged.Stopwatch(), settings.dtype or environment.default_dtype()
   params = watch.time("load", registry.load_params, directory, model, dtype)
   options = staged.Options(
-    settings.pruning, head_importance, settings.rule, sampling, settings.seed, settings.max_new_tokens, settings.stream
+    settings.pruning, head_importance, settings.scored, sampling, settings.seed, settings.max_new_tokens, settings.stream
   )
   answerer = staged.Answerer(model, params, processor, options, clip, watch)
   asked = _questions(messages)
@@ -168,7 +169,7 @@ def run(settings: Settings) -> dict[str, Any]:
     "clip": settings.clip,
     "head_importance": head_importance.tolist(),
     "normalization": settings.normalization,
-    "rule": settings.rule,
+    "rule": options.rule,
     "sampling": {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "seed")},
     "dtype": dtype,
     "platform": jax.default_backend(),

@@ -34,7 +34,7 @@ class Options:
   Attributes:
     pruning: which visual tokens are kept.
     head_importance: [H] weights.
-    rule: what kept them, in words: "rule, scores".
+    scored: what the rule's scores are, in words.
     sampling: of the answer's tokens; None: greedy.
     seed: of rules that draw at random.
     max_new_tokens: most tokens of an answer.
@@ -43,11 +43,16 @@ class Options:
 
   pruning: pruning.Pruning
   head_importance: np.ndarray
-  rule: str
+  scored: str
   sampling: Sampling | None
   seed: int
   max_new_tokens: int
   stream: bool
+
+  @property
+  def rule(self) -> str:
+    """What keeps visual tokens, in words."""
+    return f"{self.pruning.selector}, {self.scored}"
 
 
 class Stopwatch:
@@ -203,7 +208,8 @@ class Answerer:
       fused[0, :total],
       turn.kept,
       f"{conversation.messages[-1].text}\nanswer: {turn.answer}",
-      self.options.rule,
+      self.options.pruning.selector,
+      self.options.scored,
       left,
     )
 
@@ -212,4 +218,4 @@ class Answerer:
 def token_scores(params, prompt, features, plan, *, model):
   """[B, V] float32 fused scores by which the plan prunes, and [B, H, V] float32 scores of every head."""
   apply = functools.partial(model.apply, {"params": params}, prompt, features)
-  return apply(plan, method="fused_scores"), apply(method="scores")
+  return apply(plan, method="fused_scores"), apply(plan.pruning.score_layer, method="scores")

@@ -52,6 +52,7 @@ def kept_tokens(
   kept: np.ndarray,
   title: str,
   rule: str,
+  scored: str,
   left_by: np.ndarray | None = None,
 ) -> None:
   """Draws each view of each picture with its pruned tokens dimmed, beside a map of its scores.
@@ -65,10 +66,10 @@ def kept_tokens(
     scores: [V] fused scores of the prompt's visual tokens.
     kept: [V] bool, True on tokens that were kept.
     title: of the figure.
-    rule: by which the tokens were kept, and what the scores are: "rule, scores".
+    rule: by which the tokens were kept.
+    scored: what the scores are, in words.
     left_by: [stages, V] bool, tokens that each stage left; removed tokens have the colour of the stage that removed them.
   """
-  selector, _, scored = rule.partition(", ")
   ends = np.cumsum([view.count for view in views])
   grids = [(view, slice(end - view.count, end)) for view, end in zip(views, ends) if view.columns]
   drawn = [grids[at] for at in np.linspace(0, len(grids) - 1, min(len(grids), _MOST_VIEWS)).round().astype(int)]
@@ -95,7 +96,7 @@ def kept_tokens(
       tinted = np.asarray(where.resize(picture.size, Image.Resampling.NEAREST), np.float32)[..., None] * 0.25
       shown = shown * (1 - tinted) + tinted * 255 * np.asarray(colors.to_rgb(_COLORS[number % len(_COLORS)]))
     left.imshow(shown.astype(np.uint8))
-    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens by {selector}", fontsize=10)
+    left.set_title(f"kept {kept[here].sum()} of {view.count} visual tokens by {rule}", fontsize=10)
     for row, column in np.argwhere(mask):
       left.add_patch(
         patches.Rectangle(

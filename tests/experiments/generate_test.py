@@ -56,6 +56,12 @@ class GenerateTest(absltest.TestCase):
     heads = saved["heads"] - saved["heads"].min(axis=1, keepdims=True)
     np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
 
+  def test_scores_of_heads_are_of_the_layer_that_scores(self):
+    self.run_command(keep_ratio=0.1, normalization="minmax", score_layer=1)
+    saved = np.load(self.directory / "scores.npz")
+    heads = saved["heads"] - saved["heads"].min(axis=1, keepdims=True)
+    np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
+
   def test_settings_of_the_method(self):
     """A rule with a measure of the vision encoder, merging, and weights that follow from the question."""
     report, printed = self.run_command(keep_ratio=0.1, selector="scope", merge="nearest", max_new_tokens=2)

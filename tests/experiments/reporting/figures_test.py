@@ -31,7 +31,8 @@ class FiguresTest(parameterized.TestCase):
       np.arange(6.0),
       np.arange(6) % 2 == 0,
       title,
-      f"rule, {FORMULA}",
+      "rule",
+      FORMULA,
     )
 
   def assert_drawn(self):
@@ -45,6 +46,14 @@ class FiguresTest(parameterized.TestCase):
       warnings.simplefilter("error")  # such as that of Matplotlib for a title that leaves no room for the axes
       self.draw_kept_tokens(title)
     self.assert_drawn()
+
+  def test_rules_and_scores_have_titles_of_their_own(self):
+    with mock.patch.object(figures, "encode", return_value=b"") as encode:
+      figures.kept_tokens(
+        self.path, [Image.new("RGB", (64, 48))], [View(0, 2, 3)], np.arange(6.0), np.ones(6, bool), "", "a, b", "c, d"
+      )
+    titles = [axes.get_title() for axes in encode.call_args.args[0].axes]
+    self.assertEqual(titles[:2], ["kept 6 of 6 visual tokens by a, b", "c, d"])
 
   def test_long_titles_keep_their_beginning_and_their_end(self):
     self.assertEqual(figures._wrapped("question?\nanswer: 4"), "question?\nanswer: 4")
@@ -123,7 +132,7 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(count, 8 * views + 1)
     pictures = [Image.new("RGB", (40, 20))] * views
     kept = np.arange(count) % 2 == 0
-    figures.kept_tokens(self.path, pictures, grids, np.arange(count), kept, "title", "hawk, HAWK scores")
+    figures.kept_tokens(self.path, pictures, grids, np.arange(count), kept, "title", "hawk", "HAWK scores")
     # Inches of a view that is half as high as wide, at 160 dots per inch.
     self.assertAlmostEqual(Image.open(self.path).height, 160 * (0.8 + drawn * (0.5 + 4.4 / 2)), delta=1)
 
