@@ -31,7 +31,6 @@ from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
 from experiments.estimation import sources
-from experiments.estimation import times
 from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import environment
@@ -40,6 +39,7 @@ from experiments.running import journal
 from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
+from experiments.speed import times
 from hawk_jax import checks
 from hawk_jax import selectors
 from hawk_jax.pruning import Pruning

@@ -136,8 +136,8 @@ def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) ->
   """The best row at each share: chosen on every second question, and measured on the others.
 
   Rows of single heads do not count. A row that is chosen and measured on the same questions looks better than it is. The
-  halves are not drawn at random: the kinds of the embedded task take turns with an odd period, so that both halves hold every
-  kind equally often. Questions of a file must not alternate with an even period.
+  halves are not drawn at random: the kinds of the embedded task take turns with an odd period, so that both halves hold all
+  kinds equally often. Questions of a file must not alternate with an even period.
 
   Args:
     hits: as in `analyse`.

@@ -8,8 +8,8 @@ from unittest import mock
 
 from absl.testing import absltest
 
-from experiments.estimation import times
 from experiments.running import environment
+from experiments.speed import times
 
 
 class Killed(BaseException):
