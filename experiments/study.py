@@ -105,7 +105,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS), "right answers, %"
   )
   contents = (
-    comparison.markdown(table, title, REFERENCES, test=intervals.MIN_F),
+    comparison.markdown(table, title, REFERENCES, comparison.best_over_models(hits, REFERENCES), test=intervals.MIN_F),
     comparison.csv(table, REFERENCES),
     figures.encode(figure),
     figures.encode(figure, ".pdf"),

@@ -146,16 +146,47 @@ def best(hits: dict[str, np.ndarray], references: Sequence[str] = REFERENCES) ->
   Returns:
     The entry of `analyse` on the other questions of the best row at each share below 1, in descending order of the shares.
   """
-  chosen = {}
-  for name, found in hits.items():
+  halves = [{name: found[start::2] for name, found in hits.items()} for start in (0, 1)]
+  table = analyse(halves[1], dict.fromkeys(hits, float("nan")), references)
+  return _of_winners(table, {name: float(found.mean()) for name, found in halves[0].items()})
+
+
+def best_over_models(
+  hits: Mapping[str, Mapping[str, np.ndarray]], references: Sequence[str] = REFERENCES
+) -> list[dict[str, Any]]:
+  """`best` by the mean over models: the row is the same for all models.
+
+  Args:
+    hits: as in `over_models`.
+    references: as in `analyse`.
+
+  Returns:
+    The entry of `over_models` on the other questions of the best row at each share below 1.
+  """
+  halves = [
+    {model: {name: found[start::2] for name, found in own.items()} for model, own in hits.items()} for start in (0, 1)
+  ]
+  names = _everywhere(hits)
+  return _of_winners(
+    over_models(halves[1], references), {name: float(np.mean([own[name] for own in halves[0].values()])) for name in names}
+  )
+
+
+def _of_winners(table, accuracies):
+  """The entries of the rows that have the highest accuracy at each share below 1; those of single heads do not count."""
+  chosen: dict[float, list[tuple[float, str]]] = {}
+  for name, accuracy in accuracies.items():
     row, kept = name.rsplit("@", 1)
     if float(kept) < 1 and not row.startswith(SINGLE):
-      chosen.setdefault(kept, []).append((float(found[::2].mean()), row))
-  measured = {name: found[1::2] for name, found in hits.items()}
-  table = analyse(measured, dict.fromkeys(hits, float("nan")), references)
+      chosen.setdefault(float(kept), []).append((accuracy, row))
   winners = {kept: max(rows, key=lambda entry: entry[0])[1] for kept, rows in chosen.items()}
   at = {(entry["row"], entry["kept"]): entry for entry in table}
-  return [at[winners[kept], float(kept)] for kept in sorted(winners, key=float, reverse=True)]
+  return [at[winners[kept], kept] for kept in sorted(winners, reverse=True)]
+
+
+def _everywhere(hits):
+  """The names that every model has."""
+  return [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
 
 
 def markdown(
@@ -171,7 +202,7 @@ def markdown(
     table: of `analyse` or `over_models`.
     title: of the text.
     references: as in `analyse`; those that were not measured have no section.
-    winners: of `best`.
+    winners: of `best` or `best_over_models`.
     test: whose p-value each difference has.
   """
   references = _measured(table, references)
@@ -341,8 +372,7 @@ def over_models(
     Entries as those of `analyse`. Differences are paired by model and question, and p is that of Clark's min F'; mean_kept
     is the share that was to be kept.
   """
-  names = [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
-  every = {name: np.stack([own[name] for own in hits.values()]).astype(float) for name in names}
+  every = {name: np.stack([own[name] for own in hits.values()]).astype(float) for name in _everywhere(hits)}
   table: list[dict[str, Any]] = []
   for name, values in every.items():
     row, kept = name.rsplit("@", 1)

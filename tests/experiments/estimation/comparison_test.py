@@ -148,7 +148,12 @@ class ComparisonTest(absltest.TestCase):
     self.assertGreater(at["better"]["uniform"]["p"], 1e-4)
     self.assertTrue(at["better"]["front"] and not at["uniform"]["front"])
     self.assertEqual((at["all tokens"]["low"], at["all tokens"]["high"]), (1, 1))
-    text = comparison.markdown(table, "title", ("uniform",), test="some test's p")
+    [winner] = comparison.best_over_models(hits, ("uniform",))
+    self.assertEqual((winner["row"], winner["kept"]), ("better", 0.1))
+    halves = {name: {row: found[1::2] for row, found in own.items()} for name, own in hits.items()}
+    self.assertEqual(winner["uniform"], comparison.over_models(halves, ("uniform",))[2]["uniform"])
+    text = comparison.markdown(table, "title", ("uniform",), [winner], test="some test's p")
+    self.assertIn("The best row at each share, chosen on every second question", text)
     self.assertIn("| better |  |", text)
     self.assertIn("with 95 % interval and some test's p:", text)
     self.assertNotIn("McNemar", text)
