@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import pathlib
-import secrets
 import shutil
 import tempfile
 
@@ -123,12 +122,15 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A context that writes a file beside `path`, which takes its place at the end; of several writers, the last one's stays.
+  """A context that writes a file beside `path`, which takes its place at the end.
+
+  The file has always the same name, so that the next writer replaces what a killed one left. Writers that may run at the
+  same time must take turns, see `locked`.
 
   Raises:
     OSError: it cannot be written; what was there before is unchanged.
   """
-  partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+  partial = path.with_name(path.name + ".partial")
   with naming(path):
     try:
       yield partial

@@ -33,14 +33,16 @@ class FilesTest(absltest.TestCase):
     self.assertEqual([p.name for p in self.directory.iterdir()], ["out.md"])
     self.assertEqual(path.read_text(), "three")
 
-  def test_writers_of_the_same_file_do_not_share_what_they_write(self):
+  def test_what_a_killed_writer_left_is_replaced(self):
     path = self.directory / "out.md"
-    with files.replacing(path) as first, files.replacing(path) as second:
-      first.write_text("first")
-      second.write_text("second")
-      self.assertTrue(first.name.endswith(".partial") and second.name.endswith(".partial"))
-    self.assertEqual(path.read_text(), "first")  # whose context ended last
+    with mock.patch.object(pathlib.Path, "unlink"), self.assertRaises(KeyboardInterrupt):
+      with files.replacing(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    self.assertLen(self.listing(), 1)
+    files.write(path, "whole")
     self.assertEqual(self.listing(), ["out.md"])
+    self.assertEqual(path.read_text(), "whole")
 
   def test_a_locked_directory_lets_in_one_at_a_time(self):
     entered = threading.Event()
