@@ -14,12 +14,12 @@ digits whatever the question, so that head importance has something to find. Lat
 that no question is about, so that the model gets used to gaps.
 
 Without --point_first and with --nopoint_middle, no loss tells any head where to look. With --read_first, --see_few and
---answer_early a model learns to find the answers all the same: first, the vision tower alone learns to read, and then stays
-as it is; each question sees, at first, only the visual tokens that it is about (`experiments.digits.curriculum`); and every
-token of a question, not only its last, is to show the answer. Models of several seeds, for `experiments.study`:
+--answer_early a model learns to find the answers all the same: first, the vision tower alone learns to read (with
+--probe_left, also what is to the left of each cell), and then stays as it is; each question sees, at first, only the visual
+tokens that it is about (`experiments.digits.curriculum`); and every token of a question, not only its last, is to show the
+answer. `experiments/configs/unshaped.py` has these settings:
 
-  python -m experiments.sweep --command=train --set=architecture=qwen2_5_vl,llava --set=seed=0,1,2 --set=optimizer=muon \
-      --set=point_middle=False --set=read_first=500 --set=see_few=True --set=answer_early=True --output_dir=out/unshaped
+  python -m experiments.sweep --command=train --config=experiments/configs/unshaped.py --output_dir=out/unshaped
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Settings(command.Settings, watching.Settings):
     "Checkpoint to start from instead of random weights; pictures are then full and lose visual tokens from the first step.",
   )
   probe_left: bool = command.option(
-    False, "Whether visual tokens are to show the cell to their left, half way up the decoder."
+    False,
+    "Whether visual tokens are to show the cell to their left: half way up the decoder or, with --read_first, at the end of "
+    "the vision tower.",
   )
   answer_early: bool = command.option(False, "Whether every token of the question is to show the answer, at first.")
   point_first: bool = command.option(
@@ -88,7 +90,7 @@ class Settings(command.Settings, watching.Settings):
   )
   read_first: int = command.option(
     0,
-    "Of the steps, the first so many, in which only the vision tower learns, to show each cell; later it stays as it is. "
+    "Of the steps, the first so many, in which only the vision tower learns to read; later it stays as it is. "
     "0: all of the model learns in all steps.",
     least=0,
   )
@@ -119,11 +121,15 @@ class Settings(command.Settings, watching.Settings):
     return {"tower": self.read_first, "decoder": self.steps - self.read_first}
 
   @property
+  def probes(self) -> tuple[str, ...]:
+    """What visual tokens are to show, see `losses.make_probes`."""
+    return ("cells", "left") if self.probe_left else ("cells",)
+
+  @property
   def auxiliary(self) -> tuple[str, ...]:
     """Names of the auxiliary losses beside the answers."""
     chosen = {
-      "cells": not self.read_first,
-      "left": self.probe_left,
+      **dict.fromkeys(self.probes, not self.read_first),
       "early": self.answer_early,
       "point_middle": self.point_middle,
       "point_first": self.point_first,
@@ -146,7 +152,7 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
   optimizers = {part: make_optimizer(steps=steps) for part, steps in settings.phases.items()}
   params = {
     "model": _first_params(settings, model),
-    "probes": losses.make_probes(("cells", *settings.auxiliary), model.config.text.hidden_size),
+    "probes": losses.make_probes(settings.probes, model.config.text.hidden_size),
   }
   # On the device that Orbax restores to, so that a resumed run has the same compiled program.
   first = {part: optimizer.init(training.split(params, part)[0]) for part, optimizer in optimizers.items()}

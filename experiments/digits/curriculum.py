@@ -17,7 +17,7 @@ from experiments.digits import batches
 from experiments.digits import task
 
 # Share of right answers, a moving mean, from which on questions see more.
-_ENOUGH = 0.6
+_ENOUGH = 0.5
 _MEMORY = 0.95
 _GROWTH = 1.02
 

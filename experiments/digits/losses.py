@@ -159,24 +159,24 @@ def point_first(outputs: Outputs, batch: batches.Batch) -> jax.Array:
 AUXILIARY: dict[str, Callable[..., jax.Array]] = {
   function.__name__: function for function in (cells, left, early, point_middle, point_first)
 }
-# Classes that the linear probes of auxiliary losses tell apart.
+# Classes that linear probes tell apart, by the field of the batch that holds them.
 _CLASSES = {"cells": batches.CELL_CLASSES, "left": batches.LEFT_CLASSES}
 
 
-def make_probes(auxiliary: Sequence[str], hidden_size: int) -> dict[str, jax.Array]:
-  """Parameters of auxiliary losses, [D, classes] each, all zero.
+def make_probes(names: Sequence[str], hidden_size: int) -> dict[str, jax.Array]:
+  """Linear probes of visual tokens, [D, classes] each, all zero.
 
   Args:
-    auxiliary: names in AUXILIARY.
+    names: `cells`, `left`, or both.
     hidden_size: D.
   """
-  return {name: jnp.zeros([hidden_size, sum(_CLASSES[name])]) for name in auxiliary if name in _CLASSES}
+  return {name: jnp.zeros([hidden_size, sum(_CLASSES[name])]) for name in names}
 
 
 def reading(
   params: dict[str, Any], batch: batches.Batch, *, model: VisionLanguageModel
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """`cells` alone, which needs no more than the vision tower.
+  """What the vision tower alone is to learn: each visual token shows to all probes what they are to find.
 
   Args:
     params: as in `total`.
@@ -184,12 +184,14 @@ def reading(
     model: the port.
 
   Returns:
-    The loss, and the same by its name.
+    The loss, and each of its terms.
   """
   features = model.apply({"params": params["model"]}, batch.inputs.vision, method="encode")
   visual = features.tokens[batch.inputs.prompt.visual_slots]
-  loss = _probe(visual @ params["probes"]["cells"], batch.cells, batches.CELL_CLASSES)
-  return loss, {"cells": loss}
+  terms = {
+    name: _probe(visual @ probe, getattr(batch, name), _CLASSES[name]) for name, probe in sorted(params["probes"].items())
+  }
+  return sum(terms.values()), terms
 
 
 def total(

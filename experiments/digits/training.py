@@ -18,8 +18,8 @@ from experiments.digits import task
 
 OPTIMIZERS = ("adamw", "muon")
 PARTS = ("all", "tower", "decoder")
-# What reads the output of the vision tower: parameters of the ports, and a probe of auxiliary losses.
-_AFTER_TOWER = ("language_model", "lm_head", "left")
+# Parameters of the ports that read the output of the vision tower.
+_AFTER_TOWER = ("language_model", "lm_head")
 # Muon's updates have a fifth of AdamW's size at the same learning rate; see `consistent_rms` of Optax.
 _MUON_FACTOR = 3.0
 
@@ -69,8 +69,7 @@ def split(params: dict[str, Any], part: str) -> tuple[dict[str, Any], dict[str, 
 
   Args:
     params: `model`, the model's parameters, and `probes`, of `losses.make_probes`.
-    part: in PARTS. What reads the vision tower's output, the decoder and the probes of its states, is `decoder`; the rest,
-      with the probe of the cells, is `tower`.
+    part: in PARTS. What reads the vision tower's output is `decoder`; the rest, with the probes, is `tower`.
   """
   changes = lambda name: part == "all" or (name in _AFTER_TOWER) == (part == "decoder")
   chosen = lambda wanted: {
@@ -92,7 +91,7 @@ def train_step(
     model: a port.
     optimizer: of `make_optimizer`.
     auxiliary: names in `losses.AUXILIARY`.
-    part: in PARTS, what is trained. The tower only learns to show what is in each cell.
+    part: in PARTS, what is trained. The tower alone learns what `losses.reading` asks for.
 
   Returns:
     The next state, and the terms of the loss and the share of right answers before the step.

@@ -60,7 +60,7 @@ class TrainTest(absltest.TestCase):
       train.Settings(probe_left=True, point_first=True).auxiliary, ("cells", "left", "point_middle", "point_first")
     )
     self.assertEqual(train.Settings(answer_early=True, point_middle=False).auxiliary, ("cells", "early"))
-    self.assertEqual(train.Settings(read_first=5).auxiliary, ("point_middle",))
+    self.assertEqual(train.Settings(read_first=5, probe_left=True).auxiliary, ("point_middle",))
     with self.assertRaisesRegex(ValueError, "^read_first: got 4000, must be below steps, 4000"):
       train.Settings(read_first=4000)
 

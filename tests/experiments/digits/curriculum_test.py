@@ -50,7 +50,7 @@ class CurriculumTest(absltest.TestCase):
     for _ in range(20):
       at = advance(at, batch, np.zeros_like(never.kinds, bool))
     np.testing.assert_array_equal(at.others, [144, 144, 144, 144, 0])
-    self.assertTrue((at.right < 0.6).all())
+    self.assertTrue((at.right < 0.5).all())
 
 
 if __name__ == "__main__":

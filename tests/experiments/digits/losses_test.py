@@ -52,6 +52,25 @@ class ForwardTest(parameterized.TestCase):
     self.assertGreater(np.abs(hidden.logits[0, 0] - outputs.logits[0, 0]).max(), 1)
 
 
+class ReadingTest(parameterized.TestCase):
+  @parameterized.parameters(*embedded.ARCHITECTURES)
+  def test_the_probes_of_a_batch_see_the_visual_tokens_alone(self, name):
+    model, params = load_model(str(embedded.DIRECTORY / name))
+    batch = batches.make_batch(embedded.make_student(name), np.random.default_rng(0), "test", 2, 3)
+    rng = np.random.default_rng(1)
+    probes = {
+      name: jnp.asarray(rng.standard_normal(probe.shape, np.float32))
+      for name, probe in losses.make_probes(("cells", "left"), model.config.text.hidden_size).items()
+    }
+    outputs = losses.forward(params, batch, model=model)
+    loss, terms = losses.reading({"model": params, "probes": probes}, batch, model=model)
+    self.assertEqual([*terms], ["cells", "left"])
+    np.testing.assert_allclose(terms["cells"], losses.cells(outputs, batch, probes["cells"]), rtol=1e-5)
+    shown = losses.left(outputs.replace(middle=outputs.visual), batch, probes["left"])
+    np.testing.assert_allclose(terms["left"], shown, rtol=1e-5)
+    np.testing.assert_allclose(loss, sum(terms.values()), rtol=1e-6)
+
+
 class LossesTest(absltest.TestCase):
   """Outputs are made up: what the model is asked for, and then something else."""
 
@@ -127,10 +146,9 @@ class LossesTest(absltest.TestCase):
       self.assertEqual(self.loss(name, outputs), self.loss(name))
 
   def test_probes_start_at_zero(self):
-    probes = losses.make_probes(("cells", "point_middle", "left"), 16)
+    probes = losses.make_probes(("cells", "left"), 16)
     self.assertEqual({name: probe.shape for name, probe in probes.items()}, {"cells": (16, 23), "left": (16, 21)})
     self.assertFalse(any(probe.any() for probe in probes.values()))
-    self.assertEqual(losses.make_probes(("point_first",), 16), {})
 
 
 if __name__ == "__main__":

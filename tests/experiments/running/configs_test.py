@@ -12,6 +12,7 @@ from absl.testing import parameterized
 
 from experiments import evaluate
 from experiments import generate
+from experiments import train
 from experiments.running import command
 from experiments.running import configs
 from experiments.running import processes
@@ -133,6 +134,13 @@ class ConfigTest(parameterized.TestCase):
     settings, options = self.parse(*data, config=ROOT / "experiments" / "configs" / name, kind=module.Settings)
     self.assertEqual(options.distributed, "slice" in name)
     self.assertNotEmpty(settings.model)
+
+  @parameterized.parameters(("", "qwen2_5_vl"), (":llava", "llava"))
+  def test_models_without_losses_on_heads(self, arguments, architecture):
+    settings, _ = self.parse(config=ROOT / "experiments" / "configs" / f"unshaped.py{arguments}", kind=train.Settings)
+    self.assertEqual(settings.architecture, architecture)
+    self.assertFalse(settings.point_first or settings.point_middle)
+    self.assertEqual(settings.auxiliary, ("early",))
 
 
 if __name__ == "__main__":
