@@ -36,6 +36,7 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import loading
 from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
@@ -76,7 +77,7 @@ CALIBRATION = 200  # pictures that set the threshold of adaptive budgets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, method.Settings, watching.Settings):
+class Settings(command.MeshSettings, loading.Settings, method.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -206,14 +207,17 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   sources.check_apart("calibration_data: holds", {example.digest for example in calibration}, test_pictures)
   processor = load_processor(str(directory))
   clip = clip_text.load(settings.clip, model) if settings.clip else None
-  params = registry.load_params(directory, model)
+  params = registry.load_params(directory, model, settings.parameter_dtype)
   fingerprint = data.params_fingerprint(params)
   for source, estimated_with in origins.items():
     if estimated_with != fingerprint and not settings.other_models:
-      raise ValueError(f"importance: {source} was estimated with the model {estimated_with}, this one is {fingerprint}")
+      raise ValueError(
+        f"importance: {source} was estimated with the model {estimated_with}, this one is {fingerprint}, with other "
+        "parameters or of another dtype; --other_models allows it"
+      )
 
   budgets = adaptive.calibrate(
-    data.Batches(model, params, processor, calibration, size),
+    data.Batches(model, params, processor, calibration, size, pixels=settings.given_pixels),
     {name: rows[name] for name in settings.adaptive},
     settings.ratios,
     settings.pruning_of(),
@@ -228,13 +232,14 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     "importance": {name: each.record for name, each in rows.items()},
     "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
     "settings": [variant.name for variant in variants],
+    **settings.given_pixels,
   }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
   measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
-  batches = data.Batches(model, params, processor, examples, size, clip, measures)
+  batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.given_pixels)
   names = [variant.name for variant in variants]
   with contextlib.closing(watching.Watch(settings, output)) as watch:
     records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)

@@ -34,6 +34,7 @@ from experiments.evaluation.benchmarks.benchmark import Benchmark
 from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
+from experiments.running import loading
 from experiments.running import method
 from experiments.running import processes
 from experiments.running import watching
@@ -44,7 +45,6 @@ from models import load_processor
 from models import registry
 from models import stages
 from models.checkpoints import directory as directory_lib
-from models.checkpoints import params as params_lib
 
 RESULTS = (
   "table.md",
@@ -60,7 +60,7 @@ RESULTS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, watching.Settings, method.Settings):
+class Settings(command.MeshSettings, loading.Settings, watching.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -89,11 +89,9 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
   resolution: str = command.option(
     "model",
     "Limits on the size of pictures: the checkpoint's own, or the paper's native "
-    "(1280 to 16384 tokens of 28 x 28 pixels) or fixed1008 (1008 x 1008 pixels).",
+    "(1280 to 16384 tokens of 28 x 28 pixels) or fixed1008 (1008 x 1008 pixels). --min_pixels and --max_pixels go first.",
     choices=plan.RESOLUTIONS,
   )
-  min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels; overrides resolution.")
-  max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels; overrides resolution.")
   fps: float = command.option(2.0, "Frames per second to take from videos.")
   max_frames: int = command.option(64, "Most frames to take from a video.")
   limit: int | None = command.option(None, "Only the first so many rows of each file.", least=1)
@@ -104,9 +102,6 @@ class Settings(command.MeshSettings, watching.Settings, method.Settings):
     False, "Whether to stop at the first row that cannot be asked. Otherwise such rows are reported and count as wrong."
   )
   gallery: int = command.option(24, "Questions of each file in report.html.", least=0)
-  dtype: str | None = command.option(
-    None, "Dtype of parameters and computation; by default float32 on CPU, bfloat16 elsewhere.", choices=params_lib.DTYPES
-  )
   allow_outside_paths: bool = command.option(
     False, "Whether image_path and video_path may name files outside the directory of the TSV file."
   )
@@ -172,7 +167,7 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
   options = settings.options
   tables, found = read_tables(settings)
 
-  name, dtype = environment.model_name(settings.model), settings.dtype or environment.default_dtype()
+  name, dtype = environment.model_name(settings.model), settings.parameter_dtype
   mesh = processes.mesh(settings.mesh, jax.local_devices())
   directory, model = registry.describe(settings.model, mesh)
   config, text = directory_lib.read_config(directory), model.config.text

@@ -24,18 +24,18 @@ from experiments.reporting.explorer import server
 from experiments.reporting.explorer import session as session_lib
 from experiments.running import command
 from experiments.running import environment
+from experiments.running import loading
 from experiments.running import processes
 from hawk_jax import importance
 from models import load_processor
 from models import processor as processor_lib
 from models import registry
-from models.checkpoints import params as params_lib
 
 _PAGE = pathlib.Path(session_lib.__file__).with_name("page.html")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, loading.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -43,11 +43,6 @@ class Settings(command.MeshSettings):
   prompt: str = command.option("Which digit is red?", "Question that the page begins with.")
   head_importance: str = command.option("uniform", "First weights: preset:NAME, uniform, or a JSON file.")
   max_new_tokens: int = command.option(32, "Largest number of tokens in the answer.", least=1)
-  min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels.")
-  max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels.")
-  dtype: str | None = command.option(
-    None, "Dtype of parameters and computation; by default float32 on CPU and bfloat16 elsewhere.", choices=params_lib.DTYPES
-  )
   host: str = command.option("127.0.0.1", "Address to listen on; 0.0.0.0 for all that the machine has.")
   port: int = command.option(8008, "Port to listen on; 0: any that is free.", least=0)
   max_upload_mb: int = command.option(20, "Most megabytes of a picture file.", least=1)
@@ -73,16 +68,15 @@ def make_server(settings: Settings) -> http_server.ThreadingHTTPServer:
     answering.check(
       model,
       processor,
-      answering.Options(1, settings.max_new_tokens, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels),
+      answering.Options(1, settings.max_new_tokens, **settings.pixels),
     )
-    params = registry.load_params(directory, model, settings.dtype or environment.default_dtype())
+    params = registry.load_params(directory, model, settings.parameter_dtype)
     session = session_lib.Session(
       model,
       params,
       processor,
       max_new_tokens=settings.max_new_tokens,
-      min_pixels=settings.min_pixels,
-      max_pixels=settings.max_pixels,
+      **settings.pixels,
     )
     facts = session_lib.facts(environment.model_name(settings.model), model, head_importance)
   except BaseException:

@@ -29,8 +29,8 @@ import numpy as np
 from experiments.digits import embedded
 from experiments.evaluation import staged
 from experiments.running import command
-from experiments.running import environment
 from experiments.running import files
+from experiments.running import loading
 from experiments.running import method
 from experiments.running import processes
 from hawk_jax import checks
@@ -44,7 +44,6 @@ from models import load_processor
 from models import registry
 from models import sampling as sampling_lib
 from models import stages
-from models.checkpoints import params as params_lib
 from models.inputs import messages as messages_lib
 from models.llava import clip_text
 from models.processor import Processor
@@ -54,7 +53,7 @@ RESULT = "result.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, method.Settings):
+class Settings(command.MeshSettings, loading.Settings, method.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -98,11 +97,6 @@ class Settings(command.MeshSettings, method.Settings):
   top_p: float = command.option(1.0, "Sample from the most likely tokens that reach this share together.")
   seed: int = command.option(0, "Seed of sampling, and of rules that draw at random.", least=0)
   stream: bool = command.option(False, "Whether to print the answer while it grows.")
-  min_pixels: int | None = command.option(None, "Smaller pictures are scaled up to this many pixels.")
-  max_pixels: int | None = command.option(None, "Larger pictures are scaled down to this many pixels.")
-  dtype: str | None = command.option(
-    None, "Dtype of parameters and computation; by default float32 on CPU and bfloat16 elsewhere.", choices=params_lib.DTYPES
-  )
   output_dir: str = command.option("out/generate", "Directory for the results.")
 
   def __post_init__(self):
@@ -139,14 +133,14 @@ def run(settings: Settings) -> dict[str, Any]:
   _check(settings, model, processor, messages)
 
   clip = clip_text.load(settings.clip, model) if settings.clip else None
-  watch, dtype = staged.Stopwatch(), settings.dtype or environment.default_dtype()
+  watch, dtype = staged.Stopwatch(), settings.parameter_dtype
   params = watch.time("load", registry.load_params, directory, model, dtype)
   options = staged.Options(
     settings.pruning, head_importance, settings.scored, sampling, settings.seed, settings.max_new_tokens, settings.stream
   )
   answerer = staged.Answerer(model, params, processor, options, clip, watch)
   asked = _questions(messages)
-  conversation = chat.Conversation(model, processor, answerer.encode, settings.min_pixels, settings.max_pixels)
+  conversation = chat.Conversation(model, processor, answerer.encode, **settings.pixels)
   # An old picture must not be beside a new result.
   for old in (output / RESULT, *output.glob("scores*.npz"), *output.glob("kept_tokens*.png")):
     old.unlink(missing_ok=True)
@@ -225,7 +219,7 @@ def _check(settings: Settings, model, processor, messages: Sequence[messages_lib
     ValueError: what does not fit the model.
   """
   nothing = lambda vision: Features(np.zeros([0, 1], np.float32))
-  conversation = chat.Conversation(model, processor, nothing, settings.min_pixels, settings.max_pixels)
+  conversation = chat.Conversation(model, processor, nothing, **settings.pixels)
   for number, message in enumerate(messages):
     conversation = conversation.add(message)
     if number in _questions(messages):

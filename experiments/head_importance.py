@@ -29,6 +29,7 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import loading
 from experiments.running import processes
 from experiments.running import watching
 from hawk_jax import checks
@@ -40,7 +41,7 @@ RESULT, FIGURES = "head_importance.json", ("head_importance.png", "head_importan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, estimators.Settings, watching.Settings):
+class Settings(command.MeshSettings, loading.Settings, estimators.Settings, watching.Settings):
   """Settings of the command."""
 
   model: str = command.option(str(embedded.DIRECTORY / "qwen2_5_vl"), "Checkpoint directory or hub id.")
@@ -91,15 +92,17 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
       if settings.data
       else data.from_digits("calibration", settings.dataset, settings.examples or 200, settings.seed)
     )
-    processor, params = load_processor(str(directory)), registry.load_params(directory, model)
+    processor = load_processor(str(directory))
+    params = registry.load_params(directory, model, settings.parameter_dtype)
     origin |= {
       "model": data.params_fingerprint(params),
       "data": data.fingerprint(examples),
       "examples": len(examples),
       "batch_size": settings.batch_size,
+      **settings.given_pixels,
       **{name: getattr(settings, name) for name in estimator.options},
     }
-    batches = data.Batches(model, params, processor, examples, settings.batch_size)
+    batches = data.Batches(model, params, processor, examples, settings.batch_size, pixels=settings.given_pixels)
     with contextlib.closing(watching.Watch(settings, output)) as watch:
       records = journal.Journal(output / estimator.journal, origin, watch=watch)
       found = estimator.estimate(batches, settings, records)

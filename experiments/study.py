@@ -31,6 +31,7 @@ from experiments.running import command
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
+from experiments.running import loading
 from hawk_jax import importance
 from hawk_jax import selectors
 
@@ -61,7 +62,7 @@ SIZES = (10, 25, 50, 100, 150)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings):
+class Settings(command.MeshSettings, loading.Settings):
   """Settings of the command."""
 
   model: tuple[str, ...] = command.option(
@@ -128,7 +129,7 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
   sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
   compared = {estimate: source for estimate, source in sources.items() if estimate not in REPEATED}
-  common = dict(model=model, mesh=settings.mesh)
+  common = dict(model=model, mesh=settings.mesh, **settings.loading)
   # All settings are made, and so checked, before the first run.
   estimates = {
     estimate: head_importance.Settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -81,6 +81,7 @@ class Batches:
     size: examples per batch; the last batch may hold fewer.
     clip: scores visual tokens for `Batch.relevance`, or None.
     measures: what the vision encoder measures, see `hawk_jax.selectors.Selector.measures`.
+    pixels: limits on the size of pictures, as the processor takes them.
   """
 
   model: VisionLanguageModel
@@ -90,6 +91,7 @@ class Batches:
   size: int
   clip: clip_text.Scorer | None = None
   measures: tuple[str, ...] = ()
+  pixels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self._starts)
@@ -97,7 +99,7 @@ class Batches:
   def __getitem__(self, number: int) -> Batch:
     start = self._starts[number]
     some = self.examples[start : start + self.size]
-    return make_batch(self.model, self.params, self.processor, some, self.clip, self.measures)
+    return make_batch(self.model, self.params, self.processor, some, self.clip, self.measures, self.pixels)
 
   @property
   def _starts(self) -> range:
@@ -222,10 +224,12 @@ def make_batch(
   examples: Sequence[Example],
   clip: clip_text.Scorer | None = None,
   measures: Sequence[str] = (),
+  pixels: Mapping[str, int] | None = None,
 ) -> Batch:
-  """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP."""
+  """Packs examples and encodes their pictures, with CLIP's score of each visual token if there is a CLIP; see `Batches`."""
   questions = [example.question for example in examples]
-  inputs = model.pack(**processor(images=[[example.picture] for example in examples], prompts=questions))
+  pictures = [[example.picture] for example in examples]
+  inputs = model.pack(**processor(images=pictures, prompts=questions, **(pixels or {})))
   return Batch(
     prompt=inputs.prompt,
     features=generation.encode_pictures(model, params, inputs, measures),

@@ -8,15 +8,20 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import numpy as np
 
 from experiments import compare
 from experiments import head_importance
+from experiments.digits import embedded
 from experiments.digits import task
 from experiments.estimation import data
+from experiments.estimation import estimators
 from experiments.running import files
 from experiments.running import watching
 from hawk_jax import importance
+from models import load_processor
+from models import registry
 from tests.experiments import programs
 from tests.reference import processes
 
@@ -87,6 +92,28 @@ class RunsTest(parameterized.TestCase):
       importance.details(self.directory / "head_importance.json")["settings"],
       {"estimator": "random", "model_name": "qwen2_5_vl", "heads": 8, "seed": 3},
     )
+
+  @parameterized.parameters(*(name for name, one in estimators.ESTIMATORS.items() if not isinstance(one, estimators.Fixed)))
+  def test_small_pictures_in_bfloat16(self, estimator):
+    settings = dict(estimator=estimator, examples=1, batch_size=5, dtype="bfloat16", max_pixels=96 * 96)
+    settings |= {"learned": dict(steps=2), "ablation": dict(metric="log_likelihood")}.get(estimator, {})
+    with mock.patch.object(data, "make_batch", side_effect=data.make_batch) as make:
+      weights = head_importance.run(head_importance.Settings(output_dir=str(self.directory), **settings))
+    self.assertAlmostEqual(float(weights.sum()), 1, places=5)
+    _, params, *_ = make.call_args.args
+    self.assertEqual({x.dtype.name for x in jax.tree.leaves(params)}, {"bfloat16"})
+    written = importance.details(self.directory / "head_importance.json")["settings"]
+    self.assertEqual((written["max_pixels"], "min_pixels" in written), (96 * 96, False))
+
+  def test_pictures_are_scaled(self):
+    directory, model = registry.describe(str(embedded.DIRECTORY / "qwen2_5_vl"))
+    params, processor = registry.load_params(directory, model), load_processor(str(directory))
+    examples = data.from_digits("calibration", ["boxed"], 1)
+    counts = [
+      int(data.Batches(model, params, processor, examples, 1, pixels=pixels)[0].prompt.visual_counts.item())
+      for pixels in ({}, {"max_pixels": 96 * 96})
+    ]
+    self.assertEqual(counts, [144, 36])
 
   def test_figure_names_the_layer(self):
     settings = dict(estimator="attention_mass", examples=1, batch_size=5)

@@ -71,11 +71,13 @@ class DataTest(absltest.TestCase):
 
   def test_batches_are_made_when_asked_for(self):
     examples = [data.Example(np.zeros([2, 2, 3], np.uint8), str(number), "a", "d") for number in range(5)]
-    batches = data.Batches("model", "params", "processor", examples, size=2, clip="clip", measures=("saliency",))
+    batches = data.Batches(
+      "model", "params", "processor", examples, size=2, clip="clip", measures=("saliency",), pixels={"max_pixels": 9}
+    )
     with mock.patch.object(data, "make_batch", side_effect=lambda *arguments: arguments) as make:
       self.assertLen(batches, 3)
       make.assert_not_called()
-      self.assertEqual(batches[2], ("model", "params", "processor", examples[4:], "clip", ("saliency",)))
+      self.assertEqual(batches[2], ("model", "params", "processor", examples[4:], "clip", ("saliency",), {"max_pixels": 9}))
       self.assertEqual([example for batch in batches for example in batch[3]], examples)
 
   def test_splits_share_no_picture(self):
