@@ -33,6 +33,7 @@ from experiments.estimation import outcomes
 from experiments.estimation import sources
 from experiments.reporting import figures
 from experiments.running import command
+from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
@@ -258,6 +259,7 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
     watch.write(len(batches), **summarize(table))
   if settings.timing_rounds:
+    compilation_cache.release_if_many()
     found = times.measure(output / "milliseconds.jsonl", conditions, batches, variants, settings.timing_rounds)
     title = (
       f"Milliseconds of one question in a batch of {size}, from the visual tokens of its picture to the answer: scores, "

@@ -17,6 +17,7 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import compare
@@ -28,6 +29,7 @@ from experiments.estimation import stability
 from experiments.reporting import figures
 from experiments.reporting import intervals
 from experiments.running import command
+from experiments.running import compilation_cache
 from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
@@ -149,8 +151,10 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
   )
   for estimate, estimation in estimates.items():
     print(f"== {estimate}", flush=True)
+    compilation_cache.release_if_many()
     head_importance.run(estimation)
   print("== comparison", flush=True)
+  jax.clear_caches()  # hundreds of settings need most of the memory maps that a process may have
   table = compare.run(comparing)
 
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
