@@ -15,10 +15,9 @@ At last, every setting is timed on the first batch, from the visual tokens of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from typing import Any
 
@@ -31,6 +30,9 @@ from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
 from experiments.estimation import sources
+from experiments.estimation.crossing import adaptive as adaptive_row
+from experiments.estimation.crossing import BASELINE
+from experiments.estimation.crossing import Crossing
 from experiments.reporting import figures
 from experiments.running import command
 from experiments.running import compilation_cache
@@ -73,7 +75,6 @@ RIVALS = (
   "qaprune",
   "fastv",
 )
-_BASELINE = "uniform"
 CALIBRATION = 200  # pictures that set the threshold of adaptive budgets
 
 
@@ -146,12 +147,12 @@ class Settings(command.MeshSettings, loading.Settings, method.Settings, watching
     Raises:
       ValueError: a malformed `importance`, or one with a name that other rows have.
     """
-    found = sources.parse(self.importance, taken=(_BASELINE, comparison.WHOLE, *self.selector))
+    found = sources.parse(self.importance, taken=(BASELINE, comparison.WHOLE, *self.selector))
     if single := [name for name in found if name.startswith(comparison.SINGLE)]:
       raise ValueError(
         f"importance: got the name {single[0]!r}, must not begin with {comparison.SINGLE!r} as single heads do"
       )
-    return {_BASELINE: "uniform"} | found
+    return {BASELINE: "uniform"} | found
 
   @property
   def rivals(self) -> list[Pruning]:
@@ -191,12 +192,14 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
   for one in (settings.pruning_of(), *rivals):
     stages.check(one, model)
     generation.check_measures(model, one)
-  staged = settings.staged(model)
   named = settings.sources
   if settings.transfer:
     named = {row: source for name, source in named.items() for row, source in _with_datasets(name, source)}
   rows = {name: sources.load(source, heads) for name, source in named.items()}
-  _check_references(settings, _variants(settings, rows, {}, staged))
+  crossing = Crossing(
+    rows, settings.selector, settings.merge, settings.ratios, settings.staged(model), settings.heads, settings.pruning_of
+  )
+  _check_references(settings, crossing.variants({}))
   examples = (
     data.from_jsonl(settings.data)
     if settings.data
@@ -218,12 +221,12 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
       )
 
   budgets = adaptive.calibrate(
-    data.Batches(model, params, processor, calibration, size, pixels=settings.given_pixels),
+    data.Batches(model, params, processor, calibration, size, pixels=settings.pixels),
     {name: rows[name] for name in settings.adaptive},
     settings.ratios,
     settings.pruning_of(),
   )
-  variants = _variants(settings, rows, budgets, staged)
+  variants = crossing.variants(budgets)
   conditions = {
     "model": fingerprint,
     "data": data.fingerprint(examples),
@@ -233,43 +236,41 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     "importance": {name: each.record for name, each in rows.items()},
     "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
     "settings": [variant.name for variant in variants],
-    **settings.given_pixels,
+    **settings.pixels,
   }
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
     f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
   measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
-  batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.given_pixels)
-  names = [variant.name for variant in variants]
+  batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.pixels)
   with contextlib.closing(watching.Watch(settings, output)) as watch:
-    records = journal.Journal(output / "batches.jsonl", conditions, watch=watch)
-    for number in records.remaining(len(batches), "batch"):
-      batch = batches[number]
-      seeds = number * size + np.arange(len(batch.datasets))
-      found = outcomes.measure(model, params, batch, variants, seeds)
-      records.append(
-        {
-          "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
-          "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
-        },
-        **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
-      )
-    records.close()
-    table = _report(output, records.records, names, [example.dataset for example in examples], settings, heads, title)
+    records = _answer(journal.Journal(output / "batches.jsonl", conditions, watch=watch), batches, variants)
+    names, datasets = [variant.name for variant in variants], [example.dataset for example in examples]
+    table = _report(output, records, names, datasets, settings, heads, title)
     watch.write(len(batches), **summarize(table))
   if settings.timing_rounds:
     compilation_cache.release_if_many()
     found = times.measure(output / "milliseconds.jsonl", conditions, batches, variants, settings.timing_rounds)
-    title = (
-      f"Milliseconds of one question in a batch of {size}, from the visual tokens of its picture to the answer: scores, "
-      f"selection, compaction and the decoder. {environment.model_name(settings.model)}; medians of "
-      f"{settings.timing_rounds} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
-    )
-    entries = comparison.timed(table, found)
-    for name, content in zip(TIMES, (comparison.timed_markdown(entries, title), comparison.timed_csv(entries)), strict=True):
-      files.write(output / name, content)
+    _report_times(output, comparison.timed(table, found), settings)
   return table
+
+
+def _answer(records: journal.Journal, batches: data.Batches, variants: Sequence[outcomes.Variant]) -> list[dict[str, Any]]:
+  """Answers the questions of all batches that are not in the journal, and returns its records."""
+  for number in records.remaining(len(batches), "batch"):
+    batch = batches[number]
+    seeds = number * batches.size + np.arange(len(batch.datasets))
+    found = outcomes.measure(batches.model, batches.params, batch, variants, seeds)
+    records.append(
+      {
+        "right": {name: "".join(np.where(right, "1", "0")) for name, (right, _) in found.items()},
+        "kept": {name: float(np.asarray(kept, np.float64).sum()) for name, (_, kept) in found.items()},
+      },
+      **{f"right/{name}": np.mean(right) for name, (right, _) in found.items()},
+    )
+  records.close()
+  return records.records
 
 
 def _check_references(settings: Settings, variants: Sequence[outcomes.Variant]) -> None:
@@ -283,15 +284,10 @@ def _check_references(settings: Settings, variants: Sequence[outcomes.Variant]) 
     ValueError: such a reference.
   """
   rows = dict.fromkeys(name for variant in variants if (name := variant.name.rsplit("@", 1)[0]) != comparison.WHOLE)
-  rows = [*rows, *map(_adaptive, settings.adaptive)]
+  rows = [*rows, *map(adaptive_row, settings.adaptive)]
   if unknown := [name for name in settings.reference if name not in (*rows, *comparison.REFERENCES)]:
     rows = [row for row in rows if not row.startswith(comparison.SINGLE)]
     raise ValueError(f"reference: got {', '.join(unknown)}, the rows are {'; '.join(rows)}")
-
-
-def _adaptive(row: str) -> str:
-  """The name of a row with an adaptive budget."""
-  return f"{row}, adaptive"
 
 
 def _with_datasets(name: str, source: str) -> list[tuple[str, str]]:
@@ -305,58 +301,6 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
   if settings.calibration_data:
     return data.from_jsonl(settings.calibration_data, "calibration_data")
   return data.from_digits("calibration", task.KINDS, CALIBRATION // len(task.KINDS), seed=1)
-
-
-def _variants(
-  settings: Settings,
-  rows: dict[str, sources.Importance],
-  budgets: dict[str, dict[float, Pruning]],
-  staged: dict[str, Pruning],
-) -> list[outcomes.Variant]:
-  """Every setting to measure.
-
-  Args:
-    settings: of the command.
-    rows: head importance by name.
-    budgets: of `adaptive.calibrate`, by row.
-    staged: of `Settings.staged`.
-  """
-  heads = np.eye(len(rows[_BASELINE].weights), dtype=np.float32) if settings.heads else []
-  found = [outcomes.Variant(f"{comparison.WHOLE}@1")]
-  shares = {float(name.rsplit("@", 1)[1]) for name in staged if name.rsplit("@", 1)[1] != "1"}
-  for ratio in sorted({*settings.ratios} | shares, reverse=True):
-    make = functools.partial(settings.pruning_of, keep_ratio=ratio)
-    found += _crossed(settings, rows, "hawk", make)
-    for name, adapted in budgets.items() if ratio in settings.ratios else ():
-      found.append(outcomes.Variant(f"{_adaptive(name)}@{ratio:g}", rows[name].weights, adapted[ratio]))
-    for selector in settings.selector:
-      found += _crossed(settings, rows, selector, make) if selector != "hawk" else []
-    if ratio in settings.ratios[-2:]:
-      found += [
-        outcomes.Variant(f"{comparison.SINGLE}{head}@{ratio:g}", weights, make()) for head, weights in enumerate(heads)
-      ]
-  for name, pruning in staged.items():
-    text, share = name.rsplit("@", 1)
-    for row, each in rows.items():
-      full = text if row == _BASELINE else f"{text}, {row}"
-      weighted = dataclasses.replace(pruning, head_weights=each.head_weights)
-      found.append(outcomes.Variant(f"{full}@{share}", each.weights, weighted))
-  return found
-
-
-def _crossed(
-  settings: Settings, rows: dict[str, sources.Importance], selector: str, make: Callable[..., Pruning]
-) -> list[outcomes.Variant]:
-  """A rule with every importance that it reads and every merge, at one share."""
-  rule, found = selectors.SELECTORS[selector], []
-  for name in rows if rule.weighted else ("",):
-    each = rows[name or _BASELINE]
-    own = [name] if selector == "hawk" else [selector] + [name] * (name not in ("", _BASELINE))
-    for merge in settings.merge if rule.merge is None else ("none",):
-      pruning = make(selector=selector, merge=merge, head_weights=each.head_weights)
-      row = ", ".join(own + ["merged"] * (merge != "none"))
-      found.append(outcomes.Variant(f"{row}@{pruning.keep_ratio:g}", each.weights, pruning))
-  return found
 
 
 def _report(
@@ -399,6 +343,17 @@ def _report(
   print(text)
   print(f"written to {output}")
   return table
+
+
+def _report_times(output: pathlib.Path, entries: list[dict[str, Any]], settings: Settings) -> None:
+  """Writes milliseconds.md and milliseconds.csv from entries of `comparison.timed`."""
+  title = (
+    f"Milliseconds of one question in a batch of {settings.batch_size}, from the visual tokens of its picture to the "
+    f"answer: scores, selection, compaction and the decoder. {environment.model_name(settings.model)}; medians of "
+    f"{settings.timing_rounds} rounds; {environment.device()}, {environment.today()}; {environment.versions()}."
+  )
+  for name, content in zip(TIMES, (comparison.timed_markdown(entries, title), comparison.timed_csv(entries)), strict=True):
+    files.write(output / name, content)
 
 
 def summarize(table: list[dict[str, Any]]) -> dict[str, Any]:

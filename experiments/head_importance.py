@@ -99,10 +99,10 @@ def _run(settings: Settings, output: pathlib.Path) -> np.ndarray:
       "data": data.fingerprint(examples),
       "examples": len(examples),
       "batch_size": settings.batch_size,
-      **settings.given_pixels,
+      **settings.pixels,
       **{name: getattr(settings, name) for name in estimator.options},
     }
-    batches = data.Batches(model, params, processor, examples, settings.batch_size, pixels=settings.given_pixels)
+    batches = data.Batches(model, params, processor, examples, settings.batch_size, pixels=settings.pixels)
     with contextlib.closing(watching.Watch(settings, output)) as watch:
       records = journal.Journal(output / estimator.journal, origin, watch=watch)
       found = estimator.estimate(batches, settings, records)

@@ -113,12 +113,16 @@ class Settings(command.Settings, watching.Settings):
     if self.read_first >= self.steps:
       raise ValueError(f"read_first: got {self.read_first}, must be below steps, {self.steps}")
 
+  def part(self, step: int) -> str:
+    """What a step trains: `tower`, `decoder`, or `all` of the model."""
+    if not self.read_first:
+      return "all"
+    return "tower" if step < self.read_first else "decoder"
+
   @property
   def phases(self) -> dict[str, int]:
-    """Steps of each phase, by the part of the model that it trains, see `training.PARTS`."""
-    if not self.read_first:
-      return {"all": self.steps}
-    return {"tower": self.read_first, "decoder": self.steps - self.read_first}
+    """Number of steps of each part."""
+    return ({"tower": self.read_first} if self.read_first else {}) | {self.part(self.steps): self.steps - self.read_first}
 
   @property
   def probes(self) -> tuple[str, ...]:
@@ -179,7 +183,7 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
       print(f"resuming after step {start}", flush=True)
     began, seen = time.perf_counter(), start
     for step, batch in _made_ahead(functools.partial(_make_batch, settings, student), start, settings.steps):
-      part = "tower" if step < settings.read_first else next(reversed(optimizers))
+      part = settings.part(step)
       weight = max(0.0, 1.0 - _share(settings, step) / _AUXILIARY_UNTIL)
       with watch.step(step):
         state, metrics = training.train_step(

@@ -17,7 +17,6 @@ from experiments.digits import losses
 from experiments.digits import task
 
 OPTIMIZERS = ("adamw", "muon")
-PARTS = ("all", "tower", "decoder")
 # Parameters of the ports that read the output of the vision tower.
 _AFTER_TOWER = ("language_model", "lm_head")
 # Muon's updates have a fifth of AdamW's size at the same learning rate; see `consistent_rms` of Optax.
@@ -69,7 +68,7 @@ def split(params: dict[str, Any], part: str) -> tuple[dict[str, Any], dict[str, 
 
   Args:
     params: `model`, the model's parameters, and `probes`, of `losses.make_probes`.
-    part: in PARTS. What reads the vision tower's output is `decoder`; the rest, with the probes, is `tower`.
+    part: `decoder`, what reads the vision tower's output; `tower`, the rest, with the probes; or `all`.
   """
   changes = lambda name: part == "all" or (name in _AFTER_TOWER) == (part == "decoder")
   chosen = lambda wanted: {
@@ -91,7 +90,7 @@ def train_step(
     model: a port.
     optimizer: of `make_optimizer`.
     auxiliary: names in `losses.AUXILIARY`.
-    part: in PARTS, what is trained. The tower alone learns what `losses.reading` asks for.
+    part: what is trained, see `split`. The tower alone learns what `losses.reading` asks for.
 
   Returns:
     The next state, and the terms of the loss and the share of right answers before the step.

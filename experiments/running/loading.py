@@ -26,14 +26,10 @@ class Settings(command.Settings):
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
 
   @property
-  def pixels(self) -> dict[str, int | None]:
-    """Arguments of a processor."""
-    return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-
-  @property
-  def given_pixels(self) -> dict[str, int]:
-    """`pixels` without those that are left to the checkpoint."""
-    return {name: value for name, value in self.pixels.items() if value is not None}
+  def pixels(self) -> dict[str, int]:
+    """Arguments of a processor: the limits that are given; the others are the checkpoint's."""
+    limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+    return {name: value for name, value in limits.items() if value is not None}
 
   @property
   def parameter_dtype(self) -> str:

@@ -84,7 +84,7 @@ class Question:
 class Session:
   """A model, and the last pictures and questions. Calls may come from several threads; they take turns."""
 
-  def __init__(self, model, params, processor, *, max_new_tokens: int, min_pixels: int | None, max_pixels: int | None):
+  def __init__(self, model, params, processor, *, max_new_tokens: int, **pixels: int):
     """Keeps what all questions need.
 
     Args:
@@ -92,11 +92,10 @@ class Session:
       params: its parameters.
       processor: of the model.
       max_new_tokens: most tokens of an answer.
-      min_pixels: smaller pictures are scaled up to this many pixels.
-      max_pixels: larger pictures are scaled down to this many pixels.
+      **pixels: `min_pixels` and `max_pixels` of the processor.
     """
     self._model, self._params, self._processor = model, params, processor
-    self._max_new_tokens, self._pixels = max_new_tokens, (min_pixels, max_pixels)
+    self._max_new_tokens, self._pixels = max_new_tokens, pixels
     self._pictures: collections.OrderedDict[str, Picture] = collections.OrderedDict()
     self._questions: collections.OrderedDict[str, Question] = collections.OrderedDict()
     self._lock = threading.Lock()
@@ -139,7 +138,7 @@ class Session:
           shown.features = jax.block_until_ready(generation.encode(self._params, vision, model=self._model))
         return shown.features
 
-      conversation = chat.Conversation(self._model, self._processor, encode, *self._pixels)
+      conversation = chat.Conversation(self._model, self._processor, encode, **self._pixels)
       content: list[dict[str, Any]] = [{"type": "image", "image": shown.image}]
       for asked, answer in earlier:
         conversation = conversation.add(_user([*content, {"type": "text", "text": asked}]))
