@@ -234,13 +234,13 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     "calibration": data.fingerprint(calibration),
     "clip": clip and data.params_fingerprint(clip.params),
     "importance": {name: each.record for name, each in rows.items()},
-    "method": {field.name: getattr(settings, field.name) for field in dataclasses.fields(method.Settings)},
+    "method": settings.method,
     "settings": [variant.name for variant in variants],
     **settings.pixels,
   }
   title = (
-    f"{len(examples)} held-out questions, {environment.model_name(settings.model)}; right answers in % with 95 % "
-    f"bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
+    f"{len(examples)} held-out questions, {environment.model_name(settings.model)}{settings.given}; right answers in % with "
+    f"95 % bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
   measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
   batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.pixels)

@@ -2,16 +2,18 @@
 
   python -m experiments.study --model=experiments/embedded_models/qwen2_5_vl --results_dir=experiments/results/qwen2_5_vl
   python -m experiments.study --model=out/a/model --model=out/b/model --model=out/c/model --results_dir=out/results
+  python -m experiments.study --score_layer=2 --selector=fastv --output_dir=out/layer_2 --results_dir=out/layer_2/results
 
 Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them, crossed with every rule
 and with merging. Interrupted at any moment, the same command resumes where it stopped. `--results_dir` gets the tables and
 figures. Of several models, each has a folder there, and models.md, models.csv and models.png hold means over the models,
-with t intervals over models and questions.
+with t intervals over models and questions. Settings of the method, such as --score_layer, hold for the estimates that read
+them and for the comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import dataclasses
 import os
 import pathlib
@@ -34,6 +36,7 @@ from experiments.running import environment
 from experiments.running import files
 from experiments.running import journal
 from experiments.running import loading
+from experiments.running import method
 from hawk_jax import importance
 from hawk_jax import selectors
 
@@ -64,7 +67,7 @@ SIZES = (10, 25, 50, 100, 150)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(command.MeshSettings, loading.Settings):
+class Settings(command.MeshSettings, loading.Settings, method.Settings):
   """Settings of the command."""
 
   model: tuple[str, ...] = command.option(
@@ -75,9 +78,13 @@ class Settings(command.MeshSettings, loading.Settings):
   keep_ratio: tuple[float, ...] = command.option(
     (0.4, 0.2, 0.1, 0.05), "Share of the visual tokens to keep; repeat the flag for several."
   )
+  selector: tuple[str, ...] = command.option(
+    compare.RIVALS, "Rule to compare with HAWK's; repeat the flag for several.", choices=lambda: selectors.SELECTORS
+  )
   merge: tuple[str, ...] = command.option(
     selectors.MERGES, "What becomes of tokens that are not kept; repeat the flag for several.", choices=selectors.MERGES
   )
+  timing_rounds: int = command.option(5, "Number of measurements behind the time of every setting; 0: no times.", least=0)
   output_dir: str = command.option("out/study", "Directory for the files of all runs, in a folder of the model's name.")
   results_dir: str = command.option("out/study/results", "Directory for tables and figures.")
 
@@ -88,65 +95,89 @@ class Settings(command.MeshSettings, loading.Settings):
       raise ValueError(f"model: got {', '.join(names) or 'none'}, must be one or more, with different names")
 
 
+@dataclasses.dataclass(frozen=True)
+class Studied:
+  """What was found out about a model.
+
+  Attributes:
+    table: of `experiments.compare`.
+    hits: by the name of a setting, [Q] bool: which questions it answered right.
+    weights: by the name of an estimate, [H] importance.
+  """
+
+  table: list[dict[str, Any]]
+  hits: Mapping[str, np.ndarray]
+  weights: Mapping[str, np.ndarray]
+
+
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs the study, writes the files, and returns the table of `experiments.compare`, or that of all models."""
   if len(settings.model) == 1:
-    return _study(settings, settings.model[0], settings.results_dir)[0]
-  names = [*map(environment.model_name, settings.model)]
+    return _study(settings, settings.model[0], settings.results_dir).table
   results = files.output_directory("results_dir", settings.results_dir, results=MODELS)
-  hits = {}
-  for name, model in zip(names, settings.model):
+  studied = {}
+  for model in settings.model:
+    name = environment.model_name(model)
     print(f"==== {name}", flush=True)
-    hits[name] = _study(settings, model, str(results / name))[1]
+    studied[name] = _study(settings, model, str(results / name))
+  hits = {name: each.hits for name, each in studied.items()}
   table = comparison.over_models(hits, REFERENCES)
-  questions = len(hits[names[0]][f"{comparison.WHOLE}@1"])
+  questions = {len(found) for own in hits.values() for found in own.values()}.pop()
   title = (
-    f"{questions} held-out questions; right answers in %, means over {len(names)} models ({', '.join(names)}) with 95 % t "
-    f"intervals over models and questions; {environment.device()}, {environment.today()}; {environment.versions()}."
+    f"{questions} held-out questions{settings.given}; right answers in %, means over {len(hits)} models "
+    f"({', '.join(hits)}) with 95 % t intervals over models and questions; {environment.device()}, {environment.today()}; "
+    f"{environment.versions()}."
   )
-  figure = figures.curves(
-    comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], compare.RIVALS), "right answers, %"
+  text = comparison.markdown(table, title, REFERENCES, comparison.best_over_models(hits, REFERENCES), test=intervals.MIN_F)
+  text += "\n" + stability.over_models(
+    {name: each.weights for name, each in studied.items()},
+    {name: single_heads(each.table) for name, each in studied.items()},
   )
-  contents = (
-    comparison.markdown(table, title, REFERENCES, comparison.best_over_models(hits, REFERENCES), test=intervals.MIN_F),
-    comparison.csv(table, REFERENCES),
-    figures.encode(figure),
-    figures.encode(figure, ".pdf"),
-  )
+  panels = comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], settings.selector)
+  figure = figures.curves(panels, "right answers, %")
+  contents = (text, comparison.csv(table, REFERENCES), figures.encode(figure), figures.encode(figure, ".pdf"))
   for file, content in zip(MODELS, contents, strict=True):
     files.write(results / file, content)
-  print(f"{contents[0]}\nwritten to {results}")
+  print(f"{text}\nwritten to {results}")
   return table
 
 
-def _study(settings: Settings, model: str, results_dir: str) -> tuple[list[dict[str, Any]], dict]:
-  """The table of one model, and what `_hits` reads."""
+def _study(settings: Settings, model: str, results_dir: str) -> Studied:
+  """Everything about one model."""
   name = environment.model_name(model)
   results = files.output_directory("results_dir", results_dir, results=RESULTS)
   with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
-    return _run(settings, model, name, output, results), _hits(output / "compare" / "batches.jsonl")
+    return _run(settings, model, name, output, results)
 
 
-def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
+def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> Studied:
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
   sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
   compared = {estimate: source for estimate, source in sources.items() if estimate not in REPEATED}
   common = dict(model=model, mesh=settings.mesh, **settings.loading)
-  # All settings are made, and so checked, before the first run.
+  read_by = lambda options: {
+    name: value
+    for name, value in settings.method.items()
+    if name in estimators.find(options.get("estimator", "ablation")).options
+  }
+  # What an estimator does not read, it would refuse. All settings are made, and so checked, before the first run.
   estimates = {
     estimate: head_importance.Settings(
-      **common, examples=settings.examples, output_dir=str(directories[estimate]), **options
+      **common, **read_by(options), **options, examples=settings.examples, output_dir=str(directories[estimate])
     )
     for estimate, options in ESTIMATES.items()
   }
   comparing = compare.Settings(
     **common,
+    **settings.method,
     questions=settings.questions,
     keep_ratio=settings.keep_ratio,
+    selector=settings.selector,
     adaptive=("uniform", "learned"),
     importance=tuple(f"{row}={source}" for row, source in {**compared, **UNCALIBRATED}.items()),
     merge=settings.merge,
     reference=REFERENCES,
+    timing_rounds=settings.timing_rounds,
     output_dir=str(output / "compare"),
   )
   for estimate, estimation in estimates.items():
@@ -162,20 +193,16 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
   text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
-  copied = [output / "compare" / file for file in compare.RESULTS]
-  copied += [directories["ablation"] / file for file in head_importance.FIGURES]
-  copied += [sources["ablation"], sources["learned"]]
-  for file, source in zip(RESULTS, copied):
+  untimed = [file for file in compare.RESULTS if settings.timing_rounds or file not in compare.TIMES]
+  copied = {file: output / "compare" / file for file in untimed}
+  copied |= dict(zip(("ablation.png", "ablation.pdf"), (directories["ablation"] / file for file in head_importance.FIGURES)))
+  copied |= {"ablation.json": sources["ablation"], "learned.json": sources["learned"]}
+  for file, source in copied.items():
     files.write(results / file, source.read_bytes())
   files.write(results / RESULTS[-1], text)
   print(text + f"\nwritten to {results}")
-  return table
-
-
-def _hits(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Which questions each setting answered right, from the journal of `experiments.compare`."""
-  records = journal.read(path)
-  return comparison.hits_of(records, list(records[0]["right"]))
+  records = journal.read(output / "compare" / "batches.jsonl")
+  return Studied(table, comparison.hits_of(records, list(records[0]["right"])), weights)
 
 
 def single_heads(table: list[dict[str, Any]]) -> np.ndarray:

@@ -5,7 +5,7 @@ Axes: N calibration examples, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -73,6 +73,28 @@ def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], see
       }
     )
   return found
+
+
+def over_models(weights: Mapping[str, Mapping[str, np.ndarray]], single: Mapping[str, np.ndarray]) -> str:
+  """Tables of how heads differ in several models, and of how far estimates find those that are good alone.
+
+  Args:
+    weights: by model and name, [H] importance.
+    single: by model, [H] accuracy with each head alone.
+  """
+  heads = max(map(len, single.values()))
+  lines = ["Each head alone, right answers in %, from the worst head of a model to its best:", ""]
+  lines += tables.table(
+    ["", *(f"{rank}." for rank in range(1, heads + 1))],
+    [[model, *(f"{100 * accuracy:.1f}" for accuracy in sorted(found))] for model, found in single.items()],
+  )
+  lines += ["", "Spearman's rank correlation over heads with the accuracy of the head alone:", ""]
+  rows = []
+  for name in next(iter(weights.values())):
+    found = [rank_correlation(own[name], single[model]) for model, own in weights.items()]
+    rows.append([name, *(f"{each:+.2f}" for each in [*found, float(np.mean(found))])])
+  lines += tables.table(["", *weights, "mean"], rows)
+  return "\n".join(lines) + "\n"
 
 
 def markdown(rows: dict[str, np.ndarray], sizes: list[dict[str, float]], single: np.ndarray | None) -> str:

@@ -36,6 +36,21 @@ class Settings(settings.Checked):
   )
 
   @property
+  def method(self) -> dict[str, Any]:
+    """These settings by name, for a command that this one runs and for the record."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+
+  @property
+  def given(self) -> str:
+    """In words, for the title of a table: the flags that are not at their defaults; empty if all are."""
+    found = [
+      f"--{field.name}={getattr(self, field.name)}"
+      for field in dataclasses.fields(Settings)
+      if getattr(self, field.name) != field.default
+    ]
+    return f" with {', '.join(found)}" if found else ""
+
+  @property
   def scoring_layer(self) -> str:
     """The layer of `score_layer` in words."""
     return f"decoder layer {self.score_layer}" if self.score_layer else "the first layer"
@@ -49,7 +64,7 @@ class Settings(settings.Checked):
     Raises:
       ValueError: as `hawk_jax.Pruning`.
     """
-    shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+    shared = self.method
     if not selectors.SELECTORS[fields.get("selector", "hawk")].of_layer:
       del shared["score_layer"]
     return Pruning(**shared | fields)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import json
 import pathlib
@@ -37,13 +38,14 @@ class StudyTest(absltest.TestCase):
     self.enter_context(
       mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,), UNCALIBRATED={})
     )
-    few = functools.partial(compare.Settings, selector=("random",), batch_size=QUESTIONS)
+    few = functools.partial(compare.Settings, batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
     self.enter_context(mock.patch.object(study.compare, "CALIBRATION", QUESTIONS))
     settings = study.Settings(
       questions=QUESTIONS,
       examples=1,
       keep_ratio=(0.2,),
+      selector=("random",),
       merge=("none",),
       output_dir=str(directory / "out"),
       results_dir=str(self.results),
@@ -71,6 +73,12 @@ class StudyTest(absltest.TestCase):
     with self.only(comparison=False):
       self.assertEqual(study.run(settings), self.table)
     self.assertEqual(self.read_results(), before)
+
+    untimed = dataclasses.replace(settings, timing_rounds=0, results_dir=str(directory / "untimed"))
+    with self.only(comparison=False):
+      study.run(untimed)
+    written = {path.name for path in (directory / "untimed").iterdir()}
+    self.assertEqual({path.name for path in self.results.iterdir()} - written, {"milliseconds.md", "milliseconds.csv"})
 
   def kill(self):
     raise Killed
@@ -176,38 +184,53 @@ class StudyTest(absltest.TestCase):
         study.run(settings)
       run.assert_not_called()
 
-  def test_several_models_are_compared_by_what_each_wrote(self):
-    directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-    settings = study.Settings(model=("a/one", "b/two"), output_dir=str(directory / "out"), results_dir=str(directory))
+  def test_settings_of_the_method_reach_the_estimates_that_read_them(self):
+    directory = self.enter_context(tempfile.TemporaryDirectory())
+    settings = study.Settings(
+      score_layer=2, rope=True, sink_filter=0.1, timing_rounds=0, output_dir=directory, results_dir=directory
+    )
+    estimated = []
     with (
-      mock.patch.object(study, "_run", return_value=[]),
-      mock.patch.object(study, "_hits", side_effect=str),
-      mock.patch.object(study.comparison, "over_models", side_effect=Killed) as compared,
+      mock.patch.object(study.head_importance, "run", side_effect=estimated.append),
+      mock.patch.object(study.compare, "run", side_effect=Killed) as compared,
       self.assertRaises(Killed),
     ):
       study.run(settings)
-    expected = {name: str(directory / "out" / name / "compare" / "batches.jsonl") for name in ("one", "two")}
-    self.assertEqual(compared.call_args.args[0], expected)
+    found = dict(zip(study.ESTIMATES, estimated, strict=True))
+    layers = {name: each.score_layer for name, each in found.items()}
+    self.assertEqual(layers, {name: 0 if name == "random weights" else 2 for name in study.ESTIMATES})
+    self.assertEqual({name for name, each in found.items() if each.rope}, {"learned"})
+    (comparing,) = compared.call_args.args
+    self.assertEqual((comparing.score_layer, comparing.rope, comparing.sink_filter), (2, True, 0.1))
+    self.assertEqual((comparing.timing_rounds, comparing.selector), (0, settings.selector))
 
   def test_the_table_of_several_models_says_what_it_holds(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     settings = study.Settings(
-      model=("a/one", "b/two"), questions=7, output_dir=str(directory / "out"), results_dir=str(directory)
+      model=("a/one", "b/two"), score_layer=1, output_dir=str(directory / "out"), results_dir=str(directory)
     )
     right = np.asarray([True, False, True, True, False])
     rows = ("all tokens@1", "uniform@0.1", "random@0.1")
-    found = {name: {row: np.roll(right, number * len(name)) for number, row in enumerate(rows)} for name in ("one", "three")}
-    with (
-      mock.patch.object(study, "_run", return_value=[]),
-      mock.patch.object(study, "_hits", side_effect=found.values()),
-    ):
+    single = {"one": [0.75, 0.25, 0.5], "three": [0.1, 0.2, 0.3]}
+    studied = [
+      study.Studied(
+        [dict(row=f"head {head}", kept=0.1, accuracy=accuracy) for head, accuracy in enumerate(single[name])],
+        {row: np.roll(right, number * len(name)) for number, row in enumerate(rows)},
+        {"ablation": np.asarray([0.6, 0.1, 0.3])},
+      )
+      for name in single
+    ]
+    with mock.patch.object(study, "_run", side_effect=studied):
       study.run(settings)
     text = (directory / "models.md").read_text()
     self.assertRegex(
-      text, r"^5 held-out questions; .* means over 2 models \(one, two\) with 95 % t intervals over models and"
+      text,
+      r"^5 held-out questions with --score_layer=1; .* means over 2 models \(one, two\) with 95 % t intervals over models",
     )
     self.assertIn("Difference to `uniform` on the same questions, in points, with 95 % interval and the p of Clark's", text)
     self.assertNotIn("McNemar", text)
+    self.assertIn("| one | 25.0 | 50.0 | 75.0 |\n| two | 10.0 | 20.0 | 30.0 |\n", text)
+    self.assertIn("| ablation | +1.00 | -0.50 | +0.25 |\n", text)
 
   def test_single_heads_are_those_of_the_larger_share(self):
     table = [
