@@ -217,7 +217,7 @@ def _run(settings: Settings, output: pathlib.Path) -> pathlib.Path:
 
 def _first_params(settings: Settings, model) -> dict[str, Any]:
   if settings.init_from:
-    return hf.load(directory.resolve(settings.init_from), model)
+    return hf.load(directory.resolve(settings.init_from, "init_from"), model)
   return jax.jit(model.init)(jax.random.key(settings.seed), model.example())["params"]
 
 

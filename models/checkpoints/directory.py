@@ -16,15 +16,19 @@ from models import foreign
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 
 
-def resolve(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
+def resolve(path_or_hub_id: str | os.PathLike, argument: str = "model") -> pathlib.Path:
   """The local directory of a checkpoint; a hub id is downloaded, or taken from the local hub cache.
+
+  Args:
+    path_or_hub_id: of the checkpoint.
+    argument: what errors call it.
 
   Raises:
     ValueError: neither a directory nor a hub id that is available.
     OSError: one of the files is a device or a pipe.
   """
   if not isinstance(path_or_hub_id, (str, os.PathLike)):
-    raise ValueError(f"model: got {checks.show(path_or_hub_id)}, must be a checkpoint's directory or a hub id")
+    raise ValueError(f"{argument}: got {checks.show(path_or_hub_id)}, must be a checkpoint's directory or a hub id")
   name = os.fspath(path_or_hub_id)
   if os.path.isdir(name):  # False for names that are too long for the file system
     for path in pathlib.Path(name).iterdir():
@@ -32,14 +36,14 @@ def resolve(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
         checks.regular_file(path)  # others than us read some of them: safetensors, tokenizers, transformers
     return pathlib.Path(name)
   if os.path.exists(name):
-    raise ValueError(f"model: {name} is a file, give the checkpoint's directory or a hub id")
+    raise ValueError(f"{argument}: {name} is a file, give the checkpoint's directory or a hub id")
   if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", name):
-    raise ValueError(f"model: there is no directory {name!r}, and it is not a hub id (owner/name)")
+    raise ValueError(f"{argument}: there is no directory {name!r}, and it is not a hub id (owner/name)")
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_FILES)))
   except Exception as error:  # the hub client raises many kinds: no network, no such repository, gated, ...
     raise ValueError(
-      f"model: there is no directory {name!r}, and no model of that name could be downloaded ({foreign.reason(error)})"
+      f"{argument}: there is no directory {name!r}, and no model of that name could be downloaded ({foreign.reason(error)})"
     ) from error
 
 

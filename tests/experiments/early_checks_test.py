@@ -122,7 +122,7 @@ CASES = {
     {},
     [
       (dict(architecture="big"), "architecture: got 'big', allowed are"),
-      (dict(init_from="/none"), "(init_from|model): there is no directory '/none'"),
+      (dict(init_from="/none"), "init_from: there is no directory '/none'"),
       (dict(batch_size=0), NUMBER[1]),
       (dict(steps=-1), "steps: got -1"),
     ],
