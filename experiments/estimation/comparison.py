@@ -185,8 +185,9 @@ def _of_winners(table, accuracies):
 
 
 def _everywhere(hits):
-  """The names that every model has."""
-  return [name for name in next(iter(hits.values())) if all(name in own for own in hits.values())]
+  """The names that every model has, without single heads: head 3 of one model has nothing in common with that of another."""
+  names = [name for name in next(iter(hits.values())) if not name.startswith(SINGLE)]
+  return [name for name in names if all(name in own for own in hits.values())]
 
 
 def markdown(
@@ -362,7 +363,7 @@ def over_models(
 ) -> list[dict[str, Any]]:
   """Means over models, with 95 % t intervals over models and questions; see `intervals.crossed`.
 
-  A row is in the table if it was measured on all models.
+  A row is in the table if it was measured on all models, unless it is that of a single head.
 
   Args:
     hits: by the name of two or more models, as in `analyse`, of the same questions.

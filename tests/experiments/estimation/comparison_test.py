@@ -129,6 +129,7 @@ class ComparisonTest(absltest.TestCase):
         "all tokens@1": np.ones(500, bool),
         "uniform@0.1": (base := rng.random(500) < level),
         "better@0.1": base | (rng.random(500) < 0.3),
+        "head 0@0.1": np.ones(500, bool),
       }
       for level in levels
     }
