@@ -10,8 +10,10 @@ from absl import flags
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from experiments import compare
 from experiments import evaluate
 from experiments import generate
+from experiments import study
 from experiments import train
 from experiments.running import command
 from experiments.running import configs
@@ -141,6 +143,17 @@ class ConfigTest(parameterized.TestCase):
     self.assertEqual(settings.architecture, architecture)
     self.assertFalse(settings.point_first or settings.point_middle)
     self.assertEqual(settings.auxiliary, ("early",))
+
+  def test_the_study_of_models_without_losses_on_heads(self):
+    path = ROOT / "experiments" / "configs" / "unshaped_study.py"
+    whole, _ = self.parse(config=path, kind=study.Settings)
+    self.assertLen(whole.model, 6)
+    self.assertEqual((whole.score_layer, whole.selector, whole.timing_rounds), (0, compare.RIVALS, 0))
+    few, _ = self.parse(config=f"{path}:few,layer=1,seeds=2", kind=study.Settings)
+    names = ("qwen2_5_vl_0", "qwen2_5_vl_1", "llava_0", "llava_1")
+    self.assertEqual(few.model, tuple(f"out/unshaped_{name}/model" for name in names))
+    self.assertEqual((few.score_layer, few.merge, len(few.selector)), (1, ("none",), 3))
+    self.assertNotEqual(few.output_dir, whole.output_dir)
 
 
 if __name__ == "__main__":
