@@ -116,8 +116,10 @@ class Settings(command.MeshSettings, loading.Settings, method.Settings):
     """What the scores of the rule are, in words."""
     if self.clip:
       return "CLIP relevance"
-    relevance = self.pruning.rule.relevance
-    return f"HAWK scores, {self.normalization} normalization" if relevance in (None, "hawk") else f"{relevance} scores"
+    if (relevance := self.pruning.rule.relevance) not in (None, "hawk"):
+      return f"{relevance} scores"
+    layer = f" of {self.scoring_layer}" if self.score_layer else ""
+    return f"HAWK scores{layer}, {self.normalization} normalization"
 
 
 def run(settings: Settings) -> dict[str, Any]:

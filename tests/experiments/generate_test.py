@@ -57,7 +57,8 @@ class GenerateTest(absltest.TestCase):
     np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
 
   def test_scores_of_heads_are_of_the_layer_that_scores(self):
-    self.run_command(keep_ratio=0.1, normalization="minmax", score_layer=1)
+    report, _ = self.run_command(keep_ratio=0.1, normalization="minmax", score_layer=1)
+    self.assertEqual(report["rule"], "hawk, HAWK scores of decoder layer 1, minmax normalization")
     saved = np.load(self.directory / "scores.npz")
     heads = saved["heads"] - saved["heads"].min(axis=1, keepdims=True)
     np.testing.assert_allclose(saved["fused"], (heads / heads.max(axis=1, keepdims=True)).mean(axis=0), atol=1e-5)
