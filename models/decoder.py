@@ -72,16 +72,22 @@ class Intervention:
   Attributes:
     head_gate: [layers, B, N] factors on the heads' outputs: 1 keeps a head, 0 ablates it.
     hidden: [B, S] bool, keys that an ablated head does not see; None: an ablated head outputs zeros.
-    key_bias: [B, S] float32, added to every head's logits of a key, in all layers.
+    key_bias: [B, S] float32, added to every head's logits of a key.
+    key_bias_from: first layer to which `key_bias` is added.
   """
 
   head_gate: jax.Array | None = None
   hidden: jax.Array | None = None
   key_bias: jax.Array | None = None
+  key_bias_from: int = struct.field(pytree_node=False, default=0)
 
   def layer(self, number: int) -> Intervention:
     """The part that concerns one layer: `head_gate` is [B, N]."""
-    return dataclasses.replace(self, head_gate=None if self.head_gate is None else self.head_gate[number])
+    return dataclasses.replace(
+      self,
+      head_gate=None if self.head_gate is None else self.head_gate[number],
+      key_bias=None if number < self.key_bias_from else self.key_bias,
+    )
 
 
 NOTHING = Intervention()

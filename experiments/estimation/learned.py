@@ -5,6 +5,7 @@ Axes: B batch, H heads, L tokens of the prompt, T answer tokens, V visual slots.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -105,7 +106,8 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
     temperature: of the sigmoid, in standard deviations of the row's scores.
     model: a port.
     optimizer: of optax.
-    settings: how tokens are scored. With a later `score_layer`, shares have an influence on the layers before it too.
+    settings: how tokens are scored. In the layers before `score_layer`, the prompt's tokens see all visual tokens, and
+      the answer's only those that are kept (`stages.packed`), hence shares have an influence there on the answer alone.
 
   Returns:
     The new state, and the loss before the step: minus the mean log-likelihood of the answers.
@@ -128,9 +130,9 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
     bias = jax.vmap(lambda at, values, real: jnp.zeros(sequence.order.shape[1]).at[at].add(jnp.where(real, values, 0.0)))(
       place, log_share, mask
     )
-    intervention = Intervention(key_bias=bias)
-    prefill = apply(sequence, features, intervention, method="run")
-    return -apply(prompt, prefill, answers, intervention, method=teacher_forcing.judge).log_likelihood.mean()
+    everywhere = Intervention(key_bias=bias)
+    prefill = apply(sequence, features, dataclasses.replace(everywhere, key_bias_from=settings.score_layer), method="run")
+    return -apply(prompt, prefill, answers, everywhere, method=teacher_forcing.judge).log_likelihood.mean()
 
   logits, opt_state = state
   value, grads = jax.value_and_grad(loss)(logits)

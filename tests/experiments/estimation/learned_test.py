@@ -3,6 +3,7 @@
 from unittest import mock
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from tests.reference import llava as reference
 ANSWERS = np.asarray([[17, 4, 60], [90, 33, -1]], np.int32)
 
 
-class LearnedTest(absltest.TestCase):
+class LearnedTest(parameterized.TestCase):
   optimizer = optax.adam(0.1)
 
   @classmethod
@@ -30,7 +31,7 @@ class LearnedTest(absltest.TestCase):
     cls.inputs = cls.model.pack(**reference.batch(("two", "one")))
     cls.features = generation.encode_pictures(cls.model, cls.params, cls.inputs)
 
-  def step(self, state, temperature, counts):
+  def step(self, state, temperature, counts, **settings):
     return learned.learn_step(
       state,
       self.params,
@@ -41,13 +42,16 @@ class LearnedTest(absltest.TestCase):
       temperature,
       model=self.model,
       optimizer=self.optimizer,
+      settings=Pruning(**settings),
     )
 
-  def test_cold_relaxation_is_hard_selection(self):
+  @parameterized.parameters(0, 1)
+  def test_cold_relaxation_is_hard_selection(self, layer):
     logits = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
-    plan = generation.make_plan(self.model, self.inputs.prompt, Pruning(keep_ratio=0.25), np.asarray(jax.nn.softmax(logits)))
+    pruning = Pruning(keep_ratio=0.25, score_layer=layer)
+    plan = generation.make_plan(self.model, self.inputs.prompt, pruning, np.asarray(jax.nn.softmax(logits)))
     self.assertEqual(plan.counts.tolist(), [18, 9])
-    _, loss = self.step((logits, self.optimizer.init(logits)), 1e-6, plan.counts)
+    _, loss = self.step((logits, self.optimizer.init(logits)), 1e-6, plan.counts, score_layer=layer)
 
     @jax.jit
     def hard(params, prompt, features, plan):
