@@ -30,7 +30,7 @@ from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
 from experiments.estimation import sources
-from experiments.estimation.crossing import adaptive as adaptive_row
+from experiments.estimation.crossing import adaptive_row
 from experiments.estimation.crossing import BASELINE
 from experiments.estimation.crossing import Crossing
 from experiments.reporting import figures
@@ -239,8 +239,8 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     **settings.pixels,
   }
   title = (
-    f"{len(examples)} held-out questions, {environment.model_name(settings.model)}{settings.given}; right answers in % with "
-    f"95 % bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
+    f"{len(examples)} held-out questions, {environment.model_name(settings.model)}{settings.changed_flags}; right answers "
+    f"in % with 95 % bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
   )
   measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
   batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.pixels)

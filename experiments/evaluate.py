@@ -255,9 +255,8 @@ def _run(settings: Settings, output: pathlib.Path) -> Evaluation:
 
 def changed(settings: Settings, importances: dict[str, Any]) -> dict[str, Any]:
   """What the answers depend on besides and differs from its default, so that older runs of the same settings resume."""
-  fields = {field.name: field.default for field in dataclasses.fields(method.Settings)} | {"merge": ("none",)}
-  values = {name: getattr(settings, name) for name in fields if name != "normalization"}
-  found = {name: value for name, value in values.items() if value != fields[name]}
+  found = {name: value for name, value in settings.changed.items() if name != "normalization"}
+  found |= {"merge": settings.merge} if settings.merge != ("none",) else {}
   return found | ({"importances": importances} if importances else {})
 
 

@@ -122,9 +122,9 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     studied[name] = _study(settings, model, str(results / name))
   hits = {name: each.hits for name, each in studied.items()}
   table = comparison.over_models(hits, REFERENCES)
-  questions = {len(found) for own in hits.values() for found in own.values()}.pop()
+  questions = len(next(iter(next(iter(hits.values())).values())))  # which are the same for all
   title = (
-    f"{questions} held-out questions{settings.given}; right answers in %, means over {len(hits)} models "
+    f"{questions} held-out questions{settings.changed_flags}; right answers in %, means over {len(hits)} models "
     f"({', '.join(hits)}) with 95 % t intervals over models and questions; {environment.device()}, {environment.today()}; "
     f"{environment.versions()}."
   )

@@ -45,9 +45,9 @@ def judge(
   Args:
     model: a bound port.
     prompt: the unpruned prompts.
-    prefill: of the same prompts, pruned or not, under the same intervention.
+    prefill: of the same prompts, pruned or not, under an intervention of its own.
     answers: [B, T] int32, with their end token, -1 on padding.
-    intervention: over the L tokens of the prefill as keys.
+    intervention: in the answer's attention, over the L tokens of the prefill as keys.
   """
   length = answers.shape[1]
   hidden = prefill.last[:, None]

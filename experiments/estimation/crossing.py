@@ -50,7 +50,7 @@ class Crossing:
       found += self._crossed("hawk", ratio)
       if ratio in self.ratios:
         found += [
-          Variant(f"{adaptive(name)}@{ratio:g}", self.rows[name].weights, own[ratio]) for name, own in budgets.items()
+          Variant(f"{adaptive_row(name)}@{ratio:g}", self.rows[name].weights, own[ratio]) for name, own in budgets.items()
         ]
       for rule in self.rules:
         found += self._crossed(rule, ratio) if rule != "hawk" else []
@@ -79,6 +79,6 @@ class Crossing:
     return found
 
 
-def adaptive(row: str) -> str:
+def adaptive_row(row: str) -> str:
   """The name of a row with an adaptive budget."""
   return f"{row}, adaptive"

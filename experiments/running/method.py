@@ -41,14 +41,17 @@ class Settings(settings.Checked):
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
 
   @property
-  def given(self) -> str:
-    """In words, for the title of a table: the flags that are not at their defaults; empty if all are."""
-    found = [
-      f"--{field.name}={getattr(self, field.name)}"
-      for field in dataclasses.fields(Settings)
-      if getattr(self, field.name) != field.default
-    ]
-    return f" with {', '.join(found)}" if found else ""
+  def changed(self) -> dict[str, Any]:
+    """Those of `method` that are not at their defaults."""
+    return {
+      field.name: value for field in dataclasses.fields(Settings) if (value := getattr(self, field.name)) != field.default
+    }
+
+  @property
+  def changed_flags(self) -> str:
+    """`changed` for the title of a table: " with --score_layer=1", or nothing."""
+    flags = ", ".join(f"--{name}={value}" for name, value in self.changed.items())
+    return f" with {flags}" if flags else ""
 
   @property
   def scoring_layer(self) -> str:

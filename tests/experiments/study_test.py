@@ -72,7 +72,9 @@ class StudyTest(absltest.TestCase):
     before = self.read_results()
     with self.only(comparison=False):
       self.assertEqual(study.run(settings), self.table)
+      studied = study._study(settings, settings.model[0], settings.results_dir)
     self.assertEqual(self.read_results(), before)
+    self.check_hits(studied.hits)
 
     untimed = dataclasses.replace(settings, timing_rounds=0, results_dir=str(directory / "untimed"))
     with self.only(comparison=False):
@@ -166,6 +168,13 @@ class StudyTest(absltest.TestCase):
       self.assertEqual((entry["row"], entry["accuracy"]), (row["row"], float(row["accuracy"])))
     self.assertGreater(float(rows[0]["accuracy"]), 0.6)
 
+  def check_hits(self, hits):
+    """They are those of the model's own journal."""
+    _, *records = map(json.loads, (self.output / "compare" / "batches.jsonl").read_text().splitlines())
+    self.assertEqual(list(hits), list(records[0]["right"]))
+    for name, found in hits.items():
+      self.assertEqual("".join("01"[bit] for bit in found.astype(int)), "".join(record["right"][name] for record in records))
+
   def check_correlations(self):
     """With the accuracy of each head alone, and of the repeated runs."""
     single = [entry["accuracy"] for entry in self.table if entry["row"].startswith("head ")]
@@ -220,8 +229,10 @@ class StudyTest(absltest.TestCase):
       )
       for name in single
     ]
-    with mock.patch.object(study, "_run", side_effect=studied):
+    with mock.patch.object(study, "_run", side_effect=studied) as run:
       study.run(settings)
+    directories = [directory / "out" / name for name in ("one", "two")]
+    self.assertEqual([call.args[1:4] for call in run.call_args_list], [*zip(settings.model, ("one", "two"), directories)])
     text = (directory / "models.md").read_text()
     self.assertRegex(
       text,
