@@ -6,8 +6,9 @@ Every importance is crossed with every selector that it has an influence on, and
 HAWK's own rule are called by their importance (`uniform`, `ablation`), other rules by their name, with uniform head weights
 unless an importance follows (`hawk+mmr`, `hawk+mmr, ablation`). Every setting answers the same held-out questions, so
 differences are paired. Pictures are encoded once for all settings. Writes compare.md, compare.csv, datasets.csv (accuracy by
-data set), compare.png and heads.png with a PDF of each, transfer.md with --transfer, and metrics.jsonl, the record of the
-run. Interrupted at any moment, the same command resumes after the last batch that it finished.
+data set), per_question.npz (which questions each setting answered right), compare.png and heads.png with a PDF of each,
+transfer.md with --transfer, and metrics.jsonl, the record of the run. Interrupted at any moment, the same command resumes
+after the last batch that it finished.
 
 At last, every setting is timed on the first batch, from the visual tokens of its pictures to the answers, unless
 --timing_rounds is 0: milliseconds.md and milliseconds.csv hold the times, and the front of accuracy against them.
@@ -29,6 +30,7 @@ from experiments.estimation import adaptive
 from experiments.estimation import comparison
 from experiments.estimation import data
 from experiments.estimation import outcomes
+from experiments.estimation import per_question
 from experiments.estimation import sources
 from experiments.estimation.crossing import adaptive_row
 from experiments.estimation.crossing import BASELINE
@@ -54,7 +56,17 @@ from models import stages
 from models.llava import clip_text
 
 TIMES = ("milliseconds.md", "milliseconds.csv")  # the only results that differ from run to run
-RESULTS = ("compare.md", "compare.csv", "datasets.csv", "compare.png", "compare.pdf", "heads.png", "heads.pdf", *TIMES)
+RESULTS = (
+  "compare.md",
+  "compare.csv",
+  "datasets.csv",
+  per_question.FILE,
+  "compare.png",
+  "compare.pdf",
+  "heads.png",
+  "heads.pdf",
+  *TIMES,
+)
 # Every rule that needs neither a CLIP nor videos.
 RIVALS = (
   "random",
@@ -238,16 +250,20 @@ def _run(settings: Settings, output: pathlib.Path) -> list[dict[str, Any]]:
     "settings": [variant.name for variant in variants],
     **settings.pixels,
   }
+  measured = f"{environment.device()}, {environment.today()}; {environment.versions()}"
   title = (
     f"{len(examples)} held-out questions, {environment.model_name(settings.model)}{settings.changed_flags}; right answers "
-    f"in % with 95 % bootstrap intervals; {environment.device()}, {environment.today()}; {environment.versions()}."
+    f"in % with 95 % bootstrap intervals; {measured}."
   )
   measures = tuple(sorted({name for rival in rivals for name in rival.rule.measures}))
   batches = data.Batches(model, params, processor, examples, size, clip, measures, settings.pixels)
   with contextlib.closing(watching.Watch(settings, output)) as watch:
     records = _answer(journal.Journal(output / "batches.jsonl", conditions, watch=watch), batches, variants)
-    names, datasets = [variant.name for variant in variants], [example.dataset for example in examples]
-    table = _report(output, records, names, datasets, settings, heads, title)
+    hits = comparison.hits_of(records, [variant.name for variant in variants])
+    weights = {name: each.weights if each.calibrated else np.full(heads, np.nan) for name, each in rows.items()}
+    found = per_question.PerQuestion(data.fingerprint(examples), settings.changed_flags, measured, hits, weights)
+    files.write(output / per_question.FILE, per_question.encode(found))
+    table = _report(output, records, hits, [example.dataset for example in examples], settings, heads, title)
     watch.write(len(batches), **summarize(table))
   if settings.timing_rounds:
     compilation_cache.release_if_many()
@@ -306,7 +322,7 @@ def _calibration_examples(settings: Settings) -> list[data.Example]:
 def _report(
   output: pathlib.Path,
   records: list[dict[str, Any]],
-  names: Sequence[str],
+  hits: dict[str, np.ndarray],
   datasets: Sequence[str],
   settings: Settings,
   heads: int,
@@ -317,14 +333,13 @@ def _report(
   Args:
     output: directory.
     records: of the journal.
-    names: of the variants.
+    hits: of `comparison.hits_of`.
     datasets: of each question.
     settings: of the command.
     heads: number of heads.
     title: of compare.md.
   """
-  hits = comparison.hits_of(records, names)
-  kept = {name: sum(record["kept"][name] for record in records) / len(hits[name]) for name in names}
+  kept = {name: sum(record["kept"][name] for record in records) / len(found) for name, found in hits.items()}
   table = comparison.analyse(hits, kept, settings.reference)
   text = comparison.markdown(table, title, settings.reference, comparison.best(hits, settings.reference))
   files.write(output / "compare.md", text)

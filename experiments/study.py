@@ -1,35 +1,34 @@
 """The whole study of a model: every estimate of head importance, how far estimates agree, and what they are worth.
 
-  python -m experiments.study --model=experiments/embedded_models/qwen2_5_vl --results_dir=experiments/results/qwen2_5_vl
+  python -m experiments.study --model=experiments/embedded_models/qwen2_5_vl --results_dir=experiments/results
   python -m experiments.study --model=out/a/model --model=out/b/model --model=out/c/model --results_dir=out/results
   python -m experiments.study --score_layer=2 --selector=fastv --output_dir=out/layer_2 --results_dir=out/layer_2/results
 
 Runs `experiments.head_importance` for every estimate, and `experiments.compare` with all of them, crossed with every rule
-and with merging. Interrupted at any moment, the same command resumes where it stopped. `--results_dir` gets the tables and
-figures. Of several models, each has a folder there, and models.md, models.csv and models.png hold means over the models,
-with t intervals over models and questions. Settings of the method, such as --score_layer, hold for the estimates that read
-them and for the comparison.
+and with merging. Interrupted at any moment, the same command resumes where it stopped. The tables and figures of a model get
+a folder of its name in `--results_dir`. Several models are studied one after another, and
+`experiments.estimation.over_models` makes a table of all of them; a command for each model and that one do the same in
+parallel. Settings of the method, such as --score_layer, hold for the estimates that read them and for the comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 import dataclasses
 import os
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments import compare
 from experiments import head_importance
 from experiments.digits import embedded
 from experiments.estimation import comparison
 from experiments.estimation import estimators
+from experiments.estimation import over_models
+from experiments.estimation import per_question
 from experiments.estimation import stability
-from experiments.reporting import figures
-from experiments.reporting import intervals
 from experiments.running import command
 from experiments.running import compilation_cache
 from experiments.running import environment
@@ -57,11 +56,8 @@ ESTIMATES: dict[str, dict[str, Any]] = {
 # Ablation with other calibration examples. The stability is measured on these together with `ablation`.
 REPEATED = ("ablation, seed 1", "ablation, seed 2")
 RESULTS = (*compare.RESULTS, "ablation.png", "ablation.pdf", "ablation.json", "learned.json", "importance.md")
-MODELS = ("models.md", "models.csv", "models.png", "models.pdf")
 # Weights that follow from each question, without calibration.
 UNCALIBRATED = {"question mass": "question:mass", "question entropy": "question:entropy"}
-# Rows that all others are compared with: HAWK without importance and with the paper's, and random tokens.
-REFERENCES = ("uniform", "ablation", "random")
 # Calibration examples of each data set for which stability is measured.
 SIZES = (10, 25, 50, 100, 150)
 
@@ -86,7 +82,9 @@ class Settings(command.MeshSettings, loading.Settings, method.Settings):
   )
   timing_rounds: int = command.option(5, "Number of measurements behind the time of every setting; 0: no times.", least=0)
   output_dir: str = command.option("out/study", "Directory for the files of all runs, in a folder of the model's name.")
-  results_dir: str = command.option("out/study/results", "Directory for tables and figures.")
+  results_dir: str = command.option(
+    "out/study/results", "Directory for tables and figures, in a folder of the model's name."
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -95,62 +93,22 @@ class Settings(command.MeshSettings, loading.Settings, method.Settings):
       raise ValueError(f"model: got {', '.join(names) or 'none'}, must be one or more, with different names")
 
 
-@dataclasses.dataclass(frozen=True)
-class Studied:
-  """What was found out about a model.
-
-  Attributes:
-    table: of `experiments.compare`.
-    hits: by the name of a setting, [Q] bool: which questions it answered right.
-    weights: by the name of an estimate, [H] importance.
-  """
-
-  table: list[dict[str, Any]]
-  hits: Mapping[str, np.ndarray]
-  weights: Mapping[str, np.ndarray]
-
-
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Runs the study, writes the files, and returns the table of `experiments.compare`, or that of all models."""
-  if len(settings.model) == 1:
-    return _study(settings, settings.model[0], settings.results_dir).table
-  results = files.output_directory("results_dir", settings.results_dir, results=MODELS)
-  studied = {}
-  for model in settings.model:
-    name = environment.model_name(model)
+  results = files.output_directory("results_dir", settings.results_dir)
+  names = [*map(environment.model_name, settings.model)]
+  for name, model in zip(names, settings.model, strict=True):
     print(f"==== {name}", flush=True)
-    studied[name] = _study(settings, model, str(results / name))
-  hits = {name: each.hits for name, each in studied.items()}
-  table = comparison.over_models(hits, REFERENCES)
-  questions = len(next(iter(next(iter(hits.values())).values())))  # which are the same for all
-  title = (
-    f"{questions} held-out questions{settings.changed_flags}; right answers in %, means over {len(hits)} models "
-    f"({', '.join(hits)}) with 95 % t intervals over models and questions; {environment.device()}, {environment.today()}; "
-    f"{environment.versions()}."
-  )
-  text = comparison.markdown(table, title, REFERENCES, comparison.best_over_models(hits, REFERENCES), test=intervals.MIN_F)
-  text += "\n" + stability.over_models(
-    {name: each.weights for name, each in studied.items()},
-    {name: single_heads(each.table) for name, each in studied.items()},
-  )
-  panels = comparison.panels(table, ["uniform", *ESTIMATES, *UNCALIBRATED], settings.selector)
-  figure = figures.curves(panels, "right answers, %")
-  contents = (text, comparison.csv(table, REFERENCES), figures.encode(figure), figures.encode(figure, ".pdf"))
-  for file, content in zip(MODELS, contents, strict=True):
-    files.write(results / file, content)
-  print(f"{text}\nwritten to {results}")
-  return table
+    own = files.output_directory("results_dir", str(results / name), results=RESULTS)
+    with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
+      table = _run(settings, model, output, own)
+  if len(names) == 1:
+    return table
+  return over_models.run(over_models.Settings(results_dir=str(results), model=tuple(names)))
 
 
-def _study(settings: Settings, model: str, results_dir: str) -> Studied:
-  """Everything about one model."""
-  name = environment.model_name(model)
-  results = files.output_directory("results_dir", results_dir, results=RESULTS)
-  with files.resumable_directory("output_dir", os.path.join(settings.output_dir, name)) as output:
-    return _run(settings, model, name, output, results)
-
-
-def _run(settings: Settings, model: str, name: str, output: pathlib.Path, results: pathlib.Path) -> Studied:
+def _run(settings: Settings, model: str, output: pathlib.Path, results: pathlib.Path) -> list[dict[str, Any]]:
+  """Everything about one model; returns the table of `experiments.compare`."""
   directories = {estimate: output / estimate.replace(",", "").replace(" ", "_") for estimate in ESTIMATES}
   sources = {estimate: directory / head_importance.RESULT for estimate, directory in directories.items()}
   compared = {estimate: source for estimate, source in sources.items() if estimate not in REPEATED}
@@ -176,7 +134,7 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
     adaptive=("uniform", "learned"),
     importance=tuple(f"{row}={source}" for row, source in {**compared, **UNCALIBRATED}.items()),
     merge=settings.merge,
-    reference=REFERENCES,
+    reference=over_models.REFERENCES,
     timing_rounds=settings.timing_rounds,
     output_dir=str(output / "compare"),
   )
@@ -188,11 +146,13 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
   jax.clear_caches()  # hundreds of settings need most of the memory maps that a process may have
   table = compare.run(comparing)
 
+  single = comparison.single_heads(per_question.load(output / "compare" / per_question.FILE).right)
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)
+  name = environment.model_name(model)
   title = f"{name}, {settings.examples} calibration questions of each kind; {environment.device()}, {environment.today()}."
-  text = f"{title}\n\n{stability.markdown(weights, sizes, single_heads(table))}"
+  text = f"{title}\n\n{stability.markdown(weights, sizes, single)}"
   untimed = [file for file in compare.RESULTS if settings.timing_rounds or file not in compare.TIMES]
   copied = {file: output / "compare" / file for file in untimed}
   copied |= dict(zip(("ablation.png", "ablation.pdf"), (directories["ablation"] / file for file in head_importance.FIGURES)))
@@ -201,22 +161,7 @@ def _run(settings: Settings, model: str, name: str, output: pathlib.Path, result
     files.write(results / file, source.read_bytes())
   files.write(results / RESULTS[-1], text)
   print(text + f"\nwritten to {results}")
-  records = journal.read(output / "compare" / "batches.jsonl")
-  return Studied(table, comparison.hits_of(records, list(records[0]["right"])), weights)
-
-
-def single_heads(table: list[dict[str, Any]]) -> np.ndarray:
-  """[H] accuracy of each head alone, at the larger of the shares at which single heads were measured.
-
-  Args:
-    table: of `experiments.compare`.
-  """
-  entries = [entry for entry in table if entry["row"].startswith(comparison.SINGLE)]
-  share = max(entry["kept"] for entry in entries)
-  found = {
-    int(entry["row"].removeprefix(comparison.SINGLE)): entry["accuracy"] for entry in entries if entry["kept"] == share
-  }
-  return np.asarray([found[head] for head in range(len(found))])
+  return table
 
 
 def _records(directories: Iterable[pathlib.Path]) -> list[dict[str, Any]]:

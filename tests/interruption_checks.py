@@ -102,7 +102,7 @@ CASES = {
   ),
   "study": Case(
     ("--examples=2", "--questions=6", "--keep_ratio=0.4"),
-    file_digests(*(f"results/{name}" for name in study.RESULTS if name.endswith(".json"))),
+    file_digests(*(f"results/*/{name}" for name in study.RESULTS if name.endswith(".json"))),
     resumes=True,
   ),
   "generate": Case(("--max_new_tokens=4",), file_digests("kept_tokens.png")),

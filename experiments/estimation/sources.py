@@ -37,9 +37,14 @@ class Importance:
   head_weights: str = "importance"
 
   @property
+  def calibrated(self) -> bool:
+    """Whether all questions have these weights."""
+    return self.head_weights == "importance"
+
+  @property
   def record(self) -> list[float] | str:
     """What a journal says of it."""
-    return self.weights.tolist() if self.head_weights == "importance" else self.head_weights
+    return self.weights.tolist() if self.calibrated else self.head_weights
 
 
 def parse(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:

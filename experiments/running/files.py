@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import pathlib
 import shutil
@@ -27,8 +28,8 @@ def absolute(value: str) -> pathlib.Path:
 def output_directory(name: str, value: str, shared: bool = False, results: Iterable[str] = ()) -> pathlib.Path:
   """Makes a directory and checks that it can be written to, before any work is done.
 
-  Results belong to the first process: the others get a directory that is deleted when they end. Of a remote directory, such
-  as gs://bucket/name, it is a local mirror.
+  Results belong to the first process: the others get a directory that is deleted when they end, and within it what is below
+  a directory that they got. Of a remote directory, such as gs://bucket/name, it is a local mirror.
 
   Args:
     name: of the setting.
@@ -40,8 +41,7 @@ def output_directory(name: str, value: str, shared: bool = False, results: Itera
     ValueError: it cannot be made or written to, or holds a directory in the place of a result.
   """
   if jax.process_index() and not shared:
-    value = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, value, ignore_errors=True)
+    value = _own(value)
   if remote.is_remote(value):
     return remote.Mirror(name, value, pull=shared).path
   path = absolute(value)
@@ -56,6 +56,19 @@ def output_directory(name: str, value: str, shared: bool = False, results: Itera
     if (path / result).is_dir():
       raise ValueError(f"{name}: {path / result} is a directory, a file of this name is to be written")
   return path
+
+
+def _own(value: str) -> str:
+  """The directory that a process other than the first has in place of another."""
+  root = _own_root()
+  return value if value.startswith(root) else os.path.join(root, value.replace("://", "/").lstrip("/"))
+
+
+@functools.cache
+def _own_root() -> str:
+  root = tempfile.mkdtemp()
+  atexit.register(shutil.rmtree, root, ignore_errors=True)
+  return root
 
 
 class InUseError(ValueError):

@@ -44,6 +44,7 @@ COMMANDS = (
   "explore",
   "generate",
   "head_importance",
+  "estimation.over_models",
   "study",
   "sweep",
   "train",

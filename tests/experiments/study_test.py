@@ -17,6 +17,7 @@ from experiments import compare
 from experiments import study
 from experiments.estimation import estimators
 from experiments.estimation import outcomes
+from experiments.estimation import per_question
 
 # The names that the study refers to, with estimators that compile quickly.
 ESTIMATES = {
@@ -34,7 +35,7 @@ class Killed(BaseException):
 class StudyTest(absltest.TestCase):
   def test_study(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-    self.output, self.results = directory / "out" / "qwen2_5_vl", directory / "results"
+    self.output, self.results = (directory / name / "qwen2_5_vl" for name in ("out", "results"))
     self.enter_context(
       mock.patch.multiple(study, ESTIMATES=ESTIMATES, REPEATED=("ablation, seed 1",), SIZES=(1,), UNCALIBRATED={})
     )
@@ -48,7 +49,7 @@ class StudyTest(absltest.TestCase):
       selector=("random",),
       merge=("none",),
       output_dir=str(directory / "out"),
-      results_dir=str(self.results),
+      results_dir=str(self.results.parent),
     )
     # The comparison needs most of the memory maps that a process may have.
     release = self.enter_context(mock.patch.object(study.jax, "clear_caches"))
@@ -72,14 +73,13 @@ class StudyTest(absltest.TestCase):
     before = self.read_results()
     with self.only(comparison=False):
       self.assertEqual(study.run(settings), self.table)
-      studied = study._study(settings, settings.model[0], settings.results_dir)
     self.assertEqual(self.read_results(), before)
-    self.check_hits(studied.hits)
+    self.check_right_answers()
 
     untimed = dataclasses.replace(settings, timing_rounds=0, results_dir=str(directory / "untimed"))
     with self.only(comparison=False):
       study.run(untimed)
-    written = {path.name for path in (directory / "untimed").iterdir()}
+    written = {path.name for path in (directory / "untimed" / "qwen2_5_vl").iterdir()}
     self.assertEqual({path.name for path in self.results.iterdir()} - written, {"milliseconds.md", "milliseconds.csv"})
 
   def kill(self):
@@ -117,6 +117,7 @@ class StudyTest(absltest.TestCase):
         "compare.md",
         "compare.csv",
         "datasets.csv",
+        "per_question.npz",
         "compare.png",
         "compare.pdf",
         "milliseconds.md",
@@ -168,12 +169,16 @@ class StudyTest(absltest.TestCase):
       self.assertEqual((entry["row"], entry["accuracy"]), (row["row"], float(row["accuracy"])))
     self.assertGreater(float(rows[0]["accuracy"]), 0.6)
 
-  def check_hits(self, hits):
-    """They are those of the model's own journal."""
+  def check_right_answers(self):
+    """They are those of the journal, and the weights those of the runs."""
+    found = per_question.load(self.results / "per_question.npz")
     _, *records = map(json.loads, (self.output / "compare" / "batches.jsonl").read_text().splitlines())
-    self.assertEqual(list(hits), list(records[0]["right"]))
-    for name, found in hits.items():
-      self.assertEqual("".join("01"[bit] for bit in found.astype(int)), "".join(record["right"][name] for record in records))
+    self.assertEqual(list(found.right), list(records[0]["right"]))
+    for name, right in found.right.items():
+      self.assertEqual("".join("01"[bit] for bit in right.astype(int)), "".join(record["right"][name] for record in records))
+    self.assertEqual(list(found.weights), ["uniform", "ablation", "learned"])
+    for name in ("ablation", "learned"):
+      np.testing.assert_allclose(found.weights[name], self.weights(name), rtol=1e-5)
 
   def check_correlations(self):
     """With the accuracy of each head alone, and of the repeated runs."""
@@ -213,42 +218,22 @@ class StudyTest(absltest.TestCase):
     self.assertEqual((comparing.score_layer, comparing.rope, comparing.sink_filter), (2, True, 0.1))
     self.assertEqual((comparing.timing_rounds, comparing.selector), (0, settings.selector))
 
-  def test_the_table_of_several_models_says_what_it_holds(self):
+  def test_several_models(self):
     directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     settings = study.Settings(
-      model=("a/one", "b/two"), score_layer=1, output_dir=str(directory / "out"), results_dir=str(directory)
+      model=("a/one", "b/two"), score_layer=1, output_dir=str(directory / "out"), results_dir=str(directory / "results")
     )
-    right = np.asarray([True, False, True, True, False])
-    rows = ("all tokens@1", "uniform@0.1", "random@0.1")
-    single = {"one": [0.75, 0.25, 0.5], "three": [0.1, 0.2, 0.3]}
-    studied = [
-      study.Studied(
-        [dict(row=f"head {head}", kept=0.1, accuracy=accuracy) for head, accuracy in enumerate(single[name])],
-        {row: np.roll(right, number * len(name)) for number, row in enumerate(rows)},
-        {"ablation": np.asarray([0.6, 0.1, 0.3])},
-      )
-      for name in single
-    ]
-    with mock.patch.object(study, "_run", side_effect=studied) as run:
-      study.run(settings)
-    directories = [directory / "out" / name for name in ("one", "two")]
-    self.assertEqual([call.args[1:4] for call in run.call_args_list], [*zip(settings.model, ("one", "two"), directories)])
-    text = (directory / "models.md").read_text()
-    self.assertRegex(
-      text,
-      r"^5 held-out questions with --score_layer=1; .* means over 2 models \(one, two\) with 95 % t intervals over models",
-    )
-    self.assertIn("Difference to `uniform` on the same questions, in points, with 95 % interval and the p of Clark's", text)
-    self.assertNotIn("McNemar", text)
-    self.assertIn("| one | 25.0 | 50.0 | 75.0 |\n| two | 10.0 | 20.0 | 30.0 |\n", text)
-    self.assertIn("| ablation | +1.00 | -0.50 | +0.25 |\n", text)
-
-  def test_single_heads_are_those_of_the_larger_share(self):
-    table = [
-      dict(row="uniform", kept=0.2, accuracy=0.9),
-      *(dict(row=f"head {head}", kept=kept, accuracy=kept + head) for kept in (0.05, 0.1) for head in range(11)),
-    ]
-    np.testing.assert_allclose(study.single_heads(table), 0.1 + np.arange(11))
+    with (
+      mock.patch.object(study, "_run") as run,
+      mock.patch.object(study.over_models, "run", return_value=[]) as over_models,
+    ):
+      self.assertEqual(study.run(settings), [])
+    names = ("one", "two")
+    expected = [mock.call(settings, f"{'ab'[number]}/{name}", directory / "out" / name, directory / "results" / name)
+                for number, name in enumerate(names)]  # fmt: skip
+    self.assertEqual(run.call_args_list, expected)
+    (called,) = over_models.call_args.args
+    self.assertEqual((called.results_dir, called.model), (str(directory / "results"), names))
 
 
 if __name__ == "__main__":

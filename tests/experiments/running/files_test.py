@@ -117,6 +117,15 @@ class FilesTest(absltest.TestCase):
         with files.resumable_directory("output_dir", str(self.directory), shared=True) as path:
           self.assertEqual(path, self.directory)
 
+  def test_other_processes_have_directories_of_their_own(self):
+    with mock.patch.object(files.jax, "process_index", return_value=1):
+      path = files.output_directory("output_dir", str(self.directory / "a"))
+      self.assertNotIn(self.directory, path.parents)
+      self.assertEqual(files.output_directory("output_dir", str(path / "b")), path / "b")
+      self.assertEqual(files.output_directory("output_dir", str(self.directory / "a")), path)
+      self.assertNotEqual(files.output_directory("output_dir", "gs://bucket/a"), path)
+    self.assertEqual(self.listing(), [])
+
   def test_file_systems_without_locks(self):
     with mock.patch.object(fcntl, "flock", side_effect=OSError(errno.EBADF, os.strerror(errno.EBADF))):
       with files.resumable_directory("output_dir", str(self.directory)) as path:
