@@ -30,6 +30,8 @@ from models.vision_language import Inputs
 _TOKENS = 2048
 # Pairs of visual tokens that are compared at a time, 256 MB in float32.
 _PAIRS = 1 << 26
+# Variants that prune inside the decoder and go through it together: the layers before run once for all of them.
+_TOGETHER = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ def measure(
 
   Variants that differ only in how heads are weighted often keep the same tokens of a question. The decoder runs once for
   each distinct compacted prompt, over prompts of about the same length at a time, and is compiled once for each length, not
-  for each rule.
+  for each rule. Of variants that prune inside the decoder, the layers before run once for several.
 
   Args:
     model: as in `outcome`.
@@ -65,27 +67,53 @@ def measure(
   """
   found, groups = {}, collections.defaultdict(list)
   for variant in variants:
-    if _before_decoder(variant):
-      groups[dataclasses.replace(variant.pruning, head_weights="importance", keep_mass=None)].append(variant)
-    else:
+    if variant.pruning.stages:
       found[variant.name] = outcome(model, params, batch, variant, seeds)
+    else:
+      groups[dataclasses.replace(variant.pruning, head_weights="importance", keep_mass=None)].append(variant)
   for group in groups.values():
-    found |= _measure_group(model, params, batch, group, seeds)
+    measure_group = _measure_group if _before_decoder(group[0]) else _measure_in_decoder
+    found |= measure_group(model, params, batch, group, seeds)
   return {variant.name: found[variant.name] for variant in variants}
+
+
+def _measure_in_decoder(model, params, batch, variants, seeds):
+  """`measure` for variants of one rule, one merge and one number of slots, which prune inside the decoder."""
+  args = params, batch.prompt, batch.features, batch.answers
+  found = {}
+  for alike in _alike(model, batch, variants, seeds):
+    most = min(_TOGETHER, len(alike), _most_together(model, batch.prompt))
+    for start in range(0, len(alike), most):
+      some = alike[start : start + most]
+      plans = [plan for _, plan in some] + [some[-1][1]] * (most - len(some))  # one program for all
+      outcomes = _outcome(*args, plans[0], model=model) if most == 1 else _outcome_each(*args, _stacked(plans), model=model)
+      right, kept = (np.reshape(each, [most, -1]) for each in sharding.fetch(outcomes, model.mesh))
+      found |= {variant.name: (right[number], kept[number]) for number, (variant, _) in enumerate(some)}
+  return found
+
+
+def _alike(model, batch, variants, seeds):
+  """Variants with their plans, in lists whose plans differ in their arrays only."""
+  groups = collections.defaultdict(list)
+  for variant in variants:
+    plan = _plan(model, batch, variant, seeds)
+    groups[jax.tree.structure(plan)].append((variant, plan))
+  return list(groups.values())
+
+
+def _stacked(plans):
+  return jax.tree.map(lambda *each: np.stack(each), *plans)
 
 
 def _measure_group(model, params, batch, variants, seeds):
   """`measure` for variants of one rule, one merge and one number of slots, which prune before the decoder."""
   prompt, rows = batch.prompt, len(batch.datasets)
-  plans = collections.defaultdict(list)
-  for variant in variants:
-    plan = _plan(model, batch, variant, seeds)
-    plans[jax.tree.structure(plan)].append((variant, plan))
-  variants = [variant for alike in plans.values() for variant, _ in alike]
+  groups = _alike(model, batch, variants, seeds)
+  variants = [variant for alike in groups for variant, _ in alike]
   most = _most_together(model, prompt)
   sequences = [
     _compacted_together(model, params, batch, [plan for _, plan in alike[start : start + most]])
-    for alike in plans.values()
+    for alike in groups
     for start in range(0, len(alike), most)
   ]
   sequences = jax.tree.map(lambda *parts: jnp.concatenate(parts), *sequences)
@@ -119,7 +147,7 @@ def _compacted_together(model, params, batch, plans):
   args = params, batch.prompt, batch.features
   if len(plans) == 1:
     return _compacted(*args, plans[0], model=model)
-  return _compacted_each(*args, jax.tree.map(lambda *each: np.stack(each), *plans), model=model)
+  return _compacted_each(*args, _stacked(plans), model=model)
 
 
 def programs(
@@ -239,6 +267,11 @@ def _outcome(params, prompt, features, answers, plan, *, model):
   prefill = apply(prompt, features, plan, method=stages.prefill)
   kept = (prefill.mean_lengths - prompt.text_counts) / prompt.visual_counts
   return apply(prompt, prefill, answers, method=teacher_forcing.judge).right, kept
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _outcome_each(params, prompt, features, answers, plans, *, model):
+  return jax.vmap(lambda plan: _outcome(params, prompt, features, answers, plan, model=model))(plans)
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -21,6 +21,7 @@ from experiments.reporting import figures
 from experiments.reporting import intervals
 from experiments.running import command
 from experiments.running import files
+from experiments.running import remote
 from hawk_jax import selectors
 
 RESULTS = ("models.md", "models.csv", "models.png", "models.pdf")
@@ -40,6 +41,8 @@ class Settings(command.Settings):
 
 def run(settings: Settings) -> list[dict[str, Any]]:
   """Writes the files, and returns the table of `comparison.over_models`."""
+  if not remote.is_remote(settings.results_dir) and not files.absolute(settings.results_dir).is_dir():
+    raise ValueError(f"results_dir: there is no directory {settings.results_dir!r}")
   results = files.output_directory("results_dir", settings.results_dir, results=RESULTS)
   names = settings.model or sorted(path.parent.name for path in results.glob(f"*/{per_question.FILE}"))
   if len(names) < 2:

@@ -77,9 +77,15 @@ def video_places(videos: np.ndarray, config: QwenVLConfig) -> list[np.ndarray]:
 
 
 def synthetic_batch(config: QwenVLConfig, sizes, text_tokens: int, rng) -> dict[str, np.ndarray]:
-  """See `VisionLanguageModel.synthetic_batch`; sizes are rounded down to whole merged tokens."""
+  """See `VisionLanguageModel.synthetic_batch`; sizes are rounded down to whole merged tokens.
+
+  Raises:
+    ValueError: a picture smaller than one.
+  """
   merge = config.vision.spatial_merge_size
   unit = config.vision.patch_size * merge
+  if (least := min(map(min, sizes))) < unit:
+    raise ValueError(f"sizes: got a side of {least} pixels, must be at least {unit}")
   grids = np.asarray([[1, merge * (height // unit), merge * (width // unit)] for height, width in sizes])
   counts = grids.prod(axis=1) // config.vision.merge_unit
   prompts = synthetic.prompts(

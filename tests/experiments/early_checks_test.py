@@ -39,7 +39,7 @@ CASES = {
       MODEL,
       (dict(preset="gpu"), "preset: got 'gpu', allowed are cpu"),
       (dict(dtype="int8"), "dtype: got 'int8', allowed are"),
-      (dict(side=1), "image_grid_thw: .*height and width must be positive"),
+      (dict(side=1), "sizes: got a side of 1 pixels, must be at least 28"),
       (dict(steps=10**6), "max_new_tokens: got 1000001"),
     ],
   ),

@@ -54,10 +54,14 @@ class OutcomesTest(parameterized.TestCase):
     wrong = answers + (np.arange(3) == 1) * (1 - 2 * (answers > 0))  # another second token
     for reference_answers, expected in ((answers, True), (wrong, False)):
       batch = dataclasses.replace(self.batch, answers=reference_answers)
+      later = Pruning(keep_ratio=0.5, score_layer=1)
       variants = {
         "row": (self.weights, pruning),
         "other weights": (self.weights[::-1], pruning),
         "in the decoder": (None, Pruning(keep_ratio=0.5, selector="fastv", prune_layer=1)),
+        **{f"later {number}": (np.roll(self.weights, number), later) for number in range(5)},
+        "later, from the question": (None, dataclasses.replace(later, head_weights="entropy")),
+        "later, in stages": (None, Pruning(stages="input:0.5, decoder@1:0.2")),
         "same tokens": (self.weights, pruning),
         "all tokens": (None, Pruning()),
       }

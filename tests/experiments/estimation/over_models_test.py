@@ -75,6 +75,14 @@ class OverModelsTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "must hold the results of two or more models, got none"):
       over_models.run(over_models.Settings(results_dir=str(self.directory / "one")))
 
+  def test_a_directory_that_is_not_there(self):
+    missing = self.directory / "three"
+    with self.assertRaisesRegex(ValueError, "results_dir: there is no directory '.*three'"):
+      over_models.run(over_models.Settings(results_dir=str(missing)))
+    self.assertFalse(missing.exists())
+    with self.assertRaisesRegex(OSError, "three/per_question.npz"):
+      self.run_with(model=("one", "three"))
+
 
 if __name__ == "__main__":
   absltest.main()
