@@ -20,10 +20,9 @@ def get_config(arguments=""):
   given = configs.parse_arguments(arguments, few=False, layer=0)
   few = {"selector": ("fastv", "random", "divprune"), "merge": ("none",)} if given["few"] else {}
   name = f"{'few' if few else 'all'}_rules_layer_{given['layer']}"
-  models = [f"unshaped_{which}_{seed}" for which in ("qwen2_5_vl", "llava") for seed in range(3)]
   return config_dict.ConfigDict(
     {
-      "model": tuple(str(embedded.DIRECTORY / model) for model in models),
+      "model": tuple(map(str, sorted(embedded.DIRECTORY.glob("unshaped_*")))),
       "score_layer": given["layer"],
       "timing_rounds": 0,  # the times are those of the shaped models
       "output_dir": f"out/study_{name}",
