@@ -67,8 +67,13 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     estimates = [row for row in estimates if all(row in each.weights for each in found.values())]
     weights = {name: {row: each.weights[row] for row in estimates} for name, each in found.items()}
     text += "\n" + stability.over_models(weights, single)
-  figure = figures.curves(comparison.panels(table, [*first.weights], selectors.SELECTORS), "right answers, %")
-  contents = (text, comparison.csv(table, REFERENCES), figures.encode(figure), figures.encode(figure, ".pdf"))
+  figure = figures.curves(comparison.panels(table, [*first.weights], [*selectors.SELECTORS]), "right answers, %")
+  contents: tuple[str | bytes, ...] = (
+    text,
+    comparison.csv(table, REFERENCES),
+    figures.encode(figure),
+    figures.encode(figure, ".pdf"),
+  )
   for file, content in zip(RESULTS, contents, strict=True):
     files.write(results / file, content)
   print(f"{text}\nwritten to {results}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 import tempfile
 
 from absl.testing import absltest
@@ -11,6 +12,7 @@ from experiments.estimation import over_models
 from experiments.estimation import per_question
 
 QUESTIONS = 8
+RESULTS = pathlib.Path(over_models.__file__).parents[1] / "results"
 
 
 def outcome(seed, single):
@@ -82,6 +84,17 @@ class OverModelsTest(absltest.TestCase):
     self.assertFalse(missing.exists())
     with self.assertRaisesRegex(OSError, "three/per_question.npz"):
       self.run_with(model=("one", "three"))
+
+  def test_committed_tables_follow_from_committed_answers(self):
+    tables = sorted(RESULTS.glob("*/models.md"))
+    self.assertNotEmpty(tables)
+    for table in tables:
+      with self.subTest(table.parent.name), tempfile.TemporaryDirectory() as directory:
+        for path in table.parent.glob(f"*/{per_question.FILE}"):
+          (pathlib.Path(directory) / path.parent.name).mkdir()
+          shutil.copy(path, pathlib.Path(directory) / path.parent.name)
+        over_models.run(over_models.Settings(results_dir=directory))
+        self.assertEqual((pathlib.Path(directory) / "models.md").read_text(), table.read_text())
 
 
 if __name__ == "__main__":
