@@ -36,7 +36,10 @@ LONG = (
   "tests/models/tower_test.py::KeepAllTest",
   "tests/experiments/compare_test.py::CompareTest::test_importances_rules_and_merges_are_crossed",
   "tests/experiments/evaluate_test.py::EvaluateTest::test_rows_of_several_importances_rules_and_merges",
+  "tests/experiments/head_importance_test.py::RunsTest::test_killed_and_started_again_equals_undisturbed2",
+  "tests/experiments/speed/ablation_test.py",
   "tests/experiments/speed/selection_test.py",
+  "tests/experiments/speed/throughput_test.py",
 )
 LONG_PORTS = {
   f"tests/models/port_contract_test.py::PortContractTest::test_{test}_{port}" for test in SHARED for port in LATER_PORTS
