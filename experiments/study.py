@@ -24,7 +24,6 @@ import jax
 from experiments import compare
 from experiments import head_importance
 from experiments.digits import embedded
-from experiments.estimation import comparison
 from experiments.estimation import estimators
 from experiments.estimation import over_models
 from experiments.estimation import per_question
@@ -146,7 +145,7 @@ def _run(settings: Settings, model: str, output: pathlib.Path, results: pathlib.
   jax.clear_caches()  # hundreds of settings need most of the memory maps that a process may have
   table = compare.run(comparing)
 
-  single = comparison.single_heads(per_question.load(output / "compare" / per_question.FILE).right)
+  single = stability.single_heads(per_question.load(output / "compare" / per_question.FILE).right)
   weights = {estimate: importance.load(source) for estimate, source in sources.items()}
   ablations = [directories[estimate] for estimate in ("ablation", *REPEATED)]
   sizes = stability.over_sizes(*estimators.scores_of(_records(ablations)), SIZES)

@@ -17,8 +17,8 @@ SHARED = (
   "pruned_equals_a_recompute_without_cache",
 )
 LATER_PORTS = ("internvl", "llava_next", "llava_onevision", "qwen3_vl")
-# Beginnings of the names of such tests: rules against their oracles on 200 cases each, random bad input, and meshes and
-# processes of the ports beyond the first of each kind.
+# Beginnings of the names of such tests: rules against their oracles on 200 cases each, random bad input, meshes and
+# processes of the ports beyond the first of each kind, a third kill of one command, and benchmarks of single parts.
 LONG = (
   "tests/fuzz_test.py",
   "tests/experiments/fuzz_test.py",

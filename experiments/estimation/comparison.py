@@ -296,21 +296,6 @@ def heads(table: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
   }
 
 
-def single_heads(hits: Mapping[str, np.ndarray]) -> np.ndarray:
-  """[H] accuracy of each head alone, at the larger of the shares at which single heads were measured.
-
-  Args:
-    hits: as in `analyse`; the result is empty if no single head was measured.
-  """
-  found: dict[float, dict[int, float]] = {}
-  for name, right in hits.items():
-    row, kept = name.rsplit("@", 1)
-    if row.startswith(SINGLE):
-      found.setdefault(float(kept), {})[int(row.removeprefix(SINGLE))] = float(right.mean())
-  at_largest = found[max(found)] if found else {}
-  return np.asarray([at_largest[head] for head in sorted(at_largest)])
-
-
 def by_dataset(hits: dict[str, np.ndarray], datasets: Sequence[str]) -> dict[str, dict[str, float]]:
   """Accuracy by `row@kept` and data set.
 

@@ -61,7 +61,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
     f"{' and '.join(dict.fromkeys(each.measured for each in found.values()))}."
   )
   text = comparison.markdown(table, title, REFERENCES, comparison.best_over_models(hits, REFERENCES), test=intervals.MIN_F)
-  single = {name: comparison.single_heads(own) for name, own in hits.items()}
+  single = {name: stability.single_heads(own) for name, own in hits.items()}
   if all(map(len, single.values())):
     estimates = [row for row, weights in first.weights.items() if row != REFERENCES[0] and not np.isnan(weights).any()]
     estimates = [row for row in estimates if all(row in each.weights for each in found.values())]

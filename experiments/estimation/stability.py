@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from experiments.estimation import comparison
 from experiments.estimation import estimators
 from experiments.reporting import tables
 
@@ -75,12 +76,27 @@ def over_sizes(labels: np.ndarray, scores: np.ndarray, sizes: Sequence[int], see
   return found
 
 
+def single_heads(hits: Mapping[str, np.ndarray]) -> np.ndarray:
+  """[H] accuracy of each head alone, at the larger of the shares at which single heads were measured.
+
+  Args:
+    hits: as in `comparison.analyse`; the result is empty if no single head was measured.
+  """
+  found: dict[float, dict[int, float]] = {}
+  for name, right in hits.items():
+    row, kept = name.rsplit("@", 1)
+    if row.startswith(comparison.SINGLE):
+      found.setdefault(float(kept), {})[int(row.removeprefix(comparison.SINGLE))] = float(right.mean())
+  at_largest = found[max(found)] if found else {}
+  return np.asarray([at_largest[head] for head in sorted(at_largest)])
+
+
 def over_models(weights: Mapping[str, Mapping[str, np.ndarray]], single: Mapping[str, np.ndarray]) -> str:
   """Tables of how heads differ in several models, and of how far estimates find those that are good alone.
 
   Args:
     weights: by model and name, [H] importance.
-    single: by model, [H] accuracy with each head alone.
+    single: by model, [H] of `single_heads`.
   """
   heads = max(map(len, single.values()))
   lines = ["Each head alone, right answers in %, from the worst head of a model to its best:", ""]

@@ -159,13 +159,6 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn("with 95 % interval and some test's p:", text)
     self.assertNotIn("McNemar", text)
 
-  def test_single_heads_are_those_of_the_larger_share(self):
-    rng = np.random.default_rng(0)
-    hits = {f"head {head}@{kept:g}": rng.random(10) < 0.5 for kept in (0.05, 0.1) for head in range(11)}
-    found = comparison.single_heads({"uniform@0.4": np.ones(10, bool)} | hits)
-    np.testing.assert_allclose(found, [hits[f"head {head}@0.1"].mean() for head in range(11)])
-    self.assertEmpty(comparison.single_heads({"uniform@0.4": np.ones(10, bool)}))
-
   def test_transfer(self):
     found = comparison.by_dataset(self.hits, ["a", "b"] * (QUESTIONS // 2))
     uniform = self.hits["uniform@0.1"]

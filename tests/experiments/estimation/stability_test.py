@@ -50,6 +50,13 @@ class StabilityTest(absltest.TestCase):
     self.assertIn("| one | +1.00 | -1.00 | +1.00 |", text)
     self.assertIn("| 10 | +0.50 | 25 % | 100 % |", text)
 
+  def test_single_heads_are_those_of_the_larger_share(self):
+    rng = np.random.default_rng(0)
+    hits = {f"head {head}@{kept:g}": rng.random(10) < 0.5 for kept in (0.05, 0.1) for head in range(11)}
+    found = stability.single_heads({"uniform@0.4": np.ones(10, bool)} | hits)
+    np.testing.assert_allclose(found, [hits[f"head {head}@0.1"].mean() for head in range(11)])
+    self.assertEmpty(stability.single_heads({"uniform@0.4": np.ones(10, bool)}))
+
 
 if __name__ == "__main__":
   absltest.main()
