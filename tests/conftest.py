@@ -18,7 +18,7 @@ SHARED = (
 )
 LATER_PORTS = ("internvl", "llava_next", "llava_onevision", "qwen3_vl")
 # Beginnings of the names of such tests: rules against their oracles on 200 cases each, random bad input, meshes, processes,
-# models and estimators beyond the first of each kind, further kills of one command, benchmarks of single parts, the notebook.
+# models and estimators beyond the first of each kind, further kills of one command, single benchmarks, the notebook.
 LONG = (
   "tests/fuzz_test.py",
   "tests/experiments/compare_test.py::CompareTest::test_adaptive_budget_has_the_same_mean_within_its_bound",
