@@ -21,6 +21,7 @@ LATER_PORTS = ("internvl", "llava_next", "llava_onevision", "qwen3_vl")
 # models and estimators beyond the first of each kind, further kills of one command, single benchmarks, the notebook.
 LONG = (
   "tests/fuzz_test.py",
+  "tests/experiments/benchmark_test.py::BenchmarkTest::test_mesh",
   "tests/experiments/compare_test.py::CompareTest::test_adaptive_budget_has_the_same_mean_within_its_bound",
   "tests/experiments/compare_test.py::CompareTest::test_importances_rules_and_merges_are_crossed",
   "tests/experiments/digits/losses_test.py::ForwardTest::test_questions_that_share_a_cache_are_answered_as_if_each_were_alone0",
@@ -28,6 +29,7 @@ LONG = (
   "tests/experiments/estimation/estimators_test.py::TinyTest::test_question_sensitivity_of_a_later_layer",
   "tests/experiments/estimation/outcomes_test.py::OutcomesTest::test_right_is_what_decoding_answers0",
   "tests/experiments/evaluate_test.py::EvaluateTest::test_rows_of_several_importances_rules_and_merges",
+  "tests/experiments/evaluate_test.py::EvaluateTest::test_two_processes_equal_one",
   "tests/experiments/explore_test.py::CallTest::test_stages_in_the_decoder",
   "tests/experiments/fuzz_test.py",
   "tests/experiments/head_importance_test.py::RunsTest::test_killed_and_started_again_equals_undisturbed1",
@@ -35,6 +37,7 @@ LONG = (
   "tests/experiments/head_importance_test.py::RunsTest::test_small_pictures_in_bfloat160",
   "tests/experiments/head_importance_test.py::RunsTest::test_small_pictures_in_bfloat164",
   "tests/experiments/speed/ablation_test.py",
+  "tests/experiments/speed/precision_test.py",
   "tests/experiments/speed/selection_test.py",
   "tests/experiments/speed/throughput_test.py",
   "tests/experiments/tour_test.py",

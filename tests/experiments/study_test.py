@@ -18,6 +18,7 @@ from experiments import study
 from experiments.estimation import estimators
 from experiments.estimation import outcomes
 from experiments.estimation import per_question
+from experiments.reporting import figures
 
 # The names that the study refers to, with estimators that compile quickly.
 ESTIMATES = {
@@ -42,6 +43,10 @@ class StudyTest(absltest.TestCase):
     few = functools.partial(compare.Settings, batch_size=QUESTIONS)
     self.enter_context(mock.patch.object(study.compare, "Settings", few))
     self.enter_context(mock.patch.object(study.compare, "CALIBRATION", QUESTIONS))
+    # Drawing takes long, and other tests do it.
+    self.enter_context(
+      mock.patch.object(figures, "encode", side_effect=lambda figure, suffix: f"{len(figure.axes)} panels".encode())
+    )
     settings = study.Settings(
       questions=QUESTIONS,
       examples=1,
