@@ -93,8 +93,8 @@ def own_answers(batches: Batches, batch: Batch) -> np.ndarray:
 def learn_step(state, params, prompt, features, answers, counts, temperature, *, model, optimizer, settings=_PLAIN):
   """One step towards the weights with which the pruned model gives the unpruned model's answers.
 
-  Selection is relaxed: each token is kept with a share, the sigmoid of how far its fused score is above the score at the
-  cut, and the share's logarithm is added to all attention logits of the token.
+  Selection is relaxed: each token is kept with a share, the sigmoid of how far its fused score is above a cut, such that the
+  shares add up to the number of tokens to keep. The share's logarithm is added to all attention logits of the token.
 
   Args:
     state: (logits [H] of the weights, optimizer state).
@@ -120,12 +120,9 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
     # The keep_count has no influence on scores.
     plan = pruning.Plan(1, settings, head_importance=jax.nn.softmax(logits))
     fused = apply(prompt, features, plan, method="fused_scores")
-    ranked = jnp.sort(jnp.where(mask, fused, -jnp.inf), axis=-1)[:, ::-1]
-    pick = jax.vmap(lambda row, index: row[index])
-    last = jnp.minimum(counts, mask.sum(-1) - 1)
-    cut = jax.lax.stop_gradient((pick(ranked, counts - 1) + pick(ranked, last)) / 2)
-    deviation = jax.lax.stop_gradient(jnp.std(fused, axis=-1, where=mask))
-    log_share = jax.nn.log_sigmoid((fused - cut[:, None]) / (temperature * deviation[:, None] + 1e-12))
+    width = temperature * jax.lax.stop_gradient(jnp.std(fused, axis=-1, where=mask)) + 1e-12
+    cut = budget_cut(fused, mask, counts, width)
+    log_share = jax.nn.log_sigmoid((fused - cut[:, None]) / width[:, None])
     place = prompt_lib.places(sequence.order, prompt.visual_order)
     bias = jax.vmap(lambda at, values, real: jnp.zeros(sequence.order.shape[1]).at[at].add(jnp.where(real, values, 0.0)))(
       place, log_share, mask
@@ -138,3 +135,32 @@ def learn_step(state, params, prompt, features, answers, counts, temperature, *,
   value, grads = jax.value_and_grad(loss)(logits)
   updates, opt_state = optimizer.update(grads, opt_state, logits)
   return (optax.apply_updates(logits, updates), opt_state), value
+
+
+def budget_cut(scores: jax.Array, mask: jax.Array, counts: jax.Array, width: jax.Array) -> jax.Array:
+  """Cuts [B] with which the shares of each row's tokens, sigmoid((score - cut) / width), add up to its count.
+
+  Args:
+    scores: [B, V].
+    mask: [B, V] bool, True on real tokens.
+    counts: [B] int32, tokens to keep.
+    width: [B], of the sigmoid.
+  """
+  kept = lambda cut: jnp.where(mask, jax.nn.sigmoid((scores - cut[:, None]) / width[:, None]), 0.0)
+  fixed = jax.lax.stop_gradient
+  far = 20 * width  # where a share is 0 or 1 in float32
+  low = jnp.where(mask, scores, jnp.inf).min(axis=-1) - far
+  high = jnp.where(mask, scores, -jnp.inf).max(axis=-1) + far
+
+  def halve(_, ends):
+    low, high = ends
+    middle = (low + high) / 2
+    more = kept(middle).sum(axis=-1) > counts
+    return jnp.where(more, middle, low), jnp.where(more, high, middle)
+
+  low, high = jax.lax.fori_loop(0, 40, halve, (fixed(low), fixed(high)))
+  cut = fixed((low + high) / 2)
+  # A step of Newton's method changes the cut by nothing, but has its gradient.
+  shares = kept(cut)
+  slope = fixed((shares * (1 - shares)).sum(axis=-1) / width)
+  return cut + (shares.sum(axis=-1) - fixed(shares.sum(axis=-1))) / jnp.maximum(slope, 1e-12)

@@ -83,5 +83,38 @@ class LearnedTest(parameterized.TestCase):
     np.testing.assert_array_equal(learned.own_answers(batches, batch), [[*tokens[0, :2], -1], tokens[1]])
 
 
+class BudgetCutTest(parameterized.TestCase):
+  SCORES = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
+  MASK = np.arange(12) < np.asarray([[12], [9], [5]])
+  COUNTS = np.asarray([3, 9, 1])
+
+  def shares(self, scores, width, cut):
+    with np.errstate(over="ignore"):
+      return np.where(self.MASK, 1 / (1 + np.exp(-(scores - cut[:, None]) / width[:, None])), 0)
+
+  @parameterized.parameters(3.0, 0.5, 0.1, 1e-3)
+  def test_shares_add_up_to_the_count_whatever_the_scores(self, width):
+    for scores in (self.SCORES, self.SCORES**3, 100 + self.SCORES, np.round(self.SCORES)):
+      widths = width * scores.std(axis=1)
+      cut = np.asarray(learned.budget_cut(scores, self.MASK, self.COUNTS, widths))
+      # The second row keeps all of its tokens.
+      np.testing.assert_allclose(self.shares(scores, widths, cut).sum(axis=1), self.COUNTS, rtol=1e-3)
+
+  def test_gradient_keeps_the_budget(self):
+    widths = np.asarray([0.5, 0.5, 0.3], np.float32)
+
+    def total(scores):
+      cut = learned.budget_cut(scores, self.MASK, np.asarray([3, 4, 1]), widths)
+      return jnp.where(self.MASK, jax.nn.sigmoid((scores - cut[:, None]) / widths[:, None]), 0).sum()
+
+    def cuts(scores):
+      return learned.budget_cut(scores, self.MASK, np.asarray([3, 4, 1]), widths)
+
+    np.testing.assert_allclose(jax.grad(total)(self.SCORES), 0, atol=1e-5)
+    # A score that all tokens gain, the cut gains too.
+    _, moved = jax.jvp(cuts, (self.SCORES,), (np.ones_like(self.SCORES),))
+    np.testing.assert_allclose(moved, 1, rtol=1e-4)
+
+
 if __name__ == "__main__":
   absltest.main()
